@@ -1,0 +1,1 @@
+"""aiotrain: an asyncio-native reinforcement-learning trainer."""
