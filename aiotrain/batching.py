@@ -1,0 +1,230 @@
+"""Which episode belongs to which batch, when it may be played, and when a batch is whole.
+
+Plain bookkeeping without processes or clocks. Every episode is bound to a batch before it is played, and batch b may be
+played while the learner's version is at least b - max_policy_lag. So the policy lag is bounded without throwing
+anything away, batches do not favour episodes that finish early, and at lag 0 they are the same however many workers play.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aiotrain.collect import Launch, Outcome
+from aiotrain.ring import Trajectories
+
+__all__ = ["Batch", "Batcher", "Counts"]
+
+_TRIES = 3  # of an episode that is lost with its worker or environment, before it is given up
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update learns from."""
+
+    number: int
+    trajectories: Trajectories
+
+
+@dataclass
+class Counts:
+    """Exact accounting of episodes: finished = learned + waiting."""
+
+    finished: int = 0
+    """Episodes played to their end."""
+    steps: int = 0
+    """Steps in all delivered trajectories."""
+    learned: int = 0
+    """Finished episodes that went into a batch."""
+    lost: int = 0
+    """Attempts that began and were lost; the episode is tried again."""
+    given_up: int = 0
+    """Episodes lost so often that they are not tried again."""
+    in_flight: int = 0
+    """Trajectories being played or queued."""
+
+
+@dataclass
+class _OpenBatch:
+    """A batch that is being gathered."""
+
+    number: int
+    to_launch: deque[int] = field(default_factory=deque)
+    out: set[int] = field(default_factory=set)  # counting episodes: those not yet settled
+    in_flight: int = 0  # counting steps: trajectories that are out
+    parts: list[Trajectories] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return sum(part.steps for part in self.parts)
+
+    @property
+    def trajectories(self) -> int:
+        return sum(len(part.headers) for part in self.parts)
+
+
+class Batcher:
+    """Hands out episodes to play and puts together what comes back.
+
+    Batches are counted in episodes, or in steps. Counting episodes, batch b consists of the episodes from
+    b * episodes_per_update on. Counting steps, as many trajectories are launched as should fill it, and when all are
+    back, as many more as are missing: so a batch depends on what was played and not on who was fast.
+    """
+
+    def __init__(
+        self,
+        *,
+        episodes_per_update: int,
+        steps_per_update: int | None,
+        max_policy_lag: int,
+        total_episodes: int,
+        total_steps: int | None,
+        slot_steps: int,
+    ) -> None:
+        self._episodes_per_update = episodes_per_update
+        self._steps_per_update = steps_per_update
+        self._max_policy_lag = max_policy_lag
+        self._total_episodes = total_episodes
+        self._total_steps = total_steps
+        self._expected_steps: float = slot_steps  # of a trajectory
+        self._batches: deque[_OpenBatch] = deque()
+        self._next_batch = 0
+        self._learned_batches = 0
+        self._next_episode = 0
+        self._returned: deque[int] = deque()  # counting steps: episodes that came back unbegun
+        self._tries: dict[int, int] = {}
+        self.counts = Counts()
+
+    # ------------------------------------------------------------- handing out
+
+    def wanted(self) -> int:
+        """Trajectories that may be played now."""
+        while self._next_batch <= self._learned_batches + self._max_policy_lag and not self._budget_is_used_up():
+            batch = _OpenBatch(self._next_batch)
+            self._next_batch += 1
+            self._batches.append(batch)
+            if self._steps_per_update is None:
+                batch.to_launch.extend(self._fresh_episodes(self._episodes_per_update))
+                batch.out.update(batch.to_launch)
+            else:
+                self._plan_round(batch, self._steps_per_update)
+        return sum(len(batch.to_launch) for batch in self._batches)
+
+    def next_launch(self, at_most: int) -> Launch:
+        """The next episodes to play, oldest batch first; ``wanted`` must have said that there are some."""
+        batch = next(batch for batch in self._batches if batch.to_launch)
+        episodes = tuple(batch.to_launch.popleft() for _ in range(min(at_most, len(batch.to_launch))))
+        batch.in_flight += len(episodes)
+        self.counts.in_flight += len(episodes)
+        return Launch(batch.number, episodes)
+
+    def _budget_is_used_up(self) -> bool:
+        if self._next_episode >= self._total_episodes and not self._returned:
+            return True
+        planned_steps = self._next_batch * (self._steps_per_update or 0)
+        return self._total_steps is not None and max(planned_steps, self.counts.steps) >= self._total_steps
+
+    def _fresh_episodes(self, count: int) -> list[int]:
+        fresh = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
+        end = min(self._next_episode + count - len(fresh), self._total_episodes)
+        fresh += range(self._next_episode, end)
+        self._next_episode = end
+        return fresh
+
+    def _plan_round(self, batch: _OpenBatch, missing_steps: int) -> None:
+        batch.to_launch.extend(self._fresh_episodes(math.ceil(missing_steps / self._expected_steps)))
+
+    # --------------------------------------------------------------- taking in
+
+    def add(self, outcome: Outcome) -> list[int]:
+        """Take in what became of a launch. Returns episodes that are given up, because they were lost too often."""
+        self.counts.in_flight -= len(outcome.launch.episodes)
+        self.counts.lost += len(outcome.lost)
+        if outcome.trajectories is not None:
+            ended = outcome.trajectories.headers["episode"][outcome.trajectories.headers["ended"]].tolist()
+            self.counts.steps += outcome.trajectories.steps
+            self.counts.finished += len(ended)
+            for episode in ended:
+                self._tries.pop(episode, None)
+        given_up = [lost.episode for lost in outcome.lost if not self._may_retry(lost.episode)]
+        self.counts.given_up += len(given_up)
+        if self._steps_per_update is None:
+            self._add_counting_episodes(outcome, given_up)
+        else:
+            self._add_counting_steps(outcome, given_up, self._steps_per_update)
+        return given_up
+
+    def _may_retry(self, episode: int) -> bool:
+        tries = self._tries[episode] = self._tries.get(episode, 0) + 1
+        if tries == _TRIES:
+            del self._tries[episode]
+        return tries < _TRIES
+
+    def _add_counting_episodes(self, outcome: Outcome, given_up: Sequence[int]) -> None:
+        """Everything goes to the batch of its episode, whichever launch it came with."""
+        if outcome.trajectories is not None:
+            headers = outcome.trajectories.headers
+            numbers = headers["episode"] // self._episodes_per_update
+            for number in np.unique(numbers).tolist():
+                self._find(number).parts.append(outcome.trajectories.select(numbers == number))
+            for episode in headers["episode"][headers["ended"]].tolist():
+                self._home(episode).out.discard(episode)
+        for episode in reversed(outcome.unused):
+            self._home(episode).to_launch.appendleft(episode)
+        for episode in (lost.episode for lost in outcome.lost):
+            home = self._home(episode)
+            if episode in given_up:
+                home.out.discard(episode)
+            else:  # it is played again from its beginning, so what there is of it would be there twice
+                home.parts = [part.select(part.headers["episode"] != episode) for part in home.parts]
+                home.to_launch.appendleft(episode)
+
+    def _add_counting_steps(self, outcome: Outcome, given_up: Sequence[int], steps_per_update: int) -> None:
+        batch = self._find(outcome.launch.batch)
+        batch.in_flight -= len(outcome.launch.episodes)
+        if outcome.trajectories is not None:
+            batch.parts.append(outcome.trajectories)
+        self._returned.extend(outcome.unused)
+        batch.to_launch.extendleft(lost.episode for lost in outcome.lost if lost.episode not in given_up)
+        if batch.in_flight or batch.to_launch:
+            return
+        if batch.trajectories:
+            self._expected_steps = batch.steps / batch.trajectories
+        if batch.steps < steps_per_update:
+            self._plan_round(batch, steps_per_update - batch.steps)
+
+    def _find(self, number: int) -> _OpenBatch:
+        return self._batches[number - self._batches[0].number]
+
+    def _home(self, episode: int) -> _OpenBatch:
+        return self._find(episode // self._episodes_per_update)
+
+    # ---------------------------------------------------------------- batches
+
+    def pop_batch(self) -> Batch | None:
+        """The next batch in order, if it is whole. Once it is learned from, say so by ``learned``."""
+        while self._batches and self._is_whole(self._batches[0]):
+            batch = self._batches.popleft()
+            if batch.trajectories:
+                trajectories = Trajectories.join(batch.parts)
+                self.counts.learned += int(trajectories.headers["ended"].sum())
+                return Batch(batch.number, trajectories)
+            self.learned()  # every episode of it was given up
+        return None
+
+    def _is_whole(self, batch: _OpenBatch) -> bool:
+        waits_for = batch.out if self._steps_per_update is None else batch.in_flight
+        return not batch.to_launch and not waits_for
+
+    def learned(self) -> None:
+        """The batch that was popped last has become a new policy version."""
+        self._learned_batches += 1
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up and every batch was popped."""
+        return not self._batches and self._budget_is_used_up()

@@ -1,0 +1,100 @@
+"""Ways to gather episodes, behind one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from aiotrain.policy import PolicyShape
+from aiotrain.ring import Trajectories
+from aiotrain.spaces import EnvSpec
+from aiotrain.status import WorkerStatus
+
+__all__ = ["Collector", "CollectorStatus", "Launch", "LostEpisode", "Outcome"]
+
+
+class Launch(NamedTuple):
+    """A task: so many trajectories for a batch."""
+
+    batch: int
+    """The batch that is to learn from them."""
+    episodes: tuple[int, ...]
+    """Episodes to begin, in this order; one trajectory each, unless unfinished episodes take their place."""
+
+
+class LostEpisode(NamedTuple):
+    """An episode that was begun and cannot be finished."""
+
+    episode: int
+    reason: str
+    """What happened, with worker, seed, exit code or traceback."""
+
+
+class Outcome(NamedTuple):
+    """What became of one launch. Each launched episode is in exactly one of the three."""
+
+    launch: Launch
+    trajectories: Trajectories | None
+    """What was played (of these episodes, or going on with earlier ones)."""
+    unused: tuple[int, ...]
+    """Episodes that were not begun."""
+    lost: tuple[LostEpisode, ...]
+
+
+class Collector(Protocol):
+    """Plays episodes with the newest weights, wherever and however it likes."""
+
+    async def start(self) -> EnvSpec:
+        """Make the environment, and tell what it is like. Raises EnvError before anything else is started."""
+        ...
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """Prepare for playing: trajectories of at most ``slot_steps`` steps. Raises SharedMemoryError, EnvError."""
+        ...
+
+    def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
+        """Play with these parameters from the next launch on."""
+        ...
+
+    def room(self, wanted: int) -> int:
+        """How many of ``wanted`` trajectories the next launch should take; 0 if none can be played now."""
+        ...
+
+    def submit(self, launch: Launch) -> None:
+        """Play ``launch``, whose size is what ``room`` said."""
+        ...
+
+    def submit_unfinished(self, batch: int) -> None:
+        """Go on with every episode that outgrew its slot."""
+        ...
+
+    async def outcomes(self) -> Sequence[Outcome]:
+        """Wait until launches have ended or room came up, and tell what became of the launches.
+
+        Raises WorkerError if no worker can be kept alive, InvalidStepError if the environment cannot be learned from.
+        """
+        ...
+
+    def describe(self) -> CollectorStatus:
+        """What the collector looks like now."""
+        ...
+
+    async def close(self) -> None:
+        """End every process and remove every segment. May be called at any time, and twice."""
+        ...
+
+
+class CollectorStatus(NamedTuple):
+    """A collector at one moment."""
+
+    workers: tuple[WorkerStatus, ...]
+    slots: int
+    slots_in_use: int
+    ring_bytes: int
+    busy_s: float
+    """Seconds that workers have played, all together."""
+    warnings: tuple[str, ...]
+    """What went wrong with workers and was mended, oldest first."""

@@ -1,0 +1,95 @@
+"""Worker processes: started by the forkserver, one executor each, without the caller's ``__main__``."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import context, forkserver, popen_forkserver, reduction, spawn, util
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from aiotrain import worker
+
+__all__ = ["WorkerExecutor", "preload"]
+
+
+def preload(modules: Sequence[str]) -> None:
+    """Have the forkserver import ``modules`` once, for all workers. Without effect once it runs."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["aiotrain.worker", *modules])
+
+
+class _Popen(popen_forkserver.Popen):
+    """Starts a child that does not import the caller's script.
+
+    What a worker needs travels by cloudpickle. So a script needs no ``if __name__ == "__main__"``, and what it imports
+    (torch, say) costs the workers neither time nor memory.
+    """
+
+    def _launch(self, process_obj: BaseProcess) -> None:
+        preparation = spawn.get_preparation_data(process_obj.name)
+        preparation.pop("init_main_from_name", None)
+        preparation.pop("init_main_from_path", None)
+        buffer = io.BytesIO()
+        context.set_spawning_popen(self)
+        try:
+            reduction.dump(preparation, buffer)
+            reduction.dump(process_obj, buffer)
+        finally:
+            context.set_spawning_popen(None)
+        self.sentinel, to_child = forkserver.connect_to_new_process(self._fds)
+        # The child sees our death by this end closing; what is left of it closes with this object.
+        self.finalizer = util.Finalize(self, util.close_fds, (os.dup(to_child), self.sentinel))
+        with open(to_child, "wb") as pipe:
+            pipe.write(buffer.getbuffer())
+        self.pid = forkserver.read_signed(self.sentinel)
+
+
+class _Process(context.ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> _Popen:
+        return _Popen(process_obj)
+
+
+class _Context(context.ForkServerContext):
+    """A forkserver context that remembers the process that it made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: _Process | None = None
+
+    def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]
+        self.made = _Process(*args, **kwargs)
+        return self.made
+
+
+class WorkerExecutor(ProcessPoolExecutor):
+    """An executor with one worker process, which can be looked at and killed."""
+
+    def __init__(self) -> None:
+        self._context = _Context()
+        super().__init__(1, mp_context=self._context, initializer=worker.initialize)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        process = self._context.made
+        return process is not None and process.pid is not None and process.is_alive()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The process's exit code; minus the signal's number if a signal killed it; None before its end."""
+        process = self._context.made
+        return None if process is None or process.pid is None else process.exitcode
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        if (process := self._context.made) is not None and process.pid is not None:
+            process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if (process := self._context.made) is not None and process.pid is not None:
+            process.kill()

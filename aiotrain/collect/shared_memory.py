@@ -1,0 +1,440 @@
+"""The default collector: persistent workers, episodes through the ring, weights through shared memory.
+
+Each worker is a process with an executor of its own, so that its death costs one worker and what that one was playing.
+The event loop lends slots to a task; the future that resolves hands them back, full or empty. Two tasks are queued on
+each worker, so that none waits for the loop between two of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import math
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from aiotrain import worker as task
+from aiotrain.collect import CollectorStatus, Launch, LostEpisode, Outcome
+from aiotrain.collect.processes import WorkerExecutor, preload
+from aiotrain.errors import AiotrainError, EnvError, InvalidStepError, WorkerError
+from aiotrain.factory import EnvFactory
+from aiotrain.policy import PolicyShape
+from aiotrain.ring import PLAYING, Ring, RingLayout, Trajectories
+from aiotrain.spaces import EnvSpec
+from aiotrain.status import WorkerState, WorkerStatus
+from aiotrain.weights import Weights
+
+__all__ = ["SharedMemoryCollector"]
+
+_T = TypeVar("_T")
+
+_QUEUED = 2  # tasks on a worker: one being played, one waiting
+_TASK_CPU_S = 0.03  # what a task should cost: a hundred times what the main process spends on it
+_IN_FLIGHT = 256  # trajectories in the tasks of all workers together, unless there are more workers than that
+_STARTING_AT_ONCE = 4  # processes that are brought up at the same time
+_DEATHS_IN_A_ROW = 5  # without a finished episode between them, after which a worker is given up
+_GRACE_S = 2.0  # for a worker to finish its task and close its environments when the collector closes
+_TERM_S = 1.0  # between SIGTERM and SIGKILL
+
+
+class _Worker:
+    """A worker process, its successors, and the tasks it was given."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.executor: WorkerExecutor | None = None
+        self.ready = False
+        self.hung = False
+        self.tasks: deque[_Task] = deque()
+        self.unfinished: set[int] = set()  # episodes that wait in the process for further slots
+        self.restarts = 0
+        self.deaths_in_a_row = 0
+        self.last_death = ""
+        self.episodes = 0
+        self.head_since_s = 0.0  # when the first of the tasks came to be the one being played
+        self.busy_s = 0.0
+
+    @property
+    def state(self) -> WorkerState:
+        if self.hung:
+            return WorkerState.HUNG
+        if not self.ready:
+            return WorkerState.RESTARTING if self.restarts else WorkerState.STARTING
+        return WorkerState.PLAYING if self.tasks else WorkerState.WAITING
+
+
+class _Task(NamedTuple):
+    """A launch on its way, and the slots that it was lent."""
+
+    launch: Launch
+    slots: list[int]
+
+
+class SharedMemoryCollector:
+    """Plays episodes in ``workers`` processes with ``envs_per_worker`` environments each."""
+
+    def __init__(
+        self,
+        factory: EnvFactory,
+        *,
+        workers: int,
+        envs_per_worker: int,
+        run_seed: int,
+        episode_timeout_s: float,
+        start_timeout_s: float,
+    ) -> None:
+        self._factory = factory
+        self._envs = envs_per_worker
+        self._run_seed = run_seed
+        self._episode_timeout_s = episode_timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._workers = [_Worker(index) for index in range(workers)]
+        self._ring: Ring | None = None
+        self._weights: Weights | None = None
+        self._posting: task.Posting | None = None
+        self._outcomes: list[Outcome] = []
+        self._failure: Exception | None = None
+        self._news = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
+        self._trajectory_cpu_s = 0.0  # running mean; 0 while unknown
+        self._closing = False
+        self.warnings: list[str] = []
+        """What went wrong with workers and was mended, oldest first."""
+
+    # ------------------------------------------------------------------ start
+
+    async def start(self) -> EnvSpec:
+        """See Collector. The environment is made in worker 0, which keeps it."""
+        preload(["aiotrain.cage2.env"] if self._factory.is_cage2 else [])
+        first = self._workers[0]
+        first.executor = WorkerExecutor()
+        try:
+            self._spec: EnvSpec = await self._run(first, task.inspect, self._factory)
+        except BrokenProcessPool as error:
+            raise EnvError(
+                f"the process that made environment {self._factory.name} died ({_cause(error, first.executor)}). "
+                "Does the environment, or a library that it loads, end the process?"
+            ) from error
+        except TimeoutError as error:
+            raise EnvError(
+                f"environment {self._factory.name} was not ready within {self._start_timeout_s:g} s of its making. "
+                "Does its constructor or its first reset wait for something? Raise --start-timeout-s if it is slow."
+            ) from error
+        return self._spec
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """See Collector. Workers come up in the background; playing begins when the first is there."""
+        slots = len(self._workers) * (_QUEUED * self._task_limit + self._envs)
+        self._ring = Ring.create(RingLayout.of(self._spec, slots, slot_steps))
+        self._weights = Weights.create(policy.size)
+        self._posting = task.Posting(
+            worker=-1,
+            envs=self._envs,
+            run_seed=self._run_seed,
+            spec=self._spec,
+            policy=policy,
+            ring_name=self._ring.name,
+            ring_layout=self._ring.layout,
+            weights_name=self._weights.name,
+        )
+        for worker in self._workers:
+            self._spawn(self._bring_up(worker))
+        self._spawn(self._watch_for_hung())
+
+    @property
+    def _task_limit(self) -> int:
+        """Most trajectories in a task."""
+        return max(self._envs, _IN_FLIGHT // (_QUEUED * len(self._workers)), 1)
+
+    async def _bring_up(self, worker: _Worker) -> None:
+        """Start the worker's process and let it join, again and again until it does or is given up."""
+        assert self._posting is not None
+        while not worker.ready:
+            if worker.deaths_in_a_row:
+                await asyncio.sleep(min(0.05 * 2 ** (worker.deaths_in_a_row - 1), 5.0))
+            try:
+                async with self._starting:
+                    worker.executor = worker.executor or WorkerExecutor()
+                    posting = dataclasses.replace(self._posting, worker=worker.index)
+                    await self._run(worker, task.join, posting, self._factory)
+            except (AiotrainError, BrokenProcessPool, TimeoutError) as error:
+                self._count_death(worker, f"did not start: {_cause(error, worker.executor)}")
+                if self._failure is not None:
+                    return
+            else:
+                worker.ready = True
+                self._news.set()
+
+    async def _run(self, worker: _Worker, function: Callable[..., _T], *args: Any) -> _T:
+        """Run ``function`` in the worker within the start's deadline. Submitting starts the process, which blocks."""
+        assert worker.executor is not None
+        future = await asyncio.to_thread(worker.executor.submit, function, *args)
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            worker.executor.kill()
+            raise
+
+    # ---------------------------------------------------------------- playing
+
+    def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
+        """See Collector."""
+        assert self._weights is not None
+        self._weights.publish(parameters, version)
+
+    def room(self, wanted: int) -> int:
+        """See Collector. Tasks are large enough to be cheap and small enough that all workers get one."""
+        places = sum(_QUEUED - len(worker.tasks) for worker in self._workers if worker.ready)
+        if self._closing or not places or not wanted:
+            return 0
+        cheap = math.ceil(_TASK_CPU_S / self._trajectory_cpu_s) if self._trajectory_cpu_s else 1
+        fair = math.ceil(wanted / places)
+        return min(wanted, max(self._envs, min(cheap, fair)), self._task_limit)
+
+    def submit(self, launch: Launch) -> None:
+        """See Collector."""
+        ready = [worker for worker in self._workers if worker.ready]
+        worker = min(ready, key=lambda worker: (len(worker.tasks), worker.index))
+        self._send(worker, launch, len(launch.episodes))
+
+    def submit_unfinished(self, batch: int) -> None:
+        """See Collector. What a queued task will go on with anyway is left to it."""
+        for worker in self._workers:
+            if worker.ready and worker.unfinished and not worker.tasks:
+                self._send(worker, Launch(batch, ()), len(worker.unfinished))
+
+    def _send(self, worker: _Worker, launch: Launch, count: int) -> None:
+        assert self._ring is not None
+        assert worker.executor is not None
+        sent = _Task(launch, self._ring.lend(count))
+        if not worker.tasks:
+            worker.head_since_s = time.monotonic()
+        worker.tasks.append(sent)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(worker.executor, task.play, sent.slots, launch.episodes)
+        future.add_done_callback(functools.partial(self._task_done, worker, sent))
+
+    def _task_done(self, worker: _Worker, sent: _Task, future: asyncio.Future[task.PlayResult]) -> None:
+        """The commit: what the future's slots hold counts from here on."""
+        if self._closing or future.cancelled() or self._ring is None:
+            return
+        now = time.monotonic()
+        worker.busy_s += now - worker.head_since_s
+        worker.head_since_s = now
+        worker.tasks.remove(sent)
+        if (error := future.exception()) is not None:
+            self._outcomes.append(self._salvage(worker, sent, error))
+        else:
+            self._outcomes.append(self._accept(worker, sent, future.result()))
+        self._ring.take_back(sent.slots)
+        self._news.set()
+
+    def _accept(self, worker: _Worker, sent: _Task, result: task.PlayResult) -> Outcome:
+        """The outcome of a task that came back."""
+        trajectories = self._copy_out(worker, sent)
+        if trajectories is not None:
+            worker.deaths_in_a_row = 0
+            cost = result.cpu_s / len(trajectories.headers)
+            self._trajectory_cpu_s += (cost - self._trajectory_cpu_s) * (0.1 if self._trajectory_cpu_s else 1.0)
+        for failure in result.failures:
+            worker.unfinished.discard(failure.episode)
+            if failure.invalid:
+                self._fail(InvalidStepError(failure.report))
+            self.warnings.append(failure.report)
+        lost = tuple(LostEpisode(failure.episode, failure.report) for failure in result.failures)
+        return Outcome(sent.launch, trajectories, result.unused, lost)
+
+    def _copy_out(self, worker: _Worker, sent: _Task) -> Trajectories | None:
+        assert self._ring is not None
+        sealed = self._ring.sealed(sent.slots)
+        if not sealed:
+            return None
+        trajectories = self._ring.copy_out(sealed)
+        for ended, episode in zip(*(trajectories.headers[name].tolist() for name in ("ended", "episode")), strict=True):
+            if ended:
+                worker.episodes += 1
+                worker.unfinished.discard(episode)
+            else:
+                worker.unfinished.add(episode)
+        return trajectories
+
+    # ------------------------------------------------------------ supervision
+
+    def _salvage(self, worker: _Worker, sent: _Task, error: BaseException) -> Outcome:
+        """The outcome of a task whose worker is lost: what was sealed counts, what was being played is lost."""
+        assert self._ring is not None
+        if worker.ready:
+            self._replace(worker, error)
+        trajectories = self._copy_out(worker, sent)
+        headers = self._ring.headers[sent.slots]
+        playing = set(headers["episode"][headers["state"] == PLAYING].tolist()) | worker.unfinished
+        worker.unfinished.clear()
+        begun = playing | (set() if trajectories is None else set(trajectories.headers["episode"].tolist()))
+        reason = f"worker {worker.index} was lost: {worker.last_death}"
+        return Outcome(
+            sent.launch,
+            trajectories,
+            tuple(episode for episode in sent.launch.episodes if episode not in begun),
+            tuple(LostEpisode(episode, f"episode {episode}: {reason}") for episode in sorted(playing)),
+        )
+
+    def _replace(self, worker: _Worker, error: BaseException) -> None:
+        """Give up the worker's process, whatever is left of it, and bring up another."""
+        assert worker.executor is not None
+        worker.ready = False
+        worker.restarts += 1
+        cause = (
+            f"hung for {self._episode_timeout_s:g} s and was killed" if worker.hung else _cause(error, worker.executor)
+        )
+        worker.hung = False
+        self._count_death(worker, cause)
+        if self._failure is None:
+            self._spawn(self._bring_up(worker))
+
+    def _count_death(self, worker: _Worker, cause: str) -> None:
+        """Note why the worker's process ended; the run fails when no worker can live."""
+        assert worker.executor is not None
+        worker.last_death = cause
+        worker.deaths_in_a_row += 1
+        self.warnings.append(f"worker {worker.index}: {cause}")
+        executor, worker.executor = worker.executor, None
+        executor.kill()
+        executor.shutdown(wait=False, cancel_futures=True)
+        if all(each.deaths_in_a_row >= _DEATHS_IN_A_ROW for each in self._workers):
+            self._fail(
+                WorkerError(
+                    f"none of the {len(self._workers)} workers can be kept alive: each died {_DEATHS_IN_A_ROW} times in a "
+                    f"row without finishing an episode. The last death, of worker {worker.index}: {cause}"
+                )
+            )
+
+    async def _watch_for_hung(self) -> None:
+        """Kill a worker that has been at one trajectory for longer than allowed; its future then fails."""
+        assert self._ring is not None
+        while True:
+            await asyncio.sleep(min(1.0, self._episode_timeout_s / 4))
+            now = time.monotonic()
+            for worker in self._workers:
+                if worker.ready and worker.tasks and self._hangs(worker, now):
+                    worker.hung = True
+                    assert worker.executor is not None
+                    worker.executor.kill()
+
+    def _hangs(self, worker: _Worker, now: float) -> bool:
+        assert self._ring is not None
+        headers = self._ring.headers[worker.tasks[0].slots]
+        playing = headers["began_s"][headers["state"] == PLAYING]
+        if len(playing):
+            return bool(now - playing.min() > self._episode_timeout_s)
+        return now - worker.head_since_s > self._episode_timeout_s + len(headers)  # between two, or before the first
+
+    def _fail(self, error: Exception) -> None:
+        """End the run with ``error``; the first one counts."""
+        self._failure = self._failure or error
+        self._news.set()
+
+    async def outcomes(self) -> Sequence[Outcome]:
+        """See Collector."""
+        await self._news.wait()
+        self._news.clear()
+        outcomes, self._outcomes = self._outcomes, []
+        if self._failure is not None:
+            raise self._failure
+        return outcomes
+
+    def describe(self) -> CollectorStatus:
+        """See Collector."""
+        now = time.monotonic()
+        ring = self._ring
+        return CollectorStatus(
+            workers=tuple(WorkerStatus(w.state, w.restarts, w.episodes) for w in self._workers),
+            slots=ring.layout.slots if ring else 0,
+            slots_in_use=ring.layout.slots - ring.free_slots if ring else 0,
+            ring_bytes=ring.nbytes if ring else 0,
+            busy_s=sum(w.busy_s + (now - w.head_since_s if w.tasks else 0.0) for w in self._workers),
+            warnings=tuple(self.warnings),
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside the caller; what it raises ends the run."""
+
+        def ended(finished: asyncio.Task[None]) -> None:
+            self._background.discard(finished)
+            if not finished.cancelled() and isinstance(error := finished.exception(), Exception):
+                self._fail(error)
+
+        started = asyncio.get_running_loop().create_task(work)
+        self._background.add(started)
+        started.add_done_callback(ended)
+
+    # ------------------------------------------------------------------- end
+
+    async def close(self) -> None:
+        """See Collector. Asks the workers to end, then SIGTERM, then SIGKILL; then removes the segments."""
+        self._closing = True
+        for background in list(self._background):
+            background.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=_GRACE_S)
+        executors = [worker.executor for worker in self._workers if worker.executor is not None]
+        for executor in executors:
+            executor.shutdown(wait=False, cancel_futures=True)
+        if not await _ended(executors, _GRACE_S):
+            for executor in executors:
+                executor.terminate()
+            if not await _ended(executors, _TERM_S):
+                for executor in executors:
+                    executor.kill()
+                await _ended(executors, _TERM_S)
+        await asyncio.to_thread(_join_threads, executors)
+        for worker in self._workers:
+            worker.executor, worker.ready = None, False
+            worker.tasks.clear()
+        if self._weights is not None:
+            self._weights.close()
+        if self._ring is not None:
+            self._ring.close()
+        self._ring = self._weights = None
+
+
+async def _ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
+    """Wait until no process of ``executors`` runs; whether that came within the time."""
+    deadline = time.monotonic() + within_s
+    while any(executor.alive for executor in executors):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+def _join_threads(executors: Sequence[WorkerExecutor]) -> None:
+    """Wait for the executors' threads, which end with their processes."""
+    for executor in executors:
+        executor.shutdown(wait=True)
+
+
+def _cause(error: BaseException, executor: WorkerExecutor | None) -> str:
+    """Why a worker is lost, in words."""
+    if not isinstance(error, BrokenProcessPool):
+        return str(error) or type(error).__name__
+    code = None if executor is None else executor.exit_code
+    if code is None:
+        return "its process ended"
+    if code >= 0:
+        return f"its process ended with exit code {code}: the environment, or a library under it, left the process"
+    name = signal.Signals(-code).name
+    hint = {
+        "SIGKILL": "killed from outside, often by the system for lack of memory",
+        "SIGSEGV": "a crash in compiled code under the environment",
+    }.get(name, "a signal")
+    return f"its process ended by {name}: {hint}"

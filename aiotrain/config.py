@@ -1,0 +1,163 @@
+"""Every setting of a training run, as frozen dataclasses that check themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aiotrain.errors import ConfigError
+from aiotrain.factory import CAGE2_ID
+
+__all__ = ["Config", "PPOConfig"]
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of the learner."""
+
+    learning_rate: float = 1e-3
+    """Adam's step size at the start."""
+    final_learning_rate: float = 1e-4
+    """Step size at the end of the budget, reached along a straight line."""
+    gamma: float = 0.99
+    """Discount of a reward one step later."""
+    gae_lambda: float = 0.95
+    """Weight of longer advantage estimates, 0 to 1."""
+    clip_range: float = 0.2
+    """How far the probability ratio counts beyond 1."""
+    entropy_coef: float = 0.005
+    """Weight of the entropy bonus."""
+    value_coef: float = 0.5
+    """Weight of the value loss."""
+    epochs: int = 4
+    """Passes over each batch."""
+    minibatch_size: int = 512
+    """Steps in one gradient step."""
+    max_grad_norm: float = 0.5
+    """Gradients of a larger norm are scaled down to it."""
+    target_kl: float | None = None
+    """End an update once the policy has moved this far (approximate KL divergence)."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Units in the layers of policy and value network."""
+    normalize_observations: bool | None = None
+    """Bring inputs to mean 0 and deviation 1. Default: Box observations of floats only."""
+    scale_rewards: bool = True
+    """Divide rewards by the running deviation of the discounted return."""
+
+    def faults(self) -> list[str]:
+        """What cannot work, a sentence each."""
+        checks = [
+            (self.learning_rate > 0, f"learning-rate must be positive, not {self.learning_rate:g}"),
+            (self.final_learning_rate >= 0, f"final-learning-rate cannot be negative ({self.final_learning_rate:g})"),
+            (0 <= self.gamma <= 1, f"gamma must lie between 0 and 1, not at {self.gamma:g}"),
+            (0 <= self.gae_lambda <= 1, f"gae-lambda must lie between 0 and 1, not at {self.gae_lambda:g}"),
+            (self.clip_range > 0, f"clip-range must be positive, not {self.clip_range:g}"),
+            (self.entropy_coef >= 0, f"entropy-coef cannot be negative ({self.entropy_coef:g})"),
+            (self.value_coef >= 0, f"value-coef cannot be negative ({self.value_coef:g})"),
+            (self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}"),
+            (self.minibatch_size >= 2, f"minibatch-size must be at least 2, not {self.minibatch_size}"),
+            (self.max_grad_norm > 0, f"max-grad-norm must be positive, not {self.max_grad_norm:g}"),
+            (self.target_kl is None or self.target_kl > 0, f"target-kl must be positive, not {self.target_kl}"),
+            (all(size >= 1 for size in self.hidden_sizes), f"hidden-sizes must be positive, not {self.hidden_sizes}"),
+        ]
+        return [fault for holds, fault in checks if not holds]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run. Raises ConfigError, with all faults at once, where they cannot work."""
+
+    env: str | Callable[..., Any] = CAGE2_ID
+    """Environment: a Gymnasium id, module:factory, or (from Python) a callable that makes one."""
+    red_agent: str = "B_lineAgent"
+    """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, or module:Class."""
+    max_episode_steps: int | None = None
+    """Truncate episodes after so many steps. Default: the environment's own limit (CAGE 2: 100)."""
+
+    workers: int = 100
+    """Worker processes."""
+    envs_per_worker: int = 1
+    """Environments in each worker, which act in one batch. More pay when a step is cheap."""
+
+    total_episodes: int = 100_000
+    """Budget of the run in episodes."""
+    total_steps: int | None = None
+    """Budget in environment steps, for environments without a time limit. What is used up first ends the run."""
+    episodes_per_update: int = 100
+    """Episodes that the learner consumes at a time."""
+    steps_per_update: int | None = None
+    """Count batches in steps instead: at least so many in each."""
+    max_policy_lag: int = 1
+    """How many versions older than the learner's a policy may be that played. 0: collection waits for learning."""
+
+    seed: int = 0
+    """Seed of all randomness: episode i draws from (seed, i), whichever worker plays it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the learner computes. auto: on the GPU if there is one."""
+    learner_threads: int = 1
+    """CPU threads of the learner. More than one pays only where cores are idle."""
+
+    slot_steps: int | None = None
+    """Steps in a slot of the ring; longer episodes are cut into fragments. Default: max_episode_steps, or 1024."""
+    episode_timeout_s: float = 300.0
+    """Seconds after which an unfinished episode counts as hung and its worker is replaced."""
+    start_timeout_s: float = 120.0
+    """Seconds that making an environment may take."""
+
+    run_dir: str | None = None
+    """Folder for what the run leaves behind. Default: runs/<environment>-<time> from the command line, nothing
+    from Python."""
+    tensorboard: bool = False
+    """Write TensorBoard files to the run's folder too (needs the extra aiotrain[tensorboard])."""
+
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """The learner."""
+
+    def __post_init__(self) -> None:
+        if faults := [*self._faults(), *(f"ppo.{fault}" for fault in self.ppo.faults())]:
+            raise ConfigError.of(faults)
+
+    def _faults(self) -> list[str]:
+        counted_in_episodes = self.steps_per_update is None
+        checks = [
+            (self.workers >= 1, f"workers must be at least 1, not {self.workers}"),
+            (self.envs_per_worker >= 1, f"envs-per-worker must be at least 1, not {self.envs_per_worker}"),
+            (self.total_episodes >= 1, f"total-episodes must be at least 1, not {self.total_episodes}"),
+            (self.episodes_per_update >= 1, f"episodes-per-update must be at least 1, not {self.episodes_per_update}"),
+            (
+                not counted_in_episodes or not 1 <= self.total_episodes < self.episodes_per_update,
+                f"episodes-per-update ({self.episodes_per_update}) is more than the budget, total-episodes "
+                f"({self.total_episodes}): there would be no full update",
+            ),
+            (
+                self.total_steps is None or self.steps_per_update is None or self.total_steps >= self.steps_per_update,
+                f"steps-per-update ({self.steps_per_update}) is more than the budget, total-steps ({self.total_steps}): "
+                "there would be no full update",
+            ),
+            (self.max_policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
+            (self.seed >= 0, f"seed cannot be negative ({self.seed})"),
+            (self.learner_threads >= 1, f"learner-threads must be at least 1, not {self.learner_threads}"),
+            (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),
+            (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),
+            (
+                self.device in ("auto", "cpu", "cuda"),
+                f"device must be auto, cpu or cuda, not {self.device!r}",
+            ),
+            (not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to"),
+        ]
+        for name in ("max_episode_steps", "total_steps", "steps_per_update", "slot_steps"):
+            value = getattr(self, name)
+            flag = name.replace("_", "-")
+            checks.append((value is None or value >= 1, f"{flag} must be at least 1, not {value}"))
+        return [fault for holds, fault in checks if not holds]
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings as plain values, for a file."""
+        values = dataclasses.asdict(self)
+        if callable(self.env):
+            values["env"] = (
+                f"{getattr(self.env, '__module__', '?')}:{getattr(self.env, '__qualname__', repr(self.env))}"
+            )
+        return values

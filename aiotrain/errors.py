@@ -1,0 +1,67 @@
+"""Every error that aiotrain raises, on one page.
+
+AiotrainError
+├── ConfigError             a configuration that cannot work: all its faults at once
+├── EnvError                the environment cannot be made, used or trusted
+│   ├── UnsupportedSpaceError   its spaces are none that a policy is built for
+│   └── InvalidStepError        it returned NaN, a wrong shape or a wrong type
+├── SharedMemoryError       the ring does not fit, or cannot be created
+├── WorkerError             workers die faster than they can be replaced
+└── TrainerStateError       a trainer is used before it is open or after it is closed
+
+All carry one message and nothing else, so that they survive the way from a worker to the main process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "AiotrainError",
+    "ConfigError",
+    "EnvError",
+    "InvalidStepError",
+    "SharedMemoryError",
+    "TrainerStateError",
+    "UnsupportedSpaceError",
+    "WorkerError",
+]
+
+
+class AiotrainError(Exception):
+    """The base of every error that aiotrain raises on purpose."""
+
+
+class ConfigError(AiotrainError, ValueError):
+    """A configuration that cannot work; the message lists every fault found."""
+
+    @classmethod
+    def of(cls, faults: Sequence[str]) -> ConfigError:
+        """One error for all ``faults``, a line each."""
+        if len(faults) == 1:
+            return cls(faults[0])
+        return cls("\n".join([f"{len(faults)} settings cannot work:", *(f"  - {fault}" for fault in faults)]))
+
+
+class EnvError(AiotrainError):
+    """The environment cannot be made, used or trusted; the message holds the worker's traceback."""
+
+
+class UnsupportedSpaceError(EnvError, ConfigError):
+    """An observation or action space that no policy here is built for."""
+
+
+class InvalidStepError(EnvError):
+    """The environment returned NaN, a wrong shape or a wrong type; says worker, episode, seed and step."""
+
+
+class SharedMemoryError(AiotrainError):
+    """Shared memory is too small or out of reach; says the bytes needed and free, and what to change."""
+
+
+class WorkerError(AiotrainError):
+    """No worker can be kept alive; says how the last ones died."""
+
+
+class TrainerStateError(AiotrainError):
+    """A trainer used before it is open, or after it is closed."""

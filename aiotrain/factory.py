@@ -1,0 +1,104 @@
+"""From what a user names as environment to something that a worker can make it with."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import gymnasium
+
+from aiotrain.errors import ConfigError, EnvError
+
+__all__ = ["CAGE2_ID", "EnvFactory"]
+
+CAGE2_ID = "aiotrain/Cage2-v0"
+
+
+@dataclass(frozen=True)
+class EnvFactory:
+    """Makes the environment, in whichever process it is called. Plain data: it travels to the workers."""
+
+    name: str
+    """What people call the environment."""
+    target: str | bytes
+    """A Gymnasium id, ``module:factory``, or a callable pickled by cloudpickle."""
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, env: str | Callable[..., Any], **kwargs: Any) -> EnvFactory:
+        """The factory for ``env``. Raises ConfigError: unknown id (with the nearest), or a callable that cannot travel."""
+        if callable(env):
+            try:
+                target = cloudpickle.dumps(env)
+            except Exception as error:
+                raise ConfigError(
+                    f"env: {env!r} cannot be sent to the workers, because it cannot be pickled "
+                    f"({type(error).__name__}: {error}). Open files, sockets, locks and the like inside the factory "
+                    "instead of outside it, or name it as module:factory."
+                ) from error
+            return cls(getattr(env, "__name__", type(env).__name__), target, tuple(kwargs.items()))
+        _refuse_unknown(env)
+        return cls(env, env, tuple(kwargs.items()))
+
+    @property
+    def is_cage2(self) -> bool:
+        """Whether this is the CAGE 2 environment of this package."""
+        return self.target == CAGE2_ID
+
+    def __call__(self) -> gymnasium.Env[Any, Any]:
+        """A new environment. Raises whatever the user's code raises, and EnvError if it made something else."""
+        made = self._maker()(**dict(self.kwargs))
+        if not isinstance(made, gymnasium.Env):
+            raise EnvError(
+                f"the factory {self.name} made a {type(made).__name__}, not a gymnasium.Env. "
+                "Does it return the environment, and the environment derive from gymnasium.Env?"
+            )
+        return made
+
+    def _maker(self) -> Callable[..., Any]:
+        if isinstance(self.target, bytes):
+            maker: Callable[..., Any] = cloudpickle.loads(self.target)
+            return maker
+        module_name, colon, attribute = self.target.partition(":")
+        if colon:
+            maker = getattr(importlib.import_module(module_name), attribute, None)  # type: ignore[assignment]
+            if callable(maker):
+                return maker
+
+        def make(**kwargs: Any) -> Any:
+            # The checker looks at every step; the worker's own checks are cheaper and name episode and seed.
+            return gymnasium.make(str(self.target), disable_env_checker=True, **kwargs)
+
+        return make
+
+
+def _refuse_unknown(env: str) -> None:
+    """Raise ConfigError unless ``env`` is a registered id or has a module that exists."""
+    module_name, colon, attribute = env.partition(":")
+    if colon:
+        try:
+            found = importlib.util.find_spec(module_name)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise ConfigError(
+                f"env: there is no module {module_name!r} for {env!r}. "
+                "It must be importable from the folder you start in, or installed."
+            )
+        if not attribute:
+            raise ConfigError(f"env: {env!r} names a module but nothing in it; write module:factory")
+        return
+    try:
+        gymnasium.spec(env)
+    except gymnasium.error.Error as error:
+        near = difflib.get_close_matches(env, list(gymnasium.registry), n=3, cutoff=0.5)
+        advice = f"The nearest names are {', '.join(near)}." if near else "No name comes near it."
+        raise ConfigError(
+            f"env: {env!r} is not registered with Gymnasium. {advice} "
+            "An environment of your own is named as module:factory."
+        ) from error

@@ -1,0 +1,385 @@
+"""What runs in a worker process: make environments, take slots, play episodes into them.
+
+Each public function here is a task that the event loop submits to the worker's executor. A worker keeps its
+environments, its copy of the weights and any episode that outgrew its slots between tasks. All randomness of episode i
+comes from (run seed, i), so that it does not matter which worker plays it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
+from aiotrain.factory import EnvFactory
+from aiotrain.policy import NumpyPolicy, PolicyShape
+from aiotrain.ring import PLAYING, SEALED, Ring, RingLayout
+from aiotrain.spaces import EnvSpec
+from aiotrain.weights import Weights
+
+__all__ = [
+    "EpisodeFailure",
+    "PlayResult",
+    "Posting",
+    "episode_streams",
+    "initialize",
+    "inspect",
+    "join",
+    "play",
+]
+
+_NICENESS = 10  # below the main process: loop, learner and console stay prompt with more workers than cores
+_NOISE_BLOCK = 128  # steps whose random numbers are drawn at once
+
+
+@dataclass(frozen=True)
+class Posting:
+    """Where a worker works: names and layouts of what it attaches to. Plain data."""
+
+    worker: int
+    envs: int
+    run_seed: int
+    spec: EnvSpec
+    policy: PolicyShape
+    ring_name: str
+    ring_layout: RingLayout
+    weights_name: str
+
+
+class EpisodeFailure(NamedTuple):
+    """An episode that its environment broke off, and the slot that it was being written to."""
+
+    slot: int
+    episode: int
+    seed: int
+    step: int
+    invalid: bool
+    """The environment returned what no environment may (rather than raising)."""
+    report: str
+    """What happened, with the traceback."""
+
+
+class PlayResult(NamedTuple):
+    """What a task sends back beside the slots that it sealed."""
+
+    unused: tuple[int, ...]
+    """Episodes that were not begun, because earlier ones took their slots."""
+    failures: tuple[EpisodeFailure, ...]
+    cpu_s: float
+    """CPU seconds of the task."""
+
+
+def episode_streams(run_seed: int, episode: int) -> tuple[int, np.random.Generator]:
+    """The seed that ``episode`` is reset with, and the generator of its actions."""
+    generator = np.random.default_rng((run_seed, episode))
+    return int(generator.integers(2**31)), generator
+
+
+def initialize() -> None:
+    """Set the process up: priority, signals, one BLAS thread, and a watch on the parent."""
+    os.nice(_NICENESS)
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process alone decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threadpoolctl.threadpool_limits(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is a child process"
+    threading.Thread(target=_leave_with_parent, args=(parent.sentinel,), name="parent watch", daemon=True).start()
+
+
+def _leave_with_parent(sentinel: int) -> None:
+    """End this process when the parent's end of the pipe closes, however the parent died."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def inspect(factory: EnvFactory) -> EnvSpec:
+    """Make an environment, reset it once, and tell what it is like.
+
+    The worker keeps it. Raises EnvError with the traceback, UnsupportedSpaceError or InvalidStepError.
+    """
+    env = _make(factory)
+    _state.spare_envs.append(env)
+    spec = EnvSpec.of(env, factory.name)
+    try:
+        observation, _ = env.reset(seed=0)
+    except Exception as error:
+        raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
+    if fault := _observation_fault(observation, spec):
+        raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
+    return spec
+
+
+def join(posting: Posting, factory: EnvFactory) -> int:
+    """Attach to ring and weights and make the environments. Returns the process id. Raises EnvError."""
+    while len(_state.spare_envs) < posting.envs:
+        _state.spare_envs.append(_make(factory))
+    _state.player = Player(posting, factory, _state.spare_envs)
+    return os.getpid()
+
+
+def play(slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:
+    """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order."""
+    assert _state.player is not None, "play before join"
+    return _state.player.play(slots, episodes)
+
+
+class _State:
+    """What the process keeps between tasks."""
+
+    def __init__(self) -> None:
+        self.spare_envs: list[gymnasium.Env[Any, Any]] = []
+        self.player: Player | None = None
+
+
+_state = _State()
+
+
+def _make(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
+    try:
+        return factory()
+    except AiotrainError:
+        raise
+    except Exception as error:
+        raise EnvError(f"environment {factory.name} cannot be made:\n{traceback.format_exc()}") from error
+
+
+def _observation_fault(observation: Any, spec: EnvSpec) -> str:
+    """What is wrong with the shape, dtype or finiteness of ``observation``; empty if nothing is."""
+    array = np.asarray(observation)
+    if array.shape != spec.observation_shape:
+        return f"observation of shape {array.shape} where the space says {spec.observation_shape}"
+    if array.dtype.kind not in "biuf":
+        return f"observation of dtype {array.dtype} where the space says {spec.observation_dtype}"
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return f"observation with {int((~np.isfinite(array)).sum())} values that are NaN or infinite"
+    return ""
+
+
+class _Lane:
+    """One environment of a worker and the episode that it is playing."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        self.env = env
+        self.episode = -1
+        self.seed = 0
+        self.fragment = 0
+        self.steps_before = 0  # of the episode, in earlier slots
+        self.return_before = 0.0
+        self.observation: Any = None
+        self.generator: np.random.Generator
+        self.noise: npt.NDArray[Any]
+        self.noise_used = 0
+        # of the slot that is being written
+        self.slot = -1
+        self.began_s = 0.0
+        self.rows: npt.NDArray[Any]
+        self.actions: list[Any] = []
+        self.log_probs: list[float] = []
+        self.rewards: list[float] = []
+
+
+class _InvalidStep(Exception):
+    """What the environment returned cannot be learned from."""
+
+
+class Player:
+    """Plays tasks in the worker's environments, all of which act in one batch."""
+
+    def __init__(self, posting: Posting, factory: EnvFactory, envs: Sequence[gymnasium.Env[Any, Any]]) -> None:
+        self._posting, self._spec, self._factory = posting, posting.spec, factory
+        self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
+        self._weights = Weights.attach(posting.weights_name, posting.policy.size)
+        self._policy = NumpyPolicy(posting.policy)
+        self._version = -1
+        self._idle = [_Lane(env) for env in envs]
+        self._unfinished: deque[_Lane] = deque()
+        """Lanes whose episode outgrew the slots of its task."""
+        low, high = (
+            np.array(bound, posting.spec.action_dtype) for bound in (self._spec.action_low, self._spec.action_high)
+        )
+        self._clip = (low, high)
+
+    def play(self, slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:
+        """See the module's ``play``."""
+        cpu_began = time.process_time()
+        self._version = self._weights.pull(self._policy.parameters, self._version)
+        self._policy.refresh()
+        free_slots, waiting = deque(slots), deque(episodes)
+        active: list[_Lane] = []
+        failures: list[EpisodeFailure] = []
+        while True:
+            while free_slots and (self._unfinished or (self._idle and waiting)):
+                lane = self._unfinished.popleft() if self._unfinished else self._idle.pop()
+                slot = free_slots.popleft()
+                try:
+                    if lane.episode < 0:
+                        self._begin_episode(lane, waiting.popleft(), slot)
+                    else:
+                        self._go_on(lane, slot)
+                except Exception as error:
+                    failures.append(self._fail(lane, error))
+                else:
+                    active.append(lane)
+            if not active:
+                break
+            active = self._step_until_one_leaves(active, failures)
+        return PlayResult(tuple(waiting), tuple(failures), time.process_time() - cpu_began)
+
+    def _begin_episode(self, lane: _Lane, episode: int, slot: int) -> None:
+        lane.episode = episode
+        lane.seed, lane.generator = episode_streams(self._posting.run_seed, episode)
+        lane.fragment = lane.steps_before = 0
+        lane.return_before = 0.0
+        lane.noise, lane.noise_used = self._policy.noise(lane.generator, _NOISE_BLOCK), 0
+        self._begin_slot(lane, slot)
+        observation, _ = lane.env.reset(seed=lane.seed)
+        self._write_observation(lane, observation)
+
+    def _go_on(self, lane: _Lane, slot: int) -> None:
+        self._begin_slot(lane, slot)
+        self._write_observation(lane, lane.observation)
+
+    def _begin_slot(self, lane: _Lane, slot: int) -> None:
+        lane.slot = slot
+        lane.actions, lane.log_probs, lane.rewards = [], [], []
+        lane.rows = self._ring.observations[slot]
+        header = self._ring.headers[slot]
+        header["episode"], header["seed"], header["worker"] = lane.episode, lane.seed, self._posting.worker
+        lane.began_s = header["began_s"] = time.monotonic()
+        header["state"] = PLAYING
+
+    def _write_observation(self, lane: _Lane, observation: Any) -> None:
+        """Put ``observation`` in the slot's next row. Its values are checked when the slot is full, its shape now."""
+        if np.shape(observation) != self._spec.observation_shape:
+            raise _InvalidStep(_observation_fault(observation, self._spec))
+        lane.rows[len(lane.rewards)] = observation
+
+    def _step_until_one_leaves(self, active: list[_Lane], failures: list[EpisodeFailure]) -> list[_Lane]:
+        """Step all ``active`` lanes together until at least one ends its slot; return those that go on."""
+        while True:
+            inputs, noise = self._inputs(active), self._noise(active)
+            actions, log_probs = self._policy.act(inputs, noise)
+            stay: list[_Lane] = []
+            for lane, action, given, log_prob in zip(
+                active, actions.tolist(), self._for_env(actions), log_probs.tolist(), strict=True
+            ):
+                try:
+                    goes_on = self._step(lane, action, given, log_prob)
+                except Exception as error:
+                    failures.append(self._fail(lane, error))
+                    continue
+                if goes_on:
+                    stay.append(lane)
+            if len(stay) < len(active):
+                return stay
+
+    def _inputs(self, active: list[_Lane]) -> npt.NDArray[np.float32]:
+        rows = [lane.rows[len(lane.rewards)] for lane in active]
+        return self._spec.encode(np.stack(rows) if len(rows) > 1 else rows[0][None])
+
+    def _noise(self, active: list[_Lane]) -> npt.NDArray[Any]:
+        drawn = []
+        for lane in active:
+            if lane.noise_used == _NOISE_BLOCK:
+                lane.noise, lane.noise_used = self._policy.noise(lane.generator, _NOISE_BLOCK), 0
+            drawn.append(lane.noise[lane.noise_used])
+            lane.noise_used += 1
+        return np.array(drawn)
+
+    def _for_env(self, actions: npt.NDArray[Any]) -> Sequence[Any]:
+        """The drawn ``actions`` as the environment takes them."""
+        if self._spec.action_kind == "gaussian":
+            return list(np.clip(actions, *self._clip).astype(self._spec.action_dtype, copy=False))
+        if self._spec.action_start:
+            actions = actions + self._spec.action_start
+        return actions.tolist()
+
+    def _step(self, lane: _Lane, action: Any, given: Any, log_prob: float) -> bool:
+        """One step of ``lane``; whether it goes on in the same slot."""
+        observation, reward, terminated, truncated, _ = lane.env.step(given)
+        lane.actions.append(action)
+        lane.log_probs.append(log_prob)
+        lane.rewards.append(reward)
+        self._write_observation(lane, observation)
+        if terminated or truncated:
+            self._seal(lane, ended=True, terminated=bool(terminated))
+            lane.episode = -1
+            self._idle.append(lane)
+            return False
+        if len(lane.rewards) == self._posting.ring_layout.steps:
+            lane.observation = observation
+            self._seal(lane, ended=False, terminated=False)
+            self._unfinished.append(lane)
+            return False
+        return True
+
+    def _seal(self, lane: _Lane, *, ended: bool, terminated: bool) -> None:
+        """Write what the lane gathered to its slot, header last. Raises _InvalidStep for NaN."""
+        ring, slot, length = self._ring, lane.slot, len(lane.rewards)
+        rewards = np.array(lane.rewards, np.float64)
+        if rewards.shape != (length,):
+            raise _InvalidStep(f"a reward of shape {rewards.shape[1:]} where one number belongs")
+        self._refuse_nan(lane, rewards)
+        ring.actions[slot, :length] = lane.actions
+        ring.log_probs[slot, :length] = lane.log_probs
+        ring.rewards[slot, :length] = rewards
+        lane.steps_before += length
+        lane.return_before += float(rewards.sum())
+        ring.headers[slot] = (
+            ended,
+            terminated,
+            self._posting.worker,
+            length,
+            lane.fragment,
+            lane.episode,
+            self._version,
+            lane.seed,
+            lane.steps_before,
+            lane.return_before,
+            lane.began_s,
+            SEALED,
+        )
+        lane.fragment += 1
+
+    def _refuse_nan(self, lane: _Lane, rewards: npt.NDArray[np.float64]) -> None:
+        bad = ~np.isfinite(rewards)
+        if bad.any():
+            step = int(bad.argmax())
+            del lane.rewards[step + 1 :]  # so that the report names this step
+            raise _InvalidStep(f"a reward of {rewards[step]}")
+        seen = lane.rows[: len(rewards) + 1]
+        if seen.dtype.kind == "f" and not np.isfinite(seen).all():
+            step = int((~np.isfinite(seen)).reshape(len(seen), -1).any(axis=1).argmax())
+            del lane.rewards[step:]
+            raise _InvalidStep(_observation_fault(seen[step], self._spec))
+
+    def _fail(self, lane: _Lane, error: Exception) -> EpisodeFailure:
+        """Report the episode as failed and give the lane a new environment."""
+        invalid = isinstance(error, _InvalidStep)
+        step = lane.steps_before + len(lane.rewards)
+        where = f"worker {self._posting.worker}, episode {lane.episode}, seed {lane.seed}, step {step}"
+        what = f"the environment returned {error}" if invalid else f"the environment raised\n{traceback.format_exc()}"
+        failure = EpisodeFailure(lane.slot, lane.episode, lane.seed, step, invalid, f"{where}: {what}".rstrip())
+        with contextlib.suppress(Exception):  # it is broken already; what counts is the new one
+            lane.env.close()
+        lane.env = _make(self._factory)
+        lane.episode = -1
+        self._idle.append(lane)
+        return failure
