@@ -1,0 +1,121 @@
+"""What a run looks like at one moment: the snapshot that the trainer fills and the console draws.
+
+Plain frozen values, so that a snapshot can be drawn in another thread, kept in a test or sent elsewhere.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class WorkerState(enum.Enum):
+    """What one worker is doing."""
+
+    STARTING = "starting"
+    """Its first process is coming up."""
+    WAITING = "waiting"
+    """Ready, with no episode to play."""
+    PLAYING = "playing"
+    """At work on an episode."""
+    RESTARTING = "restarting"
+    """Its process was lost, a new one is coming up."""
+    HUNG = "hung"
+    """Past its deadline, about to be killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker; its number is its index in `Status.workers`."""
+
+    state: WorkerState
+    """What it is doing now."""
+    restarts: int
+    """How often its process had to be replaced."""
+    episodes: int
+    """Episodes that it has finished, over all its processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A run at one moment. Rates are per second of wall time; a quantity without a value yet is NaN."""
+
+    run_name: str
+    """Name of the run and of its folder."""
+    environment: str
+    """What is being played."""
+    collector: str
+    """Which collector gathers the episodes."""
+    device: str
+    """Where the learner computes, as torch names it."""
+    phase: str
+    """One of starting, training, stopping, finished, interrupted, failed."""
+
+    elapsed_s: float
+    """Wall time since the start, in seconds."""
+    remaining_s: float | None
+    """Expected wall time to the end of the budget, in seconds; None while unknown."""
+
+    episodes_total: int
+    """The budget, in episodes."""
+    episodes_finished: int
+    """Episodes that came to an end: learned + stale + lost + still waiting to be learned."""
+    steps_finished: int
+    """Environment steps in the finished episodes."""
+    episodes_learned: int
+    """Episodes that went into an update."""
+    episodes_stale: int
+    """Episodes dropped because their policy lag was above the limit."""
+    episodes_lost: int
+    """Episodes lost with the worker that played them."""
+    episodes_in_flight: int
+    """Episodes handed to workers and not finished."""
+
+    episodes_per_s: float
+    """Episodes finished per second, over the last few seconds."""
+    steps_per_s: float
+    """Environment steps per second, over the last few seconds."""
+    mean_episodes_per_s: float
+    """Episodes finished per second, since the first episode."""
+    mean_steps_per_s: float
+    """Environment steps per second, since the first episode."""
+    episodes_per_s_history: tuple[float, ...]
+    """Episodes per second, one number for each of the last seconds, oldest first, at most 120."""
+
+    workers: tuple[WorkerStatus, ...]
+    """All workers, by number."""
+
+    slots: int
+    """Slots in the ring."""
+    slots_in_use: int
+    """Slots that are being written, or hold an episode not yet consumed."""
+    ring_bytes: int
+    """Size of the ring, in bytes."""
+
+    policy_version: int
+    """Version of the weights published last."""
+    policy_lag: float
+    """Mean policy lag of the last batch, in publishes."""
+
+    collect_share: float
+    """Share of the main process's wall time spent waiting for episodes, 0 to 1."""
+    learn_share: float
+    """Share of the main process's wall time with the learner at work, 0 to 1."""
+    idle_share: float
+    """Share of the main process's wall time with neither, 0 to 1."""
+    worker_busy_share: float
+    """Share of time that workers play, 0 to 1, averaged over workers."""
+
+    returns: tuple[tuple[int, float], ...]
+    """For each update: (episodes learned so far, mean return of the batch)."""
+    losses: Mapping[str, float]
+    """Metrics of the last update: policy_loss, value_loss, entropy, approx_kl, clip_fraction,
+    explained_variance, learning_rate."""
+    updates: int
+    """Learner updates done."""
+
+    warnings: tuple[str, ...]
+    """What went wrong without ending the run, newest last."""
+    first_error: str | None
+    """The first error of the run, if there was one."""
