@@ -5,8 +5,8 @@ is none; `summary` is the last word of a run; `save_svg` makes a picture. Text f
 errors) reaches the terminal as printable characters only, and never as markup.
 """
 
+from aiotrain.console.frame import render
 from aiotrain.console.live import REDRAWS_PER_S, show
 from aiotrain.console.report import plain_line, save_svg, summary
-from aiotrain.console.frame import render
 
 __all__ = ["REDRAWS_PER_S", "plain_line", "render", "save_svg", "show", "summary"]

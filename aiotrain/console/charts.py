@@ -67,6 +67,14 @@ def rate(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def short(count: int) -> str:
+    """Format a count in at most four characters."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (1000, "k")):
+        if count >= unit:
+            return f"{count / unit:.1f}{name}" if count < 9.95 * unit else f"{count // unit}{name}"
+    return str(count)
+
+
 def percent(share: float) -> str:
     """Format a share from 0 to 1 as a whole percentage, three or four characters wide."""
     return f"{100 * share:3.0f}%" if math.isfinite(share) else f"{_NONE:>4}"
@@ -159,20 +167,22 @@ def curve(points: Sequence[tuple[int, float]], width: int, height: int) -> tuple
         margin = 0.05 if high else 1.0
         low, high = low - margin, high + margin
 
-    cells = [[0x2800] * width for _ in range(height)]
-    previous_column, previous_row = -1, -1
+    cells = [[0] * width for _ in range(height)]
+    previous_column, previous_level = -1, -1
     for column, mean in means.items():
-        row = round((high - mean) / (high - low) * (rows - 1))
+        level = round((high - mean) / (high - low) * (rows - 1))
         if previous_column < 0:
-            previous_column, previous_row = column - 1, row
+            previous_column, previous_level = column - 1, level
         for step in range(previous_column + 1, column + 1):
             # Each column reaches from where the one before it ended: the line has no holes when it is steep.
             share = (step - previous_column) / (column - previous_column)
             before = (step - 1 - previous_column) / (column - previous_column)
-            here = round(previous_row + (row - previous_row) * share)
-            there = round(previous_row + (row - previous_row) * before)
+            here = round(previous_level + (level - previous_level) * share)
+            there = round(previous_level + (level - previous_level) * before)
             start = min(here, there + (here > there) - (here < there))
             for dot in range(start, max(here, there + (here > there) - (here < there)) + 1):
                 cells[dot // 4][step // 2] |= _BRAILLE_DOTS[step % 2][dot % 4]
-        previous_column, previous_row = column, row
-    return ["".join(map(chr, row_cells)) for row_cells in cells], low * scale, high * scale
+        previous_column, previous_level = column, level
+    # blanks are spaces: not every font has an empty braille cell
+    drawn = ["".join(chr(0x2800 + dots) if dots else " " for dots in row) for row in cells]
+    return drawn, low * scale, high * scale

@@ -66,7 +66,7 @@ def _workers_under_rule(status: Status, width: int, height: int) -> list[Line]:
 
 def _return_under_rule(status: Status, width: int, height: int) -> list[Line]:
     rows = height - 1
-    side = 36 if len(status.losses) > rows else 22 if width < 100 else 30
+    side = 38 if len(status.losses) > rows else 22 if width < 100 else 30
     losses = panels.losses(status.losses, side, rows)[:rows] if width >= 72 else []
     room = width - side - 3 if losses else width
     curve = panels.return_curve(status, room, rows)

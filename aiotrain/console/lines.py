@@ -147,7 +147,7 @@ def paragraph(text: str, style: str, width: int, height: int) -> list[Line]:
     text = printable(text[: width * (height + 1)])
     # words are counted in characters: text with wide ones is cut at any cell instead
     pieces = wrap(text, width) if cell_len(text) == len(text) else chop_cells(text, width)
-    lines: list[Line] = [[(piece, style)] for piece in pieces[:height]]
-    if len(pieces) > height > 0:
-        lines[-1] = fit([(pieces[height - 1] + " " * width, style)], width)
-    return lines
+    if len(pieces) > height > 0:  # the last line takes what is left, as far as it goes
+        last = " ".join(pieces[height - 1 :])
+        return [*([(piece, style)] for piece in pieces[: height - 1]), clip(last, style, width)]
+    return [[(piece, style)] for piece in pieces[:height]]

@@ -21,6 +21,7 @@ _WORKERS: Final = {
 }
 _SEVERITY: Final = {state: severity for severity, state in enumerate(_WORKERS)}
 _PHASES: Final = {"finished": "good", "training": "good", "failed": "bad", "interrupted": "warn"}
+_COUNTED_PITCH: Final = 6  # cells of the grid that hold a glyph, up to four characters and a space
 _SHORT_LOSSES: Final = {
     "policy_loss": "policy",
     "value_loss": "value",
@@ -48,7 +49,9 @@ def identity(status: Status, width: int) -> Line:
     tail: Line = [(f" · {charts.printable(text)}", "label") for text in where]
     # What is played says what the numbers mean: a long run name gives way to it.
     room = max(12, width - 11 - length(tail) - length(right))
-    return spread([(" aiotrain ", "brand"), (" ", ""), *clip(status.run_name, "value", room), *tail], right, width)
+    return spread(
+        [(" aiotrain ", "brand"), (" ", ""), *clip(status.run_name, "value", room), *tail], right, width
+    )
 
 
 def progress(status: Status, width: int) -> Line:
@@ -108,50 +111,64 @@ def legend(status: Status) -> list[Line]:
 def grid(status: Status, width: int, height: int) -> list[Line]:
     """Draw a cell per worker, in tens; each row begins with the number of its first worker.
 
-    Cells stand apart where there is room. Where there is too little for all, a cell stands for several
-    workers and shows the worst of their states.
+    Where there is room, each cell also tells the worker's finished episodes; where there is less, cells stand
+    apart or close together; where there is too little for all, a cell stands for several workers and shows
+    the worst of their states.
     """
-    states = [worker.state for worker in status.workers]
-    if not states or height < 1:
+    workers = status.workers
+    if not workers or height < 1:
         return []
-    label = len(str(len(states) - 1)) + 1
+    label = len(str(len(workers) - 1)) + 1
     room = max(1, width - label)
-    for pitch in (2, 1):
+    for pitch in (_COUNTED_PITCH, 2, 1):
         tens = (room + 1) // (10 * pitch + 1)
-        rows = -(-len(states) // (10 * tens)) if tens else len(states)
+        rows = -(-len(workers) // (10 * tens)) if tens else height + 1
         if rows <= height:
-            even = -(-len(states) // (10 * rows))  # rows as even as tens allow
-            return _cells(states, 10 * even if tens else 1, pitch, label, 1)
+            even = -(-len(workers) // (10 * rows))  # rows as even as tens allow
+            cells = [
+                (worker.state, charts.short(worker.episodes) if pitch == _COUNTED_PITCH else "")
+                for worker in workers
+            ]
+            return _cells(cells, 10 * even, pitch, label, 1)
     per_row = 10 * tens or room  # less than ten only where the whole line is too narrow
-    if -(-len(states) // per_row) <= height:
-        return _cells(states, per_row, 1, label, 1)
-    capacity = per_row * max(1, height - 1)
-    each = -(-len(states) // capacity)
-    cells = [
-        min(states[start : start + each], key=_SEVERITY.__getitem__) for start in range(0, len(states), each)
+    each = 1
+    if -(-len(workers) // per_row) > height:
+        each = -(-len(workers) // (per_row * max(1, height - 1)))
+    worst = [
+        (min((worker.state for worker in workers[start : start + each]), key=_SEVERITY.__getitem__), "")
+        for start in range(0, len(workers), each)
     ]
     note: Line = [(f"a cell is {each} workers and shows the worst", "label")]
-    return [*_cells(cells, per_row, 1, label, each), note][:height]
+    return [*_cells(worst, per_row, 1, label, each), *([note] if each > 1 else [])][:height]
 
 
-def _cells(states: Sequence[WorkerState], per_row: int, pitch: int, label: int, each: int) -> list[Line]:
+def _cells(
+    cells: Sequence[tuple[WorkerState, str]], per_row: int, pitch: int, label: int, each: int
+) -> list[Line]:
     lines = []
-    for start in range(0, len(states), per_row):
+    for start in range(0, len(cells), per_row):
         line: Line = [(f"{start * each:>{label - 1}} ", "label")]
         run, run_style = "", ""
-        for place, state in enumerate(states[start : start + per_row]):
+        for place, (state, text) in enumerate(cells[start : start + per_row]):
             glyph, style = _WORKERS[state]
-            if style != run_style:
+            if style != run_style or text:
                 line.append((run, run_style))
                 run, run_style = "", style
-            run += " " * (place % 10 == 0 and place > 0) + glyph.ljust(pitch)
+            run += " " * (place % 10 == 0 and place > 0) + glyph
+            if text:
+                line.append((run, style))
+                run, run_style = text.ljust(pitch - 1), "label"
+            else:
+                run += " " * (pitch - 1)
         lines.append([*line, (run.rstrip(), run_style)])
     return lines
 
 
 def restarts(status: Status, width: int) -> list[Line]:
     """Name the workers that had to be restarted, those that had it most often first."""
-    most = sorted((-worker.restarts, number) for number, worker in enumerate(status.workers) if worker.restarts)
+    most = sorted(
+        (-worker.restarts, number) for number, worker in enumerate(status.workers) if worker.restarts
+    )
     if not most:
         return []
     total = -sum(count for count, _ in most)
@@ -217,7 +234,11 @@ def ring(status: Status) -> Line:
     """Say how full the ring is."""
     share = status.slots_in_use / status.slots if status.slots else math.nan
     filled, empty = charts.bar(share, 10)
-    used: Line = [(filled, "ramp1"), (empty, "border"), (f" {status.slots_in_use:,}/{status.slots:,}", "value")]
+    used: Line = [
+        (filled, "ramp1"),
+        (empty, "border"),
+        (f" {status.slots_in_use:,}/{status.slots:,}", "value"),
+    ]
     return [("ring ", "label"), *used, (f" slots · {charts.size(status.ring_bytes)}", "label")]
 
 
@@ -234,7 +255,9 @@ def losses(values: Mapping[str, float], width: int, height: int) -> list[Line]:
     items: list[Line] = []
     for name, value in values.items():
         shown = name if columns == 1 and room >= 29 else _SHORT_LOSSES.get(name, name)
-        items.append([*fit(clip(shown, "label", room - 10), room - 9), (f"{charts.number(value):>9}", "value")])
+        items.append(
+            [*fit(clip(shown, "label", room - 10), room - 9), (f"{charts.number(value):>9}", "value")]
+        )
     rows = -(-len(items) // columns)
     both = zip(items[:rows], [*items[rows:], [], []][:rows], strict=True) if columns == 2 else ()
     return [[*one, ("  ", ""), *other] for one, other in both] if columns == 2 else items
@@ -298,7 +321,9 @@ def waiting(status: Status) -> int:
 
 def error(status: Status, width: int, height: int) -> list[Line]:
     """Repeat the first error of the run, in at most `height` lines."""
-    return paragraph(f"✗ first error: {status.first_error}", "bad", width, height) if status.first_error else []
+    return (
+        paragraph(f"✗ first error: {status.first_error}", "bad", width, height) if status.first_error else []
+    )
 
 
 def warnings(status: Status, width: int, height: int) -> list[Line]:

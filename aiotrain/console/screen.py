@@ -32,7 +32,9 @@ class Screen:
         self._write(_ENTER)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._write(_LEAVE)
 
     def draw(self, lines: Sequence[str], size: tuple[int, int]) -> None:
@@ -72,7 +74,9 @@ class HeldOutput(io.TextIOBase):
         sys.stdout = sys.stderr = self  # type: ignore[assignment]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._replaced:
             # whoever has replaced them meanwhile keeps theirs
             sys.stdout = self._replaced[0] if sys.stdout is self else sys.stdout  # type: ignore[comparison-overlap]
