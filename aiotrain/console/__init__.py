@@ -1,0 +1,12 @@
+"""The console: a pure function from a run's status to a frame of text, and what draws it while a run lives.
+
+`render` makes one frame; `show` keeps a terminal up to date, or writes a `plain_line` per update where there
+is none; `summary` is the last word of a run; `save_svg` makes a picture. Text from outside (names, warnings,
+errors) reaches the terminal as printable characters only, and never as markup.
+"""
+
+from aiotrain.console.frame import render
+from aiotrain.console.live import REDRAWS_PER_S, show
+from aiotrain.console.report import plain_line, save_svg, summary
+
+__all__ = ["REDRAWS_PER_S", "plain_line", "render", "save_svg", "show", "summary"]

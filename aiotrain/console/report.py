@@ -1,0 +1,95 @@
+"""A run in words: one line per update for logs, the summary at the end, and a picture for documents."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from aiotrain.console import charts, panels
+from aiotrain.console.frame import render
+from aiotrain.status import Status
+
+
+def plain_line(status: Status) -> str:
+    """Return the run's state as one line of ASCII `key=value` pairs, always the same keys first.
+
+    Keys: update (count), episodes (finished/budget), learned, stale, lost (counts), return and best (mean
+    return of the last update and of the best one), eps and sps (episodes and steps per second), lag (publishes),
+    elapsed_s; then the losses by name. A quantity without a value is nan.
+    """
+    best = max((value for _, value in charts.finite(status.returns)), default=math.nan)
+    latest = status.returns[-1][1] if status.returns else math.nan
+    pairs = {
+        "update": f"{status.updates}",
+        "episodes": f"{status.episodes_finished}/{status.episodes_total}",
+        "learned": f"{status.episodes_learned}",
+        "stale": f"{status.episodes_stale}",
+        "lost": f"{status.episodes_lost}",
+        "return": f"{latest:.6g}",
+        "best": f"{best:.6g}",
+        "eps": f"{status.episodes_per_s:.4g}",
+        "sps": f"{status.steps_per_s:.6g}",
+        "lag": f"{status.policy_lag:.3g}",
+        "elapsed_s": f"{status.elapsed_s:.1f}",
+    }
+    pairs |= {_key(name): f"{value:.4g}" for name, value in status.losses.items()}
+    return " ".join(f"{name}={value}" for name, value in pairs.items())
+
+
+def _key(name: str) -> str:
+    return "".join(character if character.isascii() and character.isalnum() else "_" for character in name)
+
+
+def summary(status: Status) -> Text:
+    """Return the last word of a run: how it ended, the exact accounting, throughput, return, first error."""
+    text = Text()
+
+    def row(label: str, value: str, style: str = "") -> None:
+        text.append(f"{label:<11}", "bold")
+        text.append(f"{value}\n", style)
+
+    row(status.phase[:10], f"{charts.printable(status.run_name)} after {charts.duration(status.elapsed_s)}")
+    accounts = (
+        f"{status.episodes_finished:,} finished = {status.episodes_learned:,} learned"
+        f" + {status.episodes_stale:,} stale + {status.episodes_lost:,} lost + {panels.waiting(status):,} waiting"
+    )
+    row("episodes", f"{accounts}\n{'':11}of a budget of {status.episodes_total:,}")
+    mean = f"{charts.rate(status.mean_episodes_per_s)} episodes/s, {charts.rate(status.mean_steps_per_s)} steps/s"
+    row("throughput", f"{mean} on average, {status.steps_finished:,} steps")
+    points = charts.finite(status.returns)
+    if points:
+        episodes, best = max(points, key=lambda point: point[1])
+        latest = charts.number(status.returns[-1][1])
+        row("return", f"best {charts.number(best)} after {episodes:,} episodes, latest {latest}")
+    else:
+        row("return", "none measured")
+    restarts = sum(worker.restarts for worker in status.workers)
+    row(
+        "workers", f"{len(status.workers):,}, restarted {restarts:,} times, {len(status.warnings):,} warnings"
+    )
+    if status.first_error:
+        lines = [charts.printable(line) for line in status.first_error.splitlines() if line.strip()]
+        row("error", f"\n{'':11}".join(lines), "bold red")
+    return text
+
+
+def save_svg(status: Status, path: str | Path, width: int = 110, height: int = 36) -> None:
+    """Write the frame of `status` to an SVG file, as a terminal of `width` cells by `height` lines shows it."""
+    recorder = Console(
+        record=True,
+        file=io.StringIO(),
+        width=width,
+        height=height,
+        force_terminal=True,
+        color_system="truecolor",
+        legacy_windows=False,
+        _environ={},  # NO_COLOR and the like belong to the caller's terminal, not to the picture
+    )
+    recorder.print(render(status, width, height), end="")
+    title = charts.printable(status.run_name)
+    # a fixed id: the same status gives the same file
+    Path(path).write_text(recorder.export_svg(title=title, unique_id="aiotrain"), encoding="utf-8")

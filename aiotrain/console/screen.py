@@ -1,0 +1,103 @@
+"""A terminal's alternate screen, redrawn line by line, and the output held back while it is in use."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self, TextIO
+
+# Alternate screen, no cursor, no wrapping: the last cell of the screen can be written without scrolling it.
+_ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+_LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+_REPAINT_EVERY: Final = 10  # redraws; whatever a child process wrote over the frame is gone after these
+_HELD_LINES: Final = 500
+
+
+class Screen:
+    """Draws frames on the alternate screen: scrollback stays clean, and resizing leaves nothing behind.
+
+    Only lines that changed are written. Leaving gives the terminal back as it was.
+    """
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self._shown: list[str] = []
+        self._size = (0, 0)
+        self._redraws = 0
+
+    def __enter__(self) -> Self:
+        self._write(_ENTER)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write(_LEAVE)
+
+    def draw(self, lines: Sequence[str], size: tuple[int, int]) -> None:
+        """Show `lines` (each already as wide as the screen) on a screen of `size` columns and lines."""
+        written = []
+        if size != self._size or self._redraws % _REPAINT_EVERY == 0 or len(lines) < len(self._shown):
+            self._shown = []
+            written.append("\x1b[2J" if size != self._size or self._redraws else "")
+        for number, line in enumerate(lines):
+            if number >= len(self._shown) or line != self._shown[number]:
+                written.append(f"\x1b[{number + 1};1H{line}")
+        self._shown, self._size = list(lines), size
+        self._redraws += 1
+        self._write("".join(written))
+
+    def _write(self, text: str) -> None:
+        self._terminal.write(text)
+        self._terminal.flush()
+
+
+class HeldOutput(io.TextIOBase):
+    """Stands in for `sys.stdout` and `sys.stderr` while frames are drawn, and keeps what is written there.
+
+    A line printed over a frame spoils it and is painted over a moment later; held back, it can be read after
+    the end. The oldest lines are dropped beyond a bound.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=_HELD_LINES)
+        self._rest = ""
+        self._replaced: tuple[TextIO, TextIO] | None = None
+
+    def __enter__(self) -> Self:
+        self._replaced = (sys.stdout, sys.stderr)
+        sys.stdout = sys.stderr = self  # type: ignore[assignment]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._replaced:
+            # whoever has replaced them meanwhile keeps theirs
+            sys.stdout = self._replaced[0] if sys.stdout is self else sys.stdout  # type: ignore[comparison-overlap]
+            sys.stderr = self._replaced[1] if sys.stderr is self else sys.stderr  # type: ignore[comparison-overlap]
+
+    def isatty(self) -> bool:
+        """Say no, so that nobody colours or animates what is read later."""
+        return False
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Keep `text`; a line that is overwritten by carriage returns is kept in its last form."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._rest = self._rest.rpartition("\r")[2]
+        self._lines.extend(line.removesuffix("\r").rpartition("\r")[2] for line in lines)
+        return len(text)
+
+    def text(self) -> str:
+        """Return what was kept, ending in a line break unless empty."""
+        lines = [*self._lines, self._rest] if self._rest else list(self._lines)
+        return "".join(f"{line}\n" for line in lines)
