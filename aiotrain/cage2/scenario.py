@@ -221,16 +221,17 @@ def _users(host: str) -> list[dict[str, Any]]:
     """Accounts of a host; the one with a guessable password is where SSH brute force arrives."""
     if host == "Defender":
         return [{"Username": "root"}, {"Username": "ubuntu"}]
-    if host in WINDOWS_HOSTS:
-        before, guessable, after = ("Administrator", "GreenAgent"), ("vagrant", "vagrant"), ("SYSTEM",)
-    else:
-        before, guessable, after = ("root", "www-data"), ("pi", "raspberry"), ("ubuntu", "GreenAgent")
-    user, password = guessable
-    return [
-        *({"Username": name} for name in before),
-        {"Username": user, "Password": password, "Bruteforceable": True},
-        *({"Username": name} for name in after),
+    names = ("Administrator", "GreenAgent", "vagrant", "SYSTEM")
+    if host not in WINDOWS_HOSTS:
+        names = ("root", "www-data", "pi", "ubuntu")
+    passwords = {"vagrant": "vagrant", "pi": "raspberry"}
+    users: list[dict[str, Any]] = [
+        {"Username": name, "Password": passwords[name], "Bruteforceable": True}
+        if name in passwords
+        else {"Username": name}
+        for name in names
     ]
+    return users if host in WINDOWS_HOSTS else [*users, {"Username": "GreenAgent"}]
 
 
 def _process(process: Process) -> dict[str, Any]:
@@ -270,7 +271,9 @@ def _session(host: str, name: str, kind: str, user: str, **extra: Any) -> dict[s
     return {"hostname": host, "name": name, "type": kind, "username": user, **extra}
 
 
-def _agent(actions: tuple[str, ...], reward: str, sessions: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
+def _agent(
+    actions: tuple[str, ...], reward: str, sessions: list[dict[str, Any]], **extra: Any
+) -> dict[str, Any]:
     return {
         "agent_type": "SleepAgent",
         "AllowedSubnets": ["User", "Enterprise", "Operational"],
@@ -301,7 +304,14 @@ def scenario2() -> dict[str, Any]:
         artifacts=["NetworkConnections", "ProcessCreation"],
     )
     # The order of the clients is the order in which they draw their pids at every reset.
-    clients = (*SUBNETS["User"], "Enterprise0", "Enterprise1", "Enterprise2", "Defender", *SUBNETS["Operational"])
+    clients = (
+        *SUBNETS["User"],
+        "Enterprise0",
+        "Enterprise1",
+        "Enterprise2",
+        "Defender",
+        *SUBNETS["Operational"],
+    )
     velociraptor = [
         _session(
             host,
