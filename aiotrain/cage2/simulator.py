@@ -2,7 +2,7 @@
 
 ``csle_cyborg.agents`` imports a demonstration agent, BlueLoadAgent, which imports stable_baselines3 (not a
 declared dependency) and with it torch; a logger that is never set up imports paramiko and with it asyncio
-(some 80 ms and 15 MiB in every worker). While the package is imported here, placeholders stand in for
+(some 80 ms and 20 MiB in every worker). While the package is imported here, placeholders stand in for
 the two; afterwards they are gone from ``sys.modules``, ``csle_cyborg.agents.BlueLoadAgent`` and the logger's
 ``paramiko`` load the real ones on first use, and a program that has imported them before keeps what it has.
 """
