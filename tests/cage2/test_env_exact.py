@@ -7,8 +7,8 @@ import os
 import random
 
 import pytest
-from cage2.oracle import Stock, first_difference
-from cage2.policies import POLICIES
+from cage2_oracle import Stock, first_difference
+from cage2_policies import POLICIES
 
 from aiotrain.cage2.env import RED_AGENTS, Cage2Env
 
