@@ -28,9 +28,11 @@ class EnvFactory:
     target: str | bytes
     """A Gymnasium id, ``module:factory``, or a callable pickled by cloudpickle."""
     kwargs: tuple[tuple[str, Any], ...] = ()
+    max_episode_steps: int | None = None
+    """Truncate episodes after so many steps, if the environment does not do so earlier."""
 
     @classmethod
-    def of(cls, env: str | Callable[..., Any], **kwargs: Any) -> EnvFactory:
+    def of(cls, env: str | Callable[..., Any], max_episode_steps: int | None = None, **kwargs: Any) -> EnvFactory:
         """The factory for ``env``. Raises ConfigError: unknown id (with the nearest), or a callable that cannot travel."""
         if callable(env):
             try:
@@ -41,9 +43,9 @@ class EnvFactory:
                     f"({type(error).__name__}: {error}). Open files, sockets, locks and the like inside the factory "
                     "instead of outside it, or name it as module:factory."
                 ) from error
-            return cls(getattr(env, "__name__", type(env).__name__), target, tuple(kwargs.items()))
+            return cls(getattr(env, "__name__", type(env).__name__), target, tuple(kwargs.items()), max_episode_steps)
         _refuse_unknown(env)
-        return cls(env, env, tuple(kwargs.items()))
+        return cls(env, env, tuple(kwargs.items()), max_episode_steps)
 
     @property
     def is_cage2(self) -> bool:
@@ -58,6 +60,8 @@ class EnvFactory:
                 f"the factory {self.name} made a {type(made).__name__}, not a gymnasium.Env. "
                 "Does it return the environment, and the environment derive from gymnasium.Env?"
             )
+        if self.max_episode_steps is not None:
+            made = gymnasium.wrappers.TimeLimit(made, self.max_episode_steps)
         return made
 
     def _maker(self) -> Callable[..., Any]:
@@ -69,6 +73,8 @@ class EnvFactory:
             maker = getattr(importlib.import_module(module_name), attribute, None)  # type: ignore[assignment]
             if callable(maker):
                 return maker
+
+        importlib.import_module("aiotrain.cage2")
 
         def make(**kwargs: Any) -> Any:
             # The checker looks at every step; the worker's own checks are cheaper and name episode and seed.
@@ -93,6 +99,7 @@ def _refuse_unknown(env: str) -> None:
         if not attribute:
             raise ConfigError(f"env: {env!r} names a module but nothing in it; write module:factory")
         return
+    importlib.import_module("aiotrain.cage2")  # registers its environment
     try:
         gymnasium.spec(env)
     except gymnasium.error.Error as error:

@@ -87,7 +87,9 @@ class ActorCritic(nn.Module):
         if self.log_std is not None:
             deviation = (actions - head) * torch.exp(-self.log_std)
             constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * self.shape.outputs
-            return -0.5 * (deviation * deviation).sum(-1) - constant, constant + 0.5 * self.shape.outputs + 0 * head[:, 0]
+            return -0.5 * (deviation * deviation).sum(-1) - constant, constant + 0.5 * self.shape.outputs + 0 * head[
+                :, 0
+            ]
         log_probs = functional.log_softmax(head, dim=-1)
         entropy = -(log_probs.exp() * log_probs).sum(-1)
         return log_probs.gather(-1, actions[:, None]).squeeze(-1), entropy
@@ -181,14 +183,18 @@ def _discounted_returns_so_far(rewards: FloatArray, lengths: npt.NDArray[Any], g
 class Learner:
     """Policy, value network and optimiser; ``update`` learns from one batch."""
 
-    def __init__(self, spec: EnvSpec, shape: PolicyShape, config: PPOConfig, *, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, spec: EnvSpec, shape: PolicyShape, config: PPOConfig, *, seed: int, device: torch.device
+    ) -> None:
         self.device = device
         self._spec = spec
         self._config = config
         self._generator = torch.Generator().manual_seed(seed)
         self.network = ActorCritic(shape, self._generator).to(device)
         # One fused kernel instead of a dozen small ones for each tensor: half the time of a small gradient step.
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=_ADAM_EPSILON, fused=True)
+        self._optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=config.learning_rate, eps=_ADAM_EPSILON, fused=True
+        )
         normalize = config.normalize_observations
         if normalize is None:
             normalize = spec.observation_kind == "box" and np.dtype(spec.observation_dtype).kind == "f"
@@ -198,6 +204,10 @@ class Learner:
     def parameters(self) -> FloatArray:
         """The policy's parameters, flat, for publishing."""
         return self.network.flat_parameters()
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything in policy and value network by name, for a file."""
+        return {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
 
     def update(self, batch: Trajectories, progress: float) -> dict[str, float]:
         """Learn from ``batch``; ``progress`` is the share of the budget that is used up, 0 to 1. Returns metrics."""

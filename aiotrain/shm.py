@@ -95,8 +95,9 @@ class Segment:
         """The segment that another process created, with the same ``fields``."""
         # Before 3.13 every attaching process registers with the resource tracker. Our workers share the creator's
         # tracker, where a second registration of a name changes nothing.
-        memory = SharedMemory(name, track=False) if sys.version_info >= (3, 13) else SharedMemory(name)
-        return cls(memory, fields, owner=False)
+        if sys.version_info >= (3, 13):
+            return cls(SharedMemory(name, track=False), fields, owner=False)
+        return cls(SharedMemory(name), fields, owner=False)
 
     def close(self) -> None:
         """Give up the arrays, and unlink the segment if it was created here. May be called twice."""

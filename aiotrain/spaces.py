@@ -49,8 +49,8 @@ class EnvSpec:
     """The environment's own time limit in steps, where it tells one."""
 
     @classmethod
-    def of(cls, env: gymnasium.Env[Any, Any], name: str) -> EnvSpec:
-        """The spec of ``env``. Raises UnsupportedSpaceError, with the space and the reason."""
+    def of(cls, env: gymnasium.Env[Any, Any], name: str, limit: int | None = None) -> EnvSpec:
+        """The spec of ``env``, whose episodes are also cut after ``limit`` steps. Raises UnsupportedSpaceError, with the space and the reason."""
         observation, action = env.observation_space, env.action_space
         kind, shape, dtype, inputs, start = _observation_layout(observation, name)
         action_kind, action_shape, outputs, action_start, low, high = _action_layout(action, name)
@@ -68,7 +68,7 @@ class EnvSpec:
             action_low=low,
             action_high=high,
             action_dtype=str(action.dtype),
-            max_episode_steps=_max_episode_steps(env),
+            max_episode_steps=_max_episode_steps(env, limit),
         )
 
     @property
@@ -124,11 +124,11 @@ def _wrapper_advice(space: spaces.Space[Any], flatten: str) -> str:
     return "Wrap the environment so that its observations have this form."
 
 
-def _max_episode_steps(env: gymnasium.Env[Any, Any]) -> int | None:
-    """The limit that Gymnasium's registration gives, or the ``max_steps`` of the environment itself."""
+def _max_episode_steps(env: gymnasium.Env[Any, Any], limit: int | None) -> int | None:
+    """The lowest of ``limit``, that of Gymnasium's registration, and the ``max_steps`` of the environment itself."""
     limits = [
-        limit
-        for limit in (env.spec and env.spec.max_episode_steps, getattr(env.unwrapped, "max_steps", None))
-        if isinstance(limit, int) and limit > 0
+        steps
+        for steps in (limit, env.spec and env.spec.max_episode_steps, getattr(env.unwrapped, "max_steps", None))
+        if isinstance(steps, int) and steps > 0
     ]
     return min(limits, default=None)

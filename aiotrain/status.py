@@ -60,13 +60,12 @@ class Status:
     episodes_total: int
     """The budget, in episodes."""
     episodes_finished: int
-    """Episodes that came to an end: learned + stale + lost + still waiting to be learned."""
+    """Episodes that came to an end: learned + still waiting to be learned."""
     steps_finished: int
     """Environment steps in the finished episodes."""
     episodes_learned: int
     """Episodes that went into an update."""
-    episodes_stale: int
-    """Episodes dropped because their policy lag was above the limit."""
+
     episodes_lost: int
     """Episodes lost with the worker that played them."""
     episodes_in_flight: int

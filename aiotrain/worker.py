@@ -116,7 +116,7 @@ def inspect(factory: EnvFactory) -> EnvSpec:
     """
     env = _make(factory)
     _state.spare_envs.append(env)
-    spec = EnvSpec.of(env, factory.name)
+    spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
     try:
         observation, _ = env.reset(seed=0)
     except Exception as error:
@@ -309,14 +309,15 @@ class Player:
             return list(np.clip(actions, *self._clip).astype(self._spec.action_dtype, copy=False))
         if self._spec.action_start:
             actions = actions + self._spec.action_start
-        return actions.tolist()
+        given: list[Any] = actions.tolist()
+        return given
 
     def _step(self, lane: _Lane, action: Any, given: Any, log_prob: float) -> bool:
         """One step of ``lane``; whether it goes on in the same slot."""
         observation, reward, terminated, truncated, _ = lane.env.step(given)
         lane.actions.append(action)
         lane.log_probs.append(log_prob)
-        lane.rewards.append(reward)
+        lane.rewards.append(reward)  # type: ignore[arg-type]  # turned into a float, or refused, with the rest
         self._write_observation(lane, observation)
         if terminated or truncated:
             self._seal(lane, ended=True, terminated=bool(terminated))

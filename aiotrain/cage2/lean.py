@@ -132,9 +132,7 @@ class LeanSimulator:
         controller.reward, controller.steps, controller.done = {}, 0, False
         self._kept_addresses = [str(address) for address in state.ip_addresses]
         self._kept_networks = {
-            name: [
-                str(state.subnet_name_to_cidr[subnet]) for subnet in interface.action_space.allowed_subnets
-            ]
+            name: [str(state.subnet_name_to_cidr[subnet]) for subnet in interface.action_space.allowed_subnets]
             for name, interface in self._active.items()
         }
         if self._learning:
@@ -238,9 +236,7 @@ class LeanSimulator:
         hosts = self._state.hosts
         if self._ot_hosts is None:
             self._ot_hosts = [row for host, row in self._row.items() if _runs_ot_service(hosts[host])]
-        return sum(
-            self._outage_cost[row] for row in self._ot_hosts if not _runs_ot_service(hosts[self.hosts[row]])
-        )
+        return sum(self._outage_cost[row] for row in self._ot_hosts if not _runs_ot_service(hosts[self.hosts[row]]))
 
     def _observe(self, index: int, done_by_blue: dict[str, Any]) -> bytearray:
         """Blue's bits after a step; collects and clears the hosts' events, as Monitor does."""

@@ -47,8 +47,7 @@ class PristineNetwork:
             for name, host in state.hosts.items()
         }
         pid_owners = [
-            (session, state.hosts[session.host].get_process(session.pid), _backup(state, session))
-            for session in first
+            (session, state.hosts[session.host].get_process(session.pid), _backup(state, session)) for session in first
         ]
         interfaces = {name: host.interfaces[1] for name, host in state.hosts.items()}
 
@@ -56,9 +55,7 @@ class PristineNetwork:
         self._shared: list[Any] = []
         shared_ids: dict[int, int] = {}
         by_identity = {
-            id(part)
-            for host in state.hosts.values()
-            for part in (host.info, host.users, host.default_process_info)
+            id(part) for host in state.hosts.values() for part in (host.info, host.users, host.default_process_info)
         }
 
         def shared_index(part: Any) -> int | None:

@@ -237,9 +237,7 @@ def _users(host: str) -> list[dict[str, Any]]:
 def _process(process: Process) -> dict[str, Any]:
     fields: dict[str, Any] = {"Process Name": process.name, "PID": process.pid, "Username": process.user}
     if process.ports:
-        fields["Connections"] = [
-            {"local_port": port, "local_address": process.address} for port in process.ports
-        ]
+        fields["Connections"] = [{"local_port": port, "local_address": process.address} for port in process.ports]
     if process.kind:
         fields["Process Type"] = process.kind
     if process.version:
@@ -271,9 +269,7 @@ def _session(host: str, name: str, kind: str, user: str, **extra: Any) -> dict[s
     return {"hostname": host, "name": name, "type": kind, "username": user, **extra}
 
 
-def _agent(
-    actions: tuple[str, ...], reward: str, sessions: list[dict[str, Any]], **extra: Any
-) -> dict[str, Any]:
+def _agent(actions: tuple[str, ...], reward: str, sessions: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
     return {
         "agent_type": "SleepAgent",
         "AllowedSubnets": ["User", "Enterprise", "Operational"],

@@ -67,7 +67,7 @@ class Collector(Protocol):
         """Play ``launch``, whose size is what ``room`` said."""
         ...
 
-    def submit_unfinished(self, batch: int) -> None:
+    def submit_unfinished(self) -> None:
         """Go on with every episode that outgrew its slot."""
         ...
 
@@ -96,5 +96,3 @@ class CollectorStatus(NamedTuple):
     ring_bytes: int
     busy_s: float
     """Seconds that workers have played, all together."""
-    warnings: tuple[str, ...]
-    """What went wrong with workers and was mended, oldest first."""

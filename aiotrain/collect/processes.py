@@ -39,9 +39,9 @@ class _Popen(popen_forkserver.Popen):
             reduction.dump(process_obj, buffer)
         finally:
             context.set_spawning_popen(None)
-        self.sentinel, to_child = forkserver.connect_to_new_process(self._fds)
+        self.sentinel, to_child = forkserver.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
         # The child sees our death by this end closing; what is left of it closes with this object.
-        self.finalizer = util.Finalize(self, util.close_fds, (os.dup(to_child), self.sentinel))
+        self.finalizer = util.Finalize(self, util.close_fds, (os.dup(to_child), self.sentinel))  # type: ignore[attr-defined]
         with open(to_child, "wb") as pipe:
             pipe.write(buffer.getbuffer())
         self.pid = forkserver.read_signed(self.sentinel)

@@ -79,7 +79,10 @@ class _Task(NamedTuple):
 
 
 class SharedMemoryCollector:
-    """Plays episodes in ``workers`` processes with ``envs_per_worker`` environments each."""
+    """Plays episodes in ``workers`` processes with ``envs_per_worker`` environments each.
+
+    ``warn`` is told what went wrong with a worker or an environment and was mended.
+    """
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class SharedMemoryCollector:
         run_seed: int,
         episode_timeout_s: float,
         start_timeout_s: float,
+        warn: Callable[[str], None],
     ) -> None:
         self._factory = factory
         self._envs = envs_per_worker
@@ -107,8 +111,7 @@ class SharedMemoryCollector:
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         self._trajectory_cpu_s = 0.0  # running mean; 0 while unknown
         self._closing = False
-        self.warnings: list[str] = []
-        """What went wrong with workers and was mended, oldest first."""
+        self._warn = warn
 
     # ------------------------------------------------------------------ start
 
@@ -207,11 +210,11 @@ class SharedMemoryCollector:
         worker = min(ready, key=lambda worker: (len(worker.tasks), worker.index))
         self._send(worker, launch, len(launch.episodes))
 
-    def submit_unfinished(self, batch: int) -> None:
+    def submit_unfinished(self) -> None:
         """See Collector. What a queued task will go on with anyway is left to it."""
         for worker in self._workers:
             if worker.ready and worker.unfinished and not worker.tasks:
-                self._send(worker, Launch(batch, ()), len(worker.unfinished))
+                self._send(worker, Launch(-1, ()), len(worker.unfinished))
 
     def _send(self, worker: _Worker, launch: Launch, count: int) -> None:
         assert self._ring is not None
@@ -250,7 +253,7 @@ class SharedMemoryCollector:
             worker.unfinished.discard(failure.episode)
             if failure.invalid:
                 self._fail(InvalidStepError(failure.report))
-            self.warnings.append(failure.report)
+            self._warn(failure.report)
         lost = tuple(LostEpisode(failure.episode, failure.report) for failure in result.failures)
         return Outcome(sent.launch, trajectories, result.unused, lost)
 
@@ -306,15 +309,15 @@ class SharedMemoryCollector:
         assert worker.executor is not None
         worker.last_death = cause
         worker.deaths_in_a_row += 1
-        self.warnings.append(f"worker {worker.index}: {cause}")
+        self._warn(f"worker {worker.index}: {cause}")
         executor, worker.executor = worker.executor, None
         executor.kill()
         executor.shutdown(wait=False, cancel_futures=True)
         if all(each.deaths_in_a_row >= _DEATHS_IN_A_ROW for each in self._workers):
             self._fail(
                 WorkerError(
-                    f"none of the {len(self._workers)} workers can be kept alive: each died {_DEATHS_IN_A_ROW} times in a "
-                    f"row without finishing an episode. The last death, of worker {worker.index}: {cause}"
+                    f"none of the {len(self._workers)} workers can be kept alive: each died {_DEATHS_IN_A_ROW} times in "
+                    f"a row without finishing an episode. The last death, of worker {worker.index}: {cause}"
                 )
             )
 
@@ -362,7 +365,6 @@ class SharedMemoryCollector:
             slots_in_use=ring.layout.slots - ring.free_slots if ring else 0,
             ring_bytes=ring.nbytes if ring else 0,
             busy_s=sum(w.busy_s + (now - w.head_since_s if w.tasks else 0.0) for w in self._workers),
-            warnings=tuple(self.warnings),
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -49,9 +49,7 @@ def identity(status: Status, width: int) -> Line:
     tail: Line = [(f" · {charts.printable(text)}", "label") for text in where]
     # What is played says what the numbers mean: a long run name gives way to it.
     room = max(12, width - 11 - length(tail) - length(right))
-    return spread(
-        [(" aiotrain ", "brand"), (" ", ""), *clip(status.run_name, "value", room), *tail], right, width
-    )
+    return spread([(" aiotrain ", "brand"), (" ", ""), *clip(status.run_name, "value", room), *tail], right, width)
 
 
 def progress(status: Status, width: int) -> Line:
@@ -126,8 +124,7 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
         if rows <= height:
             even = -(-len(workers) // (10 * rows))  # rows as even as tens allow
             cells = [
-                (worker.state, charts.short(worker.episodes) if pitch == _COUNTED_PITCH else "")
-                for worker in workers
+                (worker.state, charts.short(worker.episodes) if pitch == _COUNTED_PITCH else "") for worker in workers
             ]
             return _cells(cells, 10 * even, pitch, label, 1)
     per_row = 10 * tens or room  # less than ten only where the whole line is too narrow
@@ -142,9 +139,7 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
     return [*_cells(worst, per_row, 1, label, each), *([note] if each > 1 else [])][:height]
 
 
-def _cells(
-    cells: Sequence[tuple[WorkerState, str]], per_row: int, pitch: int, label: int, each: int
-) -> list[Line]:
+def _cells(cells: Sequence[tuple[WorkerState, str]], per_row: int, pitch: int, label: int, each: int) -> list[Line]:
     lines = []
     for start in range(0, len(cells), per_row):
         line: Line = [(f"{start * each:>{label - 1}} ", "label")]
@@ -166,9 +161,7 @@ def _cells(
 
 def restarts(status: Status, width: int) -> list[Line]:
     """Name the workers that had to be restarted, those that had it most often first."""
-    most = sorted(
-        (-worker.restarts, number) for number, worker in enumerate(status.workers) if worker.restarts
-    )
+    most = sorted((-worker.restarts, number) for number, worker in enumerate(status.workers) if worker.restarts)
     if not most:
         return []
     total = -sum(count for count, _ in most)
@@ -255,9 +248,7 @@ def losses(values: Mapping[str, float], width: int, height: int) -> list[Line]:
     items: list[Line] = []
     for name, value in values.items():
         shown = name if columns == 1 and room >= 29 else _SHORT_LOSSES.get(name, name)
-        items.append(
-            [*fit(clip(shown, "label", room - 10), room - 9), (f"{charts.number(value):>9}", "value")]
-        )
+        items.append([*fit(clip(shown, "label", room - 10), room - 9), (f"{charts.number(value):>9}", "value")])
     rows = -(-len(items) // columns)
     both = zip(items[:rows], [*items[rows:], [], []][:rows], strict=True) if columns == 2 else ()
     return [[*one, ("  ", ""), *other] for one, other in both] if columns == 2 else items
@@ -321,9 +312,7 @@ def waiting(status: Status) -> int:
 
 def error(status: Status, width: int, height: int) -> list[Line]:
     """Repeat the first error of the run, in at most `height` lines."""
-    return (
-        paragraph(f"✗ first error: {status.first_error}", "bad", width, height) if status.first_error else []
-    )
+    return paragraph(f"✗ first error: {status.first_error}", "bad", width, height) if status.first_error else []
 
 
 def warnings(status: Status, width: int, height: int) -> list[Line]:

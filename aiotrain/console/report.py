@@ -68,9 +68,7 @@ def summary(status: Status) -> Text:
     else:
         row("return", "none measured")
     restarts = sum(worker.restarts for worker in status.workers)
-    row(
-        "workers", f"{len(status.workers):,}, restarted {restarts:,} times, {len(status.warnings):,} warnings"
-    )
+    row("workers", f"{len(status.workers):,}, restarted {restarts:,} times, {len(status.warnings):,} warnings")
     if status.first_error:
         lines = [charts.printable(line) for line in status.first_error.splitlines() if line.strip()]
         row("error", f"\n{'':11}".join(lines), "bold red")

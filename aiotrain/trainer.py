@@ -1,0 +1,509 @@
+"""The embeddable trainer: collect, learn, publish, report. It owns every process, thread, segment and file of a run.
+
+    async with Trainer(config) as trainer:
+        async for update in trainer:
+            print(update.episodes, update.mean_return)
+
+No signal handlers, no prints, no global state; several trainers may run in one process. To stop early, leave the loop
+or cancel the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from aiotrain.batching import Batch, Batcher, Counts
+from aiotrain.checkpoint import save_weights
+from aiotrain.collect import Collector, CollectorStatus
+from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.config import Config
+from aiotrain.errors import ConfigError, EnvError, TrainerStateError
+from aiotrain.factory import CAGE2_ID, EnvFactory
+from aiotrain.policy import PolicyShape
+from aiotrain.records import METRICS, Records
+from aiotrain.spaces import EnvSpec
+from aiotrain.status import Status
+
+if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
+    from aiotrain.ppo import Learner
+
+__all__ = ["Result", "Trainer", "Update", "train"]
+
+_DEFAULT_SLOT_STEPS = 1024
+_LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
+_HOPELESS = 3  # episodes given up without a finished one between them, after which the environment is to blame
+_RATE_WINDOW_S = 5
+_HISTORY_S = 120
+
+
+@dataclass(frozen=True)
+class Update:
+    """One learner update. ``values`` holds every metric of records.METRICS; the most asked for are attributes."""
+
+    values: Mapping[str, float]
+
+    def __getattr__(self, name: str) -> float:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(f"an update has no metric {name!r}; it has {', '.join(self.values)}") from None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to."""
+
+    episodes: int
+    """Episodes learned."""
+    steps: int
+    """Environment steps learned."""
+    updates: int
+    mean_return: float
+    """Mean return of the last update's episodes."""
+    lost: int
+    """Attempts at episodes that were lost with a worker or environment."""
+    elapsed_s: float
+    weights: np.ndarray[Any, np.dtype[np.float32]]
+    """The policy's parameters, as policy.PolicyShape lays them out."""
+
+
+async def train(config: Config) -> Result:
+    """Train to the end of the budget."""
+    async with Trainer(config) as trainer:
+        async for _ in trainer:
+            pass
+        return trainer.result()
+
+
+class _State(enum.Enum):
+    NEW = "not opened; use it as: async with Trainer(config) as trainer"
+    OPEN = "open"
+    CLOSED = "closed; make a new one"
+
+
+class Trainer:
+    """A training run as an asynchronous context manager that iterates over its updates.
+
+    Entering raises ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating raises
+    InvalidStepError, EnvError or WorkerError; what was learned until then is saved. Leaving ends every process.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._factory = _factory(config)
+        self._state = _State.NEW
+        self._phase = "starting"
+        self._started_s = time.monotonic()
+        self._warnings: deque[str] = deque(maxlen=100)
+        self._first_error: str | None = None
+        self._collector: Collector = SharedMemoryCollector(
+            self._factory,
+            workers=config.workers,
+            envs_per_worker=config.envs_per_worker,
+            run_seed=config.seed,
+            episode_timeout_s=config.episode_timeout_s,
+            start_timeout_s=config.start_timeout_s,
+            warn=self._warn,
+        )
+        self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
+        self._records: Records | None = None
+        self._gathering: asyncio.Task[None] | None = None
+        self._batches: asyncio.Queue[Batch] = asyncio.Queue()
+        self._meter = _Meter()
+        self._given_up_in_a_row = 0
+        self._updates: list[Update] = []
+        self._returns: list[tuple[int, float]] = []
+        self._learned_episodes = self._learned_steps = 0
+        self._training_since_s = 0.0
+        self._stopped_s: float | None = None
+        self._device = config.device
+        self._collect_s = self._learn_s = 0.0
+        self._last_update_s = self._started_s
+
+    # ------------------------------------------------------------- life cycle
+
+    async def __aenter__(self) -> Self:
+        if self._state is not _State.NEW:
+            raise TrainerStateError(f"this trainer is {self._state.value}")
+        self._state = _State.OPEN
+        try:
+            await self._open()
+        except BaseException as error:
+            self._note_error(error)
+            await self._shielded_close()
+            raise
+        return self
+
+    async def _open(self) -> None:
+        config = self.config
+        importing = asyncio.get_running_loop().run_in_executor(self._thread, _import_learner, config.learner_threads)
+        try:
+            self.spec: EnvSpec = await self._collector.start()
+        finally:
+            ppo = await importing
+        try:
+            device = ppo.pick_device(config.device)
+            self._device = str(device)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if config.run_dir is not None:
+            self._records = Records(Path(config.run_dir), config.resolved(), config.tensorboard)
+        self.policy_shape = PolicyShape.of(self.spec, config.ppo.hidden_sizes)
+        self._learner: Learner = await self._in_thread(
+            ppo.Learner, self.spec, self.policy_shape, config.ppo, seed=config.seed, device=device
+        )
+        slot_steps = config.slot_steps or _slot_steps(self.spec)
+        self._batcher = Batcher(
+            episodes_per_update=config.episodes_per_update,
+            steps_per_update=config.steps_per_update,
+            max_policy_lag=config.max_policy_lag,
+            total_episodes=config.total_episodes,
+            total_steps=config.total_steps,
+            slot_steps=slot_steps,
+        )
+        await self._collector.open(self.policy_shape, slot_steps)
+        self._version = 0
+        self._collector.publish(self._learner.parameters(), self._version)
+        self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
+        self._gathering = asyncio.create_task(self._gather(), name="aiotrain gather")
+        self._training_since_s = time.monotonic() - self._started_s
+        self._phase = "training"
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._note_error(error)
+        elif self._phase == "training":
+            self._phase = "stopping"
+        await self._shielded_close()
+
+    def _note_error(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
+            self._phase = "interrupted"
+            self._event("interrupted")
+        else:
+            self._phase = "failed"
+            self._first_error = self._first_error or f"{type(error).__name__}: {error}"
+            self._event("error", type=type(error).__name__, message=str(error))
+
+    async def _shielded_close(self) -> None:
+        """Close whatever happens: a cancellation that comes meanwhile is passed on afterwards."""
+        closing = asyncio.ensure_future(self._close())
+        cancelled: asyncio.CancelledError | None = None
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError as error:
+                if closing.cancelled():
+                    raise
+                cancelled = error
+        closing.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
+        if self._state is _State.CLOSED:
+            return
+        self._state = _State.CLOSED
+        if self._gathering is not None:
+            self._gathering.cancel()
+            await asyncio.wait([self._gathering])
+        try:
+            await self._collector.close()
+        finally:
+            await asyncio.to_thread(self._thread.shutdown)  # an update in progress is waited for
+            self._stopped_s = time.monotonic()
+            if self._phase == "stopping":
+                self._phase = "finished" if self._batcher.done else "stopped"
+            if self._records is not None:
+                try:
+                    if hasattr(self, "_learner"):
+                        tensors = self._learner.tensors()
+                        save_weights(
+                            self._records.folder / "weights.safetensors", tensors, self.policy_shape, self.spec
+                        )
+                    self._event("end", phase=self._phase, episodes=self.episodes)
+                finally:
+                    self._records.close()
+
+    # ------------------------------------------------------------- collecting
+
+    async def _gather(self) -> None:
+        """Launch episodes and put together batches, until the budget is used up."""
+        while not self._batcher.done:
+            self._launch()
+            for outcome in await self._collector.outcomes():
+                given_up = self._batcher.add(outcome)
+                if outcome.trajectories is not None:
+                    self._given_up_in_a_row = 0
+                for episode in given_up:
+                    self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
+            self._meter.tick(self._batcher.counts.finished, self._batcher.counts.steps)
+            while (batch := self._batcher.pop_batch()) is not None:
+                self._batches.put_nowait(batch)
+
+    def _launch(self) -> None:
+        """Hand out what may be played now, as far as there is room."""
+        if self.config.steps_per_update is None:
+            self._collector.submit_unfinished()
+        while room := self._collector.room(self._batcher.wanted()):
+            self._collector.submit(self._batcher.next_launch(room))
+
+    def _give_up(self, episode: int, reason: str) -> None:
+        self._given_up_in_a_row += 1
+        if self._given_up_in_a_row >= _HOPELESS:
+            raise EnvError(
+                f"{_HOPELESS} episodes in a row could not be played, each tried several times. The last one: {reason}"
+            )
+        self._warn(f"episode {episode} is given up after several tries; the last one: {reason}")
+
+    # --------------------------------------------------------------- learning
+
+    def __aiter__(self) -> AsyncIterator[Update]:
+        return self
+
+    async def __anext__(self) -> Update:
+        """Learn from the next batch."""
+        if self._state is not _State.OPEN:
+            raise TrainerStateError(f"this trainer is {self._state.value}")
+        asked_s = time.monotonic()
+        batch = await self._next_batch()
+        if batch is None:
+            self._phase = "stopping"
+            raise StopAsyncIteration
+        began_s = time.monotonic()
+        metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
+        lags = self._version - batch.trajectories.headers["version"]
+        self._version += 1
+        self._collector.publish(self._learner.parameters(), self._version)
+        self._batcher.learned()
+        self._launch()
+        now = time.monotonic()
+        self._collect_s += began_s - asked_s
+        self._learn_s += now - began_s
+        self._learned_steps += batch.trajectories.steps
+        self._learned_episodes += int(batch.trajectories.headers["ended"].sum())
+        return self._report(batch, lags, metrics, collect_s=began_s - asked_s, learn_s=now - began_s)
+
+    async def _next_batch(self) -> Batch | None:
+        """The next whole batch; None when there will be none. Raises what ended the gathering."""
+        assert self._gathering is not None
+        if self._batches.empty() and not self._gathering.done():
+            getting = asyncio.ensure_future(self._batches.get())
+            try:
+                await asyncio.wait([getting, self._gathering], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not getting.done():
+                    getting.cancel()
+            if getting.done() and not getting.cancelled():
+                return getting.result()
+        if not self._batches.empty():
+            return self._batches.get_nowait()
+        self._gathering.result()
+        return None
+
+    async def _in_thread(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        call = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _progress(self) -> float:
+        """Share of the budget that is used up."""
+        config = self.config
+        shares = [self._learned_episodes / config.total_episodes]
+        if config.total_steps is not None:
+            shares.append(self._learned_steps / config.total_steps)
+        return min(max(shares), 1.0)
+
+    def _report(
+        self, batch: Batch, lags: Any, metrics: Mapping[str, float], *, collect_s: float, learn_s: float
+    ) -> Update:
+        headers = batch.trajectories.headers
+        ended = headers[headers["ended"]]
+        returns = ended["episode_return"] if len(ended) else np.array([math.nan])
+        lengths = ended["episode_steps"] if len(ended) else np.array([math.nan])
+        now = time.monotonic()
+        update = Update(
+            {
+                "update": self._version,
+                "elapsed_s": now - self._started_s,
+                "episodes": self._learned_episodes,
+                "steps": self._learned_steps,
+                "mean_return": float(returns.mean()),
+                "min_return": float(returns.min()),
+                "max_return": float(returns.max()),
+                "mean_length": float(lengths.mean()),
+                "batch_episodes": len(ended),
+                "batch_steps": batch.trajectories.steps,
+                "policy_lag": float(np.average(lags, weights=headers["length"])),
+                "max_policy_lag": int(lags.max()),
+                **metrics,
+                "collect_s": collect_s,
+                "learn_s": learn_s,
+                "episodes_per_s": len(ended) / max(now - self._last_update_s, 1e-9),
+            }
+        )
+        self._last_update_s = now
+        self._updates.append(update)
+        self._returns.append((self._learned_episodes, update.mean_return))
+        if self._records is not None:
+            self._records.update(update.values)
+        return update
+
+    # -------------------------------------------------------------- reporting
+
+    @property
+    def episodes(self) -> int:
+        """Episodes learned so far."""
+        return self._learned_episodes
+
+    def result(self) -> Result:
+        """What the training came to so far."""
+        if not hasattr(self, "_learner"):
+            raise TrainerStateError(f"this trainer is {self._state.value}")
+        return Result(
+            episodes=self._learned_episodes,
+            steps=self._learned_steps,
+            updates=len(self._updates),
+            mean_return=self._updates[-1].mean_return if self._updates else math.nan,
+            lost=self._batcher.counts.lost,
+            elapsed_s=self._elapsed_s(),
+            weights=self._learner.parameters(),
+        )
+
+    def status(self) -> Status:
+        """The run at this moment, for a console."""
+        collector: CollectorStatus = self._collector.describe()
+        counts = self._batcher.counts if hasattr(self, "_batcher") else Counts()
+        last = self._updates[-1] if self._updates else None
+        elapsed_s = self._elapsed_s()
+        trained_s = max(elapsed_s - self._training_since_s, 1e-9)
+        mean = self._meter.mean_rates()
+        share = self._progress()
+        return Status(
+            run_name=Path(self.config.run_dir).name if self.config.run_dir else "aiotrain",
+            environment=self._environment_name(),
+            collector="shared_memory",
+            device=self._device,
+            phase=self._phase,
+            elapsed_s=elapsed_s,
+            remaining_s=trained_s * (1 - share) / share if share > 0 else None,
+            episodes_total=self.config.total_episodes,
+            episodes_finished=counts.finished,
+            steps_finished=counts.steps,
+            episodes_learned=self._learned_episodes,
+            episodes_lost=counts.lost,
+            episodes_in_flight=counts.in_flight,
+            episodes_per_s=(rates := self._meter.rates())[0],
+            steps_per_s=rates[1],
+            mean_episodes_per_s=mean[0],
+            mean_steps_per_s=mean[1],
+            episodes_per_s_history=self._meter.history(),
+            workers=collector.workers,
+            slots=collector.slots,
+            slots_in_use=collector.slots_in_use,
+            ring_bytes=collector.ring_bytes,
+            policy_version=len(self._updates),
+            policy_lag=last.policy_lag if last else 0.0,
+            collect_share=self._collect_s / trained_s,
+            learn_share=self._learn_s / trained_s,
+            idle_share=max(0.0, 1 - (self._collect_s + self._learn_s) / trained_s),
+            worker_busy_share=min(1.0, collector.busy_s / (trained_s * len(collector.workers))),
+            returns=tuple(self._returns),
+            losses={metric.name: last.values[metric.name] for metric in METRICS if metric.group == "loss"}
+            if last
+            else {},
+            updates=len(self._updates),
+            warnings=tuple(self._warnings),
+            first_error=self._first_error,
+        )
+
+    def _elapsed_s(self) -> float:
+        return (self._stopped_s or time.monotonic()) - self._started_s
+
+    def _environment_name(self) -> str:
+        return f"{self._factory.name} ({self.config.red_agent})" if self._factory.is_cage2 else self._factory.name
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(text)
+        self._event("warning", message=text)
+
+    def _event(self, kind: str, **details: Any) -> None:
+        if self._records is not None:
+            self._records.event(kind, **details)
+
+
+class _Meter:
+    """Rates of finished episodes and steps, from their counts at each tick."""
+
+    def __init__(self) -> None:
+        self._ticks: deque[tuple[float, int, int]] = deque()  # one a second: monotonic time, episodes, steps
+        self._first: tuple[float, int, int] | None = None
+        self._last = (0.0, 0, 0)
+
+    def tick(self, episodes: int, steps: int) -> None:
+        """Note the counts now."""
+        self._last = (time.monotonic(), episodes, steps)
+        self._first = self._first or self._last
+        if not self._ticks or self._last[0] - self._ticks[-1][0] >= 1.0:
+            self._ticks.append(self._last)
+            if len(self._ticks) > _HISTORY_S:
+                self._ticks.popleft()
+
+    def rates(self) -> tuple[float, float]:
+        """(episodes/s, steps/s) over the last few seconds."""
+        now = time.monotonic()
+        since = next((tick for tick in self._ticks if now - tick[0] <= _RATE_WINDOW_S), self._last)
+        return self._between(since, (now, *self._last[1:]))
+
+    def mean_rates(self) -> tuple[float, float]:
+        """(episodes/s, steps/s) since the first episode."""
+        return self._between(self._first or self._last, self._last)
+
+    def history(self) -> tuple[float, ...]:
+        """Episodes/s for each of the last seconds, oldest first."""
+        return tuple(self._between(a, b)[0] for a, b in itertools.pairwise(self._ticks))
+
+    @staticmethod
+    def _between(a: tuple[float, int, int], b: tuple[float, int, int]) -> tuple[float, float]:
+        seconds = b[0] - a[0]
+        return ((b[1] - a[1]) / seconds, (b[2] - a[2]) / seconds) if seconds > 0 else (0.0, 0.0)
+
+
+def _factory(config: Config) -> EnvFactory:
+    """The factory for the configured environment. Raises ConfigError."""
+    if config.env != CAGE2_ID:
+        return EnvFactory.of(config.env, config.max_episode_steps)
+    kwargs: dict[str, Any] = {"red_agent": config.red_agent}
+    if config.max_episode_steps is not None:
+        kwargs["max_steps"] = config.max_episode_steps
+    return EnvFactory.of(config.env, **kwargs)
+
+
+def _slot_steps(spec: EnvSpec) -> int:
+    limit = spec.max_episode_steps
+    return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
+
+
+def _import_learner(threads: int) -> Any:
+    """Import torch in the learner's thread, and limit the threads that torch uses from there."""
+    import torch
+
+    from aiotrain import ppo
+
+    torch.set_num_threads(threads)
+    return ppo
