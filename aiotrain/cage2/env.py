@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import random
 import warnings
 from collections.abc import Mapping
 from typing import Any, Final
@@ -45,11 +46,10 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
     global generator, nor other environments.
 
     Parameters
-        ``red_agent``: one of `RED_AGENTS`, the name of another agent of ``csle_cyborg.agents``, a class
-        with the methods of csle-cyborg's BaseAgent, or ``"package.module:Class"``.
-        A class from outside csle-cyborg sees the same observations, action space and ``train`` calls as under
-        csle-cyborg, and its draws from Python's ``random`` (not NumPy's) follow the seed too; a step costs
-        some 35 µs more, and a reset some ms.
+        ``red_agent``: one of `RED_AGENTS`, a class with the methods of csle-cyborg's BaseAgent, or
+        ``"package.module:Class"``. A class from outside csle-cyborg sees the same observations, action space
+        and ``train`` calls as under csle-cyborg, and its draws from Python's ``random`` (not NumPy's) follow
+        the seed too; a step costs some 35 µs more, and a reset some ms.
         ``max_steps``: the length of an episode in steps, at least 1; also an attribute, for trainers that
         must know the longest episode.
         ``scenario``: a dict as csle-cyborg takes it, by default ``aiotrain.cage2.scenario.scenario2()``; the
@@ -99,7 +99,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
 
     @property
-    def generator(self) -> Any:
+    def generator(self) -> random.Random:
         """The ``random.Random`` whose state, between two calls, is that of the simulator's draws."""
         return self._stream.generator
 
@@ -134,7 +134,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
 
 
 def red_agent_class(red_agent: str | type) -> type:
-    """The class of a red agent given as csle-cyborg's name for it, as ``"module:Class"``, or as itself.
+    """The class of a red agent given as one of `RED_AGENTS`, as ``"module:Class"``, or as itself.
 
     Raises ValueError, with the nearest names, if there is none, and for a class without an agent's methods.
     """
@@ -143,12 +143,12 @@ def red_agent_class(red_agent: str | type) -> type:
         if colon:
             found = _imported(red_agent, module_name, class_name)
         else:
-            found = getattr(simulator.cyborg_agents, red_agent, None) if red_agent.isidentifier() else None
-            if not isinstance(found, type) or not issubclass(found, simulator.BaseAgent):
+            if red_agent not in RED_AGENTS:
                 raise ValueError(
                     unknown_name("red agent", red_agent, RED_AGENTS)
                     + '. An agent of your own goes in as a class, or as "package.module:Class".'
                 )
+            found = getattr(simulator, red_agent)
     else:
         found = red_agent
     needed = [name for name in vars(simulator.BaseAgent) if not name.startswith("_")]

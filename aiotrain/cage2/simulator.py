@@ -67,7 +67,6 @@ def _blue_load_agent_on_first_use() -> Iterator[None]:
 
 
 with _stand_in(_LoadedOnUse("paramiko")), _blue_load_agent_on_first_use():
-    import csle_cyborg.agents as cyborg_agents
     from csle_cyborg.agents import B_lineAgent, BaseAgent, RedMeanderAgent, SleepAgent
     from csle_cyborg.shared.actions.action import InvalidAction
     from csle_cyborg.shared.observation import Observation
@@ -89,5 +88,4 @@ __all__ = [
     "SimulationController",
     "SleepAgent",
     "Subnet",
-    "cyborg_agents",
 ]

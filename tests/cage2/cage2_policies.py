@@ -1,4 +1,4 @@
-"""Blue policies that between them reach every rule of the scenario; each draws from a generator of its own."""
+"""Blue policies that between them reach the rules of the scenario, each with a generator of its own."""
 
 from __future__ import annotations
 

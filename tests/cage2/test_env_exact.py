@@ -1,6 +1,6 @@
 """The environment equals csle-cyborg's ChallengeWrapper, draw for draw.
 
-AIOTRAIN_EXACT_EPISODES sets the episodes for each of the 30 pairs of red agent and blue policy (100 steps each).
+AIOTRAIN_EXACT_EPISODES sets the 100-step episodes for each of the 30 pairs of red agent and blue policy.
 """
 
 import os
@@ -12,7 +12,7 @@ from cage2_policies import POLICIES
 
 from aiotrain.cage2.env import RED_AGENTS, Cage2Env
 
-EPISODES = int(os.environ.get("AIOTRAIN_EXACT_EPISODES", "6"))
+EPISODES = int(os.environ.get("AIOTRAIN_EXACT_EPISODES", "5"))
 
 
 @pytest.fixture(scope="module", params=RED_AGENTS)
