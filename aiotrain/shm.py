@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from aiotrain.errors import SharedMemoryError
 
-__all__ = ["Fields", "Segment", "free_bytes"]
+__all__ = ["Fields", "Segment", "free_bytes", "human_bytes"]
 
 Fields = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]
 """The arrays in a segment: name -> (shape, dtype)."""

@@ -130,7 +130,7 @@ class Trainer:
         self._learned_episodes = self._learned_steps = 0
         self._training_since_s = 0.0
         self._stopped_s: float | None = None
-        self._device = config.device
+        self._device: str = config.device
         self._collect_s = self._learn_s = 0.0
         self._last_update_s = self._started_s
 
@@ -240,6 +240,10 @@ class Trainer:
                     self._event("end", phase=self._phase, episodes=self.episodes)
                 finally:
                     self._records.close()
+
+    def abort(self) -> None:
+        """Kill every worker and remove every segment at once, without waiting: for a process that is about to exit."""
+        self._collector.abort()
 
     # ------------------------------------------------------------- collecting
 

@@ -86,6 +86,10 @@ class Collector(Protocol):
         """End every process and remove every segment. May be called at any time, and twice."""
         ...
 
+    def abort(self) -> None:
+        """Kill every process and remove every segment at once: the caller is about to exit."""
+        ...
+
 
 class CollectorStatus(NamedTuple):
     """A collector at one moment."""

@@ -409,6 +409,17 @@ class SharedMemoryCollector:
         self._ring = self._weights = None
 
 
+    def abort(self) -> None:
+        """See Collector."""
+        self._closing = True
+        for worker in self._workers:
+            if worker.executor is not None:
+                worker.executor.kill()
+        for segment in (self._weights, self._ring):
+            if segment is not None:
+                segment.close()
+
+
 async def _ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
     """Wait until no process of ``executors`` runs; whether that came within the time."""
     deadline = time.monotonic() + within_s

@@ -18,7 +18,7 @@ from aiotrain.status import Status
 
 REDRAWS_PER_S: Final = 2.0
 """How often a terminal is redrawn, per second. The numbers are means over seconds: more would show nothing."""
-_OVER: Final = frozenset({"finished", "interrupted", "failed"})
+_OVER: Final = frozenset({"finished", "stopped", "interrupted", "failed"})
 
 
 async def show(

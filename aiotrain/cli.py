@@ -1,0 +1,165 @@
+"""The command line: flags to a configuration, a run in an event loop, signals and exit codes.
+
+Exit codes: 0 the budget was used up; 1 the run failed; 2 it could not start as configured; 130 and 143 it was ended by
+Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are understood, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+import uvloop
+from rich.console import Console
+
+from aiotrain.config import Config
+from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
+from aiotrain.shm import human_bytes
+
+if TYPE_CHECKING:
+    from aiotrain.trainer import Trainer
+
+__all__ = ["Arguments", "main"]
+
+_FILES_PER_WORKER = 12  # pipes, locks and sentinel of an executor with one process, rounded up
+_FILES_BESIDE = 200
+_LAST_FRAME_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Config):
+    """Train an agent: many worker processes play, one learner learns (PPO), a live console shows it.
+
+    Without flags: a defender for CAGE Challenge 2, on 100 workers.
+    """
+
+    # The fields of Config that the command line sees otherwise than Python does.
+    env: str = Config.env
+    """Environment: a Gymnasium id, or module:factory."""
+    workers: Annotated[int, tyro.conf.arg(aliases=("--n-workers",))] = Config.workers
+    """Worker processes."""
+    plain: bool = False
+    """One line per update instead of the live console. Without a terminal, this is so anyway."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the flags in ``arguments`` say (default: those of the process). Returns the exit code."""
+    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    try:
+        chosen = tyro.cli(
+            Arguments,
+            prog="aiotrain",
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+        if chosen.run_dir is None:
+            chosen = dataclasses.replace(chosen, run_dir=_new_run_dir(chosen))
+        _allow_open_files(chosen.workers)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_train(chosen))
+    except (ConfigError, EnvError, SharedMemoryError) as error:
+        errors.print(f"aiotrain: {error}", style="red")
+        return 2
+    except AiotrainError as error:
+        errors.print(f"aiotrain: {error}", style="red")
+        return 1
+
+
+def _new_run_dir(config: Config) -> str:
+    """A folder under runs/ that names the environment and the time."""
+    name = config.env if isinstance(config.env, str) else "environment"
+    short = re.sub(r"[^A-Za-z0-9.-]+", "-", name.split("/")[-1]).strip("-")
+    return str(Path("runs") / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+
+
+def _allow_open_files(workers: int) -> None:
+    """Raise this process's limit of open files as far as so many workers need. Raises ConfigError if that is too far."""
+    needed = workers * _FILES_PER_WORKER + _FILES_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"workers: {workers} workers need some {needed} open files, but the limit is {hard}. "
+            f"Raise it (ulimit -n {needed}) or use fewer workers with more --envs-per-worker."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+async def _train(arguments: Arguments) -> int:
+    """Train and show it. The first signal ends the run in order, a second one at once."""
+    from aiotrain.console import show, summary
+    from aiotrain.trainer import Trainer
+
+    config = Config(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Config)})
+    trainer = Trainer(config)
+    interrupted = _Interruption(trainer)
+    console = Console()
+    showing = asyncio.create_task(show(trainer.status, console, plain=arguments.plain))
+    try:
+        async with trainer:
+            console.print(_start_lines(trainer))
+            async for _ in trainer:
+                pass
+    except asyncio.CancelledError:
+        if interrupted.by is None:
+            raise
+    finally:
+        interrupted.forget()
+        await asyncio.wait([showing], timeout=_LAST_FRAME_S)
+        showing.cancel()
+    console.print(summary(trainer.status()))
+    return 0 if interrupted.by is None else 128 + interrupted.by
+
+
+def _start_lines(trainer: Trainer) -> str:
+    """What was set up, for the log: the environment, the processes, and the memory that is reserved."""
+    config, spec, status = trainer.config, trainer.spec, trainer.status()
+    ring = f"{status.slots} slots, {human_bytes(status.ring_bytes)} of shared memory reserved"
+    return "\n".join(
+        (
+            f"environment  {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), "
+            f"{spec.outputs} {'actions' if spec.action_kind == 'discrete' else 'action dimensions'}",
+            f"workers      {config.workers} processes with {config.envs_per_worker} environments each; ring of {ring}",
+            f"learner      on {status.device}; files in {config.run_dir}",
+        )
+    )
+
+
+class _Interruption:
+    """Turns SIGINT and SIGTERM into the cancellation of the task that makes it."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.by: signal.Signals | None = None
+        self._trainer = trainer
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        for each in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(each, self._arrived, each)
+
+    def _arrived(self, which: signal.Signals) -> None:
+        if self.by is not None:
+            self._trainer.abort()
+            os._exit(128 + which)
+        self.by = which
+        self._task.cancel()
+
+    def forget(self) -> None:
+        """Leave the signals to their defaults again."""
+        for each in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(each)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
