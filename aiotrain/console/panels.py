@@ -291,23 +291,27 @@ def return_curve(status: Status, width: int, height: int) -> list[Line]:
 
 
 def accounting(status: Status, width: int) -> list[Line]:
-    """Say where every finished episode went, to the digit."""
+    """Say where every episode went, to the digit."""
     return flow(
         [
-            field("finished", f"{status.episodes_finished:,}"),
+            field("played", f"{played(status):,}"),
             field("= learned", f"{status.episodes_learned:,}"),
-            field("+ stale", f"{status.episodes_stale:,}", "warn" if status.episodes_stale else "value"),
-            field("+ lost", f"{status.episodes_lost:,}", "bad" if status.episodes_lost else "value"),
             field("+ waiting", f"{waiting(status):,}"),
+            field("+ lost", f"{status.episodes_lost:,}", "bad" if status.episodes_lost else "value"),
         ],
         width,
         gap=1,
     )
 
 
+def played(status: Status) -> int:
+    """Return the episodes that were begun and came to any end."""
+    return status.episodes_finished + status.episodes_lost
+
+
 def waiting(status: Status) -> int:
     """Return the finished episodes that still wait to be learned."""
-    return status.episodes_finished - status.episodes_learned - status.episodes_stale - status.episodes_lost
+    return status.episodes_finished - status.episodes_learned
 
 
 def error(status: Status, width: int, height: int) -> list[Line]:

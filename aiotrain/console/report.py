@@ -17,7 +17,7 @@ from aiotrain.status import Status
 def plain_line(status: Status) -> str:
     """Return the run's state as one line of ASCII `key=value` pairs, always the same keys first.
 
-    Keys: update (count), episodes (finished/budget), learned, stale, lost (counts), return and best (mean
+    Keys: update (count), episodes (finished/budget), learned, lost (counts), return and best (mean
     return of the last update and of the best one), eps and sps (episodes and steps per second), lag (publishes),
     elapsed_s; then the losses by name. A quantity without a value is nan.
     """
@@ -27,7 +27,6 @@ def plain_line(status: Status) -> str:
         "update": f"{status.updates}",
         "episodes": f"{status.episodes_finished}/{status.episodes_total}",
         "learned": f"{status.episodes_learned}",
-        "stale": f"{status.episodes_stale}",
         "lost": f"{status.episodes_lost}",
         "return": f"{latest:.6g}",
         "best": f"{best:.6g}",
@@ -54,8 +53,8 @@ def summary(status: Status) -> Text:
 
     row(status.phase[:10], f"{charts.printable(status.run_name)} after {charts.duration(status.elapsed_s)}")
     accounts = (
-        f"{status.episodes_finished:,} finished = {status.episodes_learned:,} learned"
-        f" + {status.episodes_stale:,} stale + {status.episodes_lost:,} lost + {panels.waiting(status):,} waiting"
+        f"{panels.played(status):,} played = {status.episodes_learned:,} learned"
+        f" + {panels.waiting(status):,} waiting + {status.episodes_lost:,} lost"
     )
     row("episodes", f"{accounts}\n{'':11}of a budget of {status.episodes_total:,}")
     mean = f"{charts.rate(status.mean_episodes_per_s)} episodes/s, {charts.rate(status.mean_steps_per_s)} steps/s"
