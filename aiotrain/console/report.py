@@ -18,8 +18,8 @@ def plain_line(status: Status) -> str:
     """Return the run's state as one line of ASCII `key=value` pairs, always the same keys first.
 
     Keys: update (count), episodes (finished/budget), learned, stale, lost (counts), return and best (mean
-    return of the last update and of the best one), eps and sps (episodes and steps per second), lag (publishes),
-    elapsed_s; then the losses by name. A quantity without a value is nan.
+    return of the last update and of the best one), eps and sps (episodes and steps per second), lag (in
+    publishes), elapsed_s; then the losses by name. A quantity without a value is nan.
     """
     best = max((value for _, value in charts.finite(status.returns)), default=math.nan)
     latest = status.returns[-1][1] if status.returns else math.nan
@@ -53,12 +53,14 @@ def summary(status: Status) -> Text:
         text.append(f"{value}\n", style)
 
     row(status.phase[:10], f"{charts.printable(status.run_name)} after {charts.duration(status.elapsed_s)}")
+    waiting = panels.waiting(status)
     accounts = (
         f"{status.episodes_finished:,} finished = {status.episodes_learned:,} learned"
-        f" + {status.episodes_stale:,} stale + {status.episodes_lost:,} lost + {panels.waiting(status):,} waiting"
+        f" + {status.episodes_stale:,} stale + {status.episodes_lost:,} lost + {waiting:,} waiting"
     )
     row("episodes", f"{accounts}\n{'':11}of a budget of {status.episodes_total:,}")
-    mean = f"{charts.rate(status.mean_episodes_per_s)} episodes/s, {charts.rate(status.mean_steps_per_s)} steps/s"
+    episodes_rate, steps_rate = charts.rate(status.mean_episodes_per_s), charts.rate(status.mean_steps_per_s)
+    mean = f"{episodes_rate} episodes/s, {steps_rate} steps/s"
     row("throughput", f"{mean} on average, {status.steps_finished:,} steps")
     points = charts.finite(status.returns)
     if points:
@@ -78,7 +80,7 @@ def summary(status: Status) -> Text:
 
 
 def save_svg(status: Status, path: str | Path, width: int = 110, height: int = 36) -> None:
-    """Write the frame of `status` to an SVG file, as a terminal of `width` cells by `height` lines shows it."""
+    """Write the frame of `status` to an SVG file: a terminal of `width` cells by `height` lines."""
     recorder = Console(
         record=True,
         file=io.StringIO(),
