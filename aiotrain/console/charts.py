@@ -14,7 +14,7 @@ _LEVELS = " ▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _BRAILLE_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # [column][row from the top]
 _CURVE_POINTS = 2000  # a plot has some 200 columns: more points change nothing that can be seen
-_NONE = "–"
+_NONE = "-"
 
 
 @lru_cache(maxsize=512)

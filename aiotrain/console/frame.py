@@ -31,8 +31,8 @@ def _ruled(status: Status, width: int, height: int) -> list[Line]:
         (3, _rates_and_spark(status, width)),
         (5, _workers_under_rule(status, width, max(1, height // 4))),
         (10, panels.restarts(status, width)),
-        (7, [panels.time_line(status, width)]),
-        (9, [[("▸ ", "warn"), (hint, "hint")]] if hint else []),
+        (7, panels.time_lines(status, width)),
+        (9, paragraph(f"▸ {hint}", "hint", width, 2) if hint else []),
         (8, flow([panels.policy(status), panels.ring(status)], width)),
         (-1, []),  # the return curve, which takes what is left
         (4, panels.accounting(status, width)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,8 +17,8 @@ from aiotrain.console.report import plain_line
 from aiotrain.console.screen import HeldOutput, Screen
 from aiotrain.status import Status
 
-REDRAWS_PER_S: Final = 2.0
-"""How often a terminal is redrawn, per second. The numbers are means over seconds: more would show nothing."""
+REDRAWS_PER_S: Final = 4.0
+"""How often a terminal is redrawn, per second. The numbers are means over seconds."""
 _OVER: Final = frozenset({"finished", "stopped", "interrupted", "failed"})
 
 
@@ -31,8 +32,8 @@ async def show(
     """Show a run until its phase says that it is over, or until cancelled.
 
     On a terminal: frames on the alternate screen; the last one stays on the normal screen, followed by what
-    was printed meanwhile. Without a terminal, on one that cannot show the frame, or with `plain`: plain lines,
-    one for each update, warning and error. When the terminal goes away, showing ends and the run goes on.
+    was printed meanwhile. Without a terminal, on one that cannot show the frame, or with `plain`: a plain
+    line for each update, warning and error. When the terminal goes away, showing ends and the run goes on.
 
     `get_status` is called on the event loop; drawing happens in a thread, because a terminal may block
     (a slow connection, Ctrl-S). `sleep` waits between redraws, in seconds; tests give their own.
@@ -78,8 +79,19 @@ def _draw(console: Console, screen: Screen, status: Status) -> None:
 
 
 def _ansi(console: Console, status: Status, width: int, height: int) -> str:
-    with console.capture() as capture:
-        console.print(render(status, width, height), end="", crop=False)
+    # On a console of its own: one whose terminal was closed ends the process, even while it captures.
+    canvas = Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system=console.color_system,  # type: ignore[arg-type]  # a property of type str
+        no_color=console.no_color,
+        legacy_windows=False,
+        width=width,
+        height=height,
+        _environ={},
+    )
+    with canvas.capture() as capture:
+        canvas.print(render(status, width, height), end="", crop=False)
     return capture.get()
 
 

@@ -168,7 +168,7 @@ def restarts(status: Status, width: int) -> list[Line]:
     items: list[Line] = [[("restarts ", "label"), (f"{total:,}", "warn"), (" · worker", "label")]]
     # a comma after each but the last, so that the cut between lines cannot separate the two
     for place, (count, number) in enumerate(most[:99], 1):
-        times = f" ({-count}×)" if count < -1 else ""
+        times = f" ({-count}x)" if count < -1 else ""
         items.append([(f"{number}{times}{',' if place < len(most) else ''}", "label")])
     lines = flow(items, width - 2, gap=1)
     return [lines[0] if len(lines) == 1 and len(most) < 100 else [*lines[0], (" …", "label")]]
@@ -183,16 +183,19 @@ def shares(status: Status) -> list[tuple[str, float, str, str]]:
     ]
 
 
-def time_line(status: Status, width: int) -> Line:
-    """Draw where the time goes as one stacked bar with its legend."""
-    key: Line = []
-    for name, share, glyph, style in shares(status):
-        key += [(f"  {glyph} ", style), (name, "label"), (charts.percent(share), "value")]
-    key += [("   workers busy", "label"), (charts.percent(status.worker_busy_share), "value")]
-    room = max(0, min(60, width - length(key) - 5))
+def time_lines(status: Status, width: int) -> list[Line]:
+    """Draw where the time goes as one stacked bar with its legend; without room, the bar is left out."""
+    key: list[Line] = [
+        [(f"{glyph} ", style), (name, "label"), (charts.percent(share), "value")]
+        for name, share, glyph, style in shares(status)
+    ]
+    key.append([("workers busy", "label"), (charts.percent(status.worker_busy_share), "value")])
+    room = min(60, width - sum(length(item) + 2 for item in key) - 5)
+    if room < 8:
+        return flow(key, width, gap=2)
     runs = charts.stacked([share for _, share, _, _ in shares(status)], "█▓░", room)
-    bars = list(zip(runs, ("collect", "learn", "idle"), strict=True))
-    return [*fit([("time ", "label"), *bars], room + 5), *key]
+    bars = zip(runs, ("collect", "learn", "idle"), strict=True)
+    return [[*fit([("time ", "label"), *bars], room + 7), *flow(key, width, gap=2)[0]]]
 
 
 def time_bars(status: Status, width: int) -> list[Line]:
@@ -242,7 +245,7 @@ def policy(status: Status) -> Line:
 
 
 def losses(values: Mapping[str, float], width: int, height: int) -> list[Line]:
-    """List the losses, in one column with full names if there are lines enough, else in two with short ones."""
+    """List the losses: in one column with full names if they fit, else in two columns with short ones."""
     columns = 1 if len(values) <= height else 2
     room = (width - 2 * (columns - 1)) // columns
     items: list[Line] = []

@@ -57,7 +57,8 @@ def summary(status: Status) -> Text:
         f" + {panels.waiting(status):,} waiting + {status.episodes_lost:,} lost"
     )
     row("episodes", f"{accounts}\n{'':11}of a budget of {status.episodes_total:,}")
-    mean = f"{charts.rate(status.mean_episodes_per_s)} episodes/s, {charts.rate(status.mean_steps_per_s)} steps/s"
+    episodes_rate, steps_rate = charts.rate(status.mean_episodes_per_s), charts.rate(status.mean_steps_per_s)
+    mean = f"{episodes_rate} episodes/s, {steps_rate} steps/s"
     row("throughput", f"{mean} on average, {status.steps_finished:,} steps")
     points = charts.finite(status.returns)
     if points:
@@ -75,7 +76,7 @@ def summary(status: Status) -> Text:
 
 
 def save_svg(status: Status, path: str | Path, width: int = 110, height: int = 36) -> None:
-    """Write the frame of `status` to an SVG file, as a terminal of `width` cells by `height` lines shows it."""
+    """Write the frame of `status` to an SVG file: a terminal of `width` cells by `height` lines."""
     recorder = Console(
         record=True,
         file=io.StringIO(),

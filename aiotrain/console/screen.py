@@ -7,13 +7,15 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Self, TextIO
+from typing import IO, Final, Self, TextIO
 
 # Alternate screen, no cursor, no wrapping: the last cell of the screen can be written without scrolling it.
 _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _REPAINT_EVERY: Final = 10  # redraws; whatever a child process wrote over the frame is gone after these
 _HELD_LINES: Final = 500
+_Kind = type[BaseException] | None
+_Trace = TracebackType | None
 
 
 class Screen:
@@ -22,7 +24,7 @@ class Screen:
     Only lines that changed are written. Leaving gives the terminal back as it was.
     """
 
-    def __init__(self, terminal: TextIO) -> None:
+    def __init__(self, terminal: IO[str]) -> None:
         self._terminal = terminal
         self._shown: list[str] = []
         self._size = (0, 0)
@@ -32,9 +34,7 @@ class Screen:
         self._write(_ENTER)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: _Kind, error: BaseException | None, trace: _Trace) -> None:
         self._write(_LEAVE)
 
     def draw(self, lines: Sequence[str], size: tuple[int, int]) -> None:
@@ -71,16 +71,14 @@ class HeldOutput(io.TextIOBase):
 
     def __enter__(self) -> Self:
         self._replaced = (sys.stdout, sys.stderr)
-        sys.stdout = sys.stderr = self  # type: ignore[assignment]
+        sys.stdout = sys.stderr = self
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: _Kind, error: BaseException | None, trace: _Trace) -> None:
         if self._replaced:
             # whoever has replaced them meanwhile keeps theirs
-            sys.stdout = self._replaced[0] if sys.stdout is self else sys.stdout  # type: ignore[comparison-overlap]
-            sys.stderr = self._replaced[1] if sys.stderr is self else sys.stderr  # type: ignore[comparison-overlap]
+            sys.stdout = self._replaced[0] if sys.stdout is self else sys.stdout
+            sys.stderr = self._replaced[1] if sys.stderr is self else sys.stderr
 
     def isatty(self) -> bool:
         """Say no, so that nobody colours or animates what is read later."""
