@@ -60,9 +60,7 @@ def main() -> None:
     results = []
     for width, height in ((80, 24), (110, 36), (160, 50), (240, 70)):
         with Path("/dev/null").open("w", encoding="utf-8") as sink:
-            console = Console(
-                file=sink, force_terminal=True, color_system="truecolor", width=width, height=height
-            )
+            console = Console(file=sink, force_terminal=True, color_system="truecolor", width=width, height=height)
             screen = Screen(sink)
             _draw(console, screen, shown[0])  # styles and cell widths are cached from here on
             walls = []

@@ -81,9 +81,7 @@ def measure(red_agent: str, repeats: int, episodes: int, steps: int) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default %(default)s)")
     parser.add_argument("--episodes", type=int, default=10, help="episodes a repeat (default %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="steps an episode (default %(default)s)")

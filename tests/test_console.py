@@ -142,9 +142,7 @@ def test_a_run_without_any_value_yet_can_be_drawn(width: int, height: int) -> No
     nan = math.nan
     shown = status(
         0,
-        **dict.fromkeys(
-            ("elapsed_s", "remaining_s", "episodes_per_s", "mean_steps_per_s", "policy_lag"), nan
-        ),
+        **dict.fromkeys(("elapsed_s", "remaining_s", "episodes_per_s", "mean_steps_per_s", "policy_lag"), nan),
         **dict.fromkeys(("collect_share", "learn_share", "idle_share", "worker_busy_share"), nan),
         **dict.fromkeys(("episodes_total", "episodes_finished", "slots", "updates"), 0),
         returns=(),
@@ -206,9 +204,7 @@ def test_restarted_workers_are_named() -> None:
         ({"phase": "stopping"}, None),
     ],
 )
-def test_hint_names_the_bottleneck_only_when_it_is_clear(
-    changes: dict[str, Any], expected: str | None
-) -> None:
+def test_hint_names_the_bottleneck_only_when_it_is_clear(changes: dict[str, Any], expected: str | None) -> None:
     text = frame(status(**changes), 160, 50)
     assert (expected in text) if expected else ("▸" not in text), text
 
@@ -300,9 +296,7 @@ def test_svg_is_well_formed_and_repeatable(tmp_path: Path) -> None:
 
 def terminal(**options: Any) -> tuple[Console, io.StringIO]:
     file = io.StringIO()
-    return Console(
-        file=file, force_terminal=True, width=80, height=24, _environ={"TERM": "xterm"}, **options
-    ), file
+    return Console(file=file, force_terminal=True, width=80, height=24, _environ={"TERM": "xterm"}, **options), file
 
 
 def stops_after(redraws: int) -> Callable[[float], Awaitable[None]]:
@@ -330,9 +324,7 @@ async def test_cancelling_leaves_the_last_frame_on_the_normal_screen() -> None:
     def get_status() -> Status:
         nonlocal calls
         calls += 1
-        return status(
-            episodes_finished=43_000 + calls, phase="interrupted" if stop.stopped.is_set() else "training"
-        )
+        return status(episodes_finished=43_000 + calls, phase="interrupted" if stop.stopped.is_set() else "training")
 
     stop: Any = stops_after(3)
     task = asyncio.create_task(show(get_status, console, sleep=stop))

@@ -408,7 +408,6 @@ class SharedMemoryCollector:
             self._ring.close()
         self._ring = self._weights = None
 
-
     def abort(self) -> None:
         """See Collector."""
         self._closing = True

@@ -41,9 +41,7 @@ def uniform(rng: random.Random) -> Act:
 def decoys_then_restore(rng: random.Random) -> Act:
     """Open loop: two rounds of decoys, then restores in turn."""
     script = [action_index(*decoy) for decoy in DECOYS * 2]
-    return lambda step, bits: (
-        script[step] if step < len(script) else action_index("Restore", HOSTS[step % len(HOSTS)])
-    )
+    return lambda step, bits: script[step] if step < len(script) else action_index("Restore", HOSTS[step % len(HOSTS)])
 
 
 def restore_spam(rng: random.Random) -> Act:
