@@ -15,6 +15,7 @@ import enum
 import functools
 import itertools
 import math
+import statistics
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -52,9 +53,12 @@ _HISTORY_S = 120
 
 @dataclass(frozen=True)
 class Update:
-    """One learner update. ``values`` holds every metric of records.METRICS; the most asked for are attributes."""
+    """One learner update. Every metric of records.METRICS is an attribute: ``update.mean_return``."""
 
     values: Mapping[str, float]
+    """All metrics by name."""
+    returns: tuple[float, ...]
+    """Return of each episode that ended in the batch, in the order in which they were launched."""
 
     def __getattr__(self, name: str) -> float:
         try:
@@ -104,7 +108,7 @@ class Trainer:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._factory = _factory(config)
+        self._factory = make_factory(config)
         self._state = _State.NEW
         self._phase = "starting"
         self._started_s = time.monotonic()
@@ -166,7 +170,7 @@ class Trainer:
         self._learner: Learner = await self._in_thread(
             ppo.Learner, self.spec, self.policy_shape, config.ppo, seed=config.seed, device=device
         )
-        slot_steps = config.slot_steps or _slot_steps(self.spec)
+        slot_steps = config.slot_steps or slot_steps_for(self.spec)
         self._batcher = Batcher(
             episodes_per_update=config.episodes_per_update,
             steps_per_update=config.steps_per_update,
@@ -338,8 +342,7 @@ class Trainer:
     ) -> Update:
         headers = batch.trajectories.headers
         ended = headers[headers["ended"]]
-        returns = ended["episode_return"] if len(ended) else np.array([math.nan])
-        lengths = ended["episode_steps"] if len(ended) else np.array([math.nan])
+        returns = tuple(ended["episode_return"].tolist())
         now = time.monotonic()
         update = Update(
             {
@@ -347,10 +350,10 @@ class Trainer:
                 "elapsed_s": now - self._started_s,
                 "episodes": self._learned_episodes,
                 "steps": self._learned_steps,
-                "mean_return": float(returns.mean()),
-                "min_return": float(returns.min()),
-                "max_return": float(returns.max()),
-                "mean_length": float(lengths.mean()),
+                "mean_return": statistics.fmean(returns) if returns else math.nan,
+                "min_return": min(returns, default=math.nan),
+                "max_return": max(returns, default=math.nan),
+                "mean_length": float(ended["episode_steps"].mean()) if returns else math.nan,
                 "batch_episodes": len(ended),
                 "batch_steps": batch.trajectories.steps,
                 "policy_lag": float(np.average(lags, weights=headers["length"])),
@@ -359,7 +362,8 @@ class Trainer:
                 "collect_s": collect_s,
                 "learn_s": learn_s,
                 "episodes_per_s": len(ended) / max(now - self._last_update_s, 1e-9),
-            }
+            },
+            returns,
         )
         self._last_update_s = now
         self._updates.append(update)
@@ -488,7 +492,7 @@ class _Meter:
         return ((b[1] - a[1]) / seconds, (b[2] - a[2]) / seconds) if seconds > 0 else (0.0, 0.0)
 
 
-def _factory(config: Config) -> EnvFactory:
+def make_factory(config: Config) -> EnvFactory:
     """The factory for the configured environment. Raises ConfigError."""
     if config.env != CAGE2_ID:
         return EnvFactory.of(config.env, config.max_episode_steps)
@@ -498,7 +502,7 @@ def _factory(config: Config) -> EnvFactory:
     return EnvFactory.of(config.env, **kwargs)
 
 
-def _slot_steps(spec: EnvSpec) -> int:
+def slot_steps_for(spec: EnvSpec) -> int:
     limit = spec.max_episode_steps
     return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
 
