@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
-import itertools
 import math
 import statistics
 import time
@@ -34,6 +33,7 @@ from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, EnvError, TrainerStateError
 from aiotrain.factory import CAGE2_ID, EnvFactory
+from aiotrain.meter import Meter
 from aiotrain.policy import PolicyShape
 from aiotrain.records import METRICS, Records
 from aiotrain.spaces import EnvSpec
@@ -42,13 +42,11 @@ from aiotrain.status import Status
 if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
     from aiotrain.ppo import Learner
 
-__all__ = ["Result", "Trainer", "Update", "train"]
+__all__ = ["Result", "Trainer", "Update", "make_factory", "slot_steps_for", "train"]
 
 _DEFAULT_SLOT_STEPS = 1024
 _LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
 _HOPELESS = 3  # episodes given up without a finished one between them, after which the environment is to blame
-_RATE_WINDOW_S = 5
-_HISTORY_S = 120
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class Trainer:
         self._records: Records | None = None
         self._gathering: asyncio.Task[None] | None = None
         self._batches: asyncio.Queue[Batch] = asyncio.Queue()
-        self._meter = _Meter()
+        self._meter = Meter()
         self._given_up_in_a_row = 0
         self._updates: list[Update] = []
         self._returns: list[tuple[int, float]] = []
@@ -455,43 +453,6 @@ class Trainer:
             self._records.event(kind, **details)
 
 
-class _Meter:
-    """Rates of finished episodes and steps, from their counts at each tick."""
-
-    def __init__(self) -> None:
-        self._ticks: deque[tuple[float, int, int]] = deque()  # one a second: monotonic time, episodes, steps
-        self._first: tuple[float, int, int] | None = None
-        self._last = (0.0, 0, 0)
-
-    def tick(self, episodes: int, steps: int) -> None:
-        """Note the counts now."""
-        self._last = (time.monotonic(), episodes, steps)
-        self._first = self._first or self._last
-        if not self._ticks or self._last[0] - self._ticks[-1][0] >= 1.0:
-            self._ticks.append(self._last)
-            if len(self._ticks) > _HISTORY_S:
-                self._ticks.popleft()
-
-    def rates(self) -> tuple[float, float]:
-        """(episodes/s, steps/s) over the last few seconds."""
-        now = time.monotonic()
-        since = next((tick for tick in self._ticks if now - tick[0] <= _RATE_WINDOW_S), self._last)
-        return self._between(since, (now, *self._last[1:]))
-
-    def mean_rates(self) -> tuple[float, float]:
-        """(episodes/s, steps/s) since the first episode."""
-        return self._between(self._first or self._last, self._last)
-
-    def history(self) -> tuple[float, ...]:
-        """Episodes/s for each of the last seconds, oldest first."""
-        return tuple(self._between(a, b)[0] for a, b in itertools.pairwise(self._ticks))
-
-    @staticmethod
-    def _between(a: tuple[float, int, int], b: tuple[float, int, int]) -> tuple[float, float]:
-        seconds = b[0] - a[0]
-        return ((b[1] - a[1]) / seconds, (b[2] - a[2]) / seconds) if seconds > 0 else (0.0, 0.0)
-
-
 def make_factory(config: Config) -> EnvFactory:
     """The factory for the configured environment. Raises ConfigError."""
     if config.env != CAGE2_ID:
@@ -503,6 +464,7 @@ def make_factory(config: Config) -> EnvFactory:
 
 
 def slot_steps_for(spec: EnvSpec) -> int:
+    """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
     limit = spec.max_episode_steps
     return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
 

@@ -46,7 +46,9 @@ WARM_UP_S = 1.0
 # ----------------------------------------------------------------------- ceiling
 
 
-def bare_player(factory: EnvFactory, envs: int, hidden: tuple[int, ...], start: Any, stop: Any, counts: Any, index: int) -> None:
+def bare_player(
+    factory: EnvFactory, envs: int, hidden: tuple[int, ...], start: Any, stop: Any, counts: Any, index: int
+) -> None:
     """Play in this process until told to stop; count steps while the measurement runs."""
     initialize()
     players = [factory() for _ in range(envs)]
@@ -99,7 +101,9 @@ class Ceiling:
         self._counts = context.Array("q", processes, lock=False)
         self._processes = [
             context.Process(
-                target=bare_player, args=(factory, envs, hidden, self._start, self._stop, self._counts, index), daemon=True
+                target=bare_player,
+                args=(factory, envs, hidden, self._start, self._stop, self._counts, index),
+                daemon=True,
             )
             for index in range(processes)
         ]
@@ -231,7 +235,9 @@ async def measure(config: Config, workers: list[int], repeats: int, seconds: flo
             rows = {"ceiling": {"steps_per_s": top}}
             for count, collection in collections.items():
                 rows[f"collected, {count} workers"] = await collection.measure(seconds + 0.03 * count)
-            rows[f"trained, {workers[0]} workers"] = await train(dataclasses.replace(config, workers=workers[0]), seconds)
+            rows[f"trained, {workers[0]} workers"] = await train(
+                dataclasses.replace(config, workers=workers[0]), seconds
+            )
             for name, row in rows.items():
                 row["ratio"] = row["steps_per_s"] / top
                 results.setdefault(name, []).append(row)
@@ -255,7 +261,9 @@ def main() -> None:
     console = Console(soft_wrap=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         results = runner.run(measure(config, arguments.workers, arguments.repeats, arguments.seconds, console.print))
-    table = Table(title=f"{config.env}, {config.envs_per_worker} environments per worker, medians of {arguments.repeats}")
+    table = Table(
+        title=f"{config.env}, {config.envs_per_worker} environments per worker, medians of {arguments.repeats}"
+    )
     for column in ("", "steps/s", "÷ ceiling", "main process, CPU ms/episode", "learning, share of time"):
         table.add_column(column, justify="left" if not column else "right")
     for name, rows in results.items():
