@@ -20,8 +20,15 @@ class Meter:
         self._first: tuple[float, int, int] | None = None
         self._last = (0.0, 0, 0)
 
+    @property
+    def started(self) -> bool:
+        """Whether anything was finished yet."""
+        return self._first is not None
+
     def tick(self, episodes: int, steps: int) -> None:
-        """Note the counts now."""
+        """Note the counts now; until the first episode is finished, nothing is noted."""
+        if not episodes:
+            return
         self._last = (time.monotonic(), episodes, steps)
         self._first = self._first or self._last
         if not self._ticks or self._last[0] - self._ticks[-1][0] >= 1.0:

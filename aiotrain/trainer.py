@@ -259,6 +259,8 @@ class Trainer:
                     self._given_up_in_a_row = 0
                 for episode in given_up:
                     self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
+            if self._batcher.counts.finished and not self._meter.started:
+                self._event("first_episode", elapsed_s=round(self._elapsed_s(), 3))
             self._meter.tick(self._batcher.counts.finished, self._batcher.counts.steps)
             while (batch := self._batcher.pop_batch()) is not None:
                 self._batches.put_nowait(batch)
