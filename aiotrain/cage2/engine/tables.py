@@ -1,0 +1,186 @@
+"""The rules of CAGE Challenge 2 (Scenario2) as small constant tables, the way the compiled engine reads them.
+
+Hosts are numbered in the order of the observation and of the action list:
+0 Defender, 1-3 Enterprise0-2, 4-6 Op_Host0-2, 7 Op_Server0, 8-12 User0-4. A set of hosts is the integer
+with bit ``host`` set for each member.
+
+Exploits and the ports they attack correspond one to one, so one byte describes ports, services, decoys and
+exploits alike: bit ``k`` belongs to exploit ``k`` in the order in which CybORG lists exploits when it draws an
+alternative (``ExploitRemoteService``): EternalBlue, BlueKeep, HTTP RFI, HTTPS RFI, SSH brute force,
+SQL injection, Haraka RCE, FTP directory traversal.
+
+Source of every constant: the behaviour of csle-cyborg 0.0.3 in Scenario2, to which the tests hold this engine.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+HOSTS: Final = (
+    "Defender", "Enterprise0", "Enterprise1", "Enterprise2", "Op_Host0", "Op_Host1", "Op_Host2", "Op_Server0",
+    "User0", "User1", "User2", "User3", "User4",
+)  # fmt: skip
+NUM_HOSTS: Final = 13
+NUM_ACTIONS: Final = 145
+OBSERVATION_SIZE: Final = 52
+"""Four bits a host: activity (high, low), compromise (high, low)."""
+
+HOST_TYPES: Final = ("defender", "enterprise", "op_server", "op_host", "user")
+"""The unit types that a workflow orders; a type's number is its place here."""
+
+DEFENDER: Final = 0
+ENTERPRISE2: Final = 3
+OP_SERVER0: Final = 7
+USER0: Final = 8
+
+RED_AGENTS: Final = ("B_lineAgent", "RedMeanderAgent", "SleepAgent")
+"""CybORG's class names of the red agents; an agent's number is its place here."""
+B_LINE: Final = 0
+MEANDER: Final = 1
+
+RULES: Final = ("main", "leaderboard")
+"""Rule sets: csle-cyborg and CybORG's main branch, or the commit (606813b) that the leaderboard was made with."""
+LEADERBOARD: Final = 1
+
+
+def host_set(*hosts: int) -> int:
+    """Return the set of ``hosts`` as an integer with their bits set."""
+    return sum(1 << host for host in hosts)
+
+
+ALL_BUT_USER0: Final = host_set(*range(NUM_HOSTS)) & ~host_set(USER0)
+ENTERPRISE: Final = host_set(1, 2, 3)
+OPERATIONAL: Final = host_set(4, 5, 6, 7)
+
+# Blue's actions: 0 Sleep, 1 Monitor, then blocks of 13 hosts.
+ANALYSE: Final = 0
+REMOVE: Final = 1
+FIRST_DECOY: Final = 2
+RESTORE: Final = 10
+NOTHING: Final = 11
+ACTION_KIND: Final = np.array([NOTHING] * 2 + [i // 13 for i in range(NUM_ACTIONS - 2)], np.uint8)
+"""uint8 [145]: ANALYSE, REMOVE, FIRST_DECOY + decoy, RESTORE or NOTHING."""
+ACTION_HOST: Final = np.array([0] * 2 + [i % 13 for i in range(NUM_ACTIONS - 2)], np.uint8)
+"""uint8 [145]: the host acted on."""
+
+# One bit an exploit, and the port that it attacks.
+ETERNAL_BLUE: Final = 0b00000001  # 139
+BLUE_KEEP: Final = 0b00000010  # 3389
+HTTP: Final = 0b00000100  # 80
+HTTPS: Final = 0b00001000  # 443
+SSH: Final = 0b00010000  # 22
+SQL: Final = 0b00100000  # 3390
+HARAKA: Final = 0b01000000  # 25
+FTP: Final = 0b10000000  # 21
+
+_LINUX_SERVER: Final = SSH
+_WINDOWS_SERVER: Final = SSH | BLUE_KEEP | HTTP | HTTPS | ETERNAL_BLUE
+_USER3: Final = HTTP | HTTPS | HARAKA | BLUE_KEEP
+_USER4: Final = SSH | HTTP | HTTPS | HARAKA | SQL
+
+PORTS: Final = np.array(
+    [_LINUX_SERVER, _LINUX_SERVER, _WINDOWS_SERVER, _WINDOWS_SERVER, *[_LINUX_SERVER] * 4,
+     SSH | FTP, SSH | FTP, ETERNAL_BLUE | BLUE_KEEP, _USER3, _USER4], np.uint8,
+)  # fmt: skip
+"""uint8 [13]: attackable ports that listen on a pristine host."""
+MORE_PORTS: Final = np.array([2, 0, 2, 2, 0, 0, 0, 0, 0, 0, 2, 0, 0], np.uint8)
+"""uint8 [13]: distinct listening ports that a scan sees and no exploit attacks (53, 68; 135, 445)."""
+SERVICES: Final = np.array(
+    # Port 139 of the Windows servers has no SMB type, and port 3389 of User3 is a MySQL: both attract an exploit
+    # that then finds no process of its type.
+    [_LINUX_SERVER, _LINUX_SERVER, _WINDOWS_SERVER & ~ETERNAL_BLUE, _WINDOWS_SERVER & ~ETERNAL_BLUE,
+     *[_LINUX_SERVER] * 4, SSH | FTP, SSH | FTP, ETERNAL_BLUE | BLUE_KEEP, _USER3 & ~BLUE_KEEP, _USER4], np.uint8,
+)  # fmt: skip
+"""uint8 [13]: genuine services that an exploit matches."""
+ROOT_SERVICES: Final = np.array(
+    [0, 0, BLUE_KEEP, BLUE_KEEP, 0, 0, 0, 0, FTP, FTP, ETERNAL_BLUE, HARAKA, HARAKA | SQL], np.uint8
+)
+"""uint8 [13]: genuine services that run as root or SYSTEM, so that the exploit's session is privileged at once."""
+
+WINDOWS: Final = host_set(2, 3, 8, 9, 10)
+LINUX: Final = host_set(*range(NUM_HOSTS)) & ~WINDOWS
+_ANY: Final = WINDOWS | LINUX
+DECOY_HOSTS: Final = np.array([_ANY, WINDOWS, LINUX, WINDOWS, _ANY, WINDOWS, _ANY, LINUX], np.uint16)
+"""uint16 [8]: hosts whose operating system takes the decoy: Apache, Femitter, HarakaSMPT, Smss, SSHD, Svchost,
+Tomcat, Vsftpd."""
+DECOY_NEEDS: Final = np.array([HTTP, FTP, HARAKA, ETERNAL_BLUE, SSH, BLUE_KEEP, HTTPS, FTP], np.uint8)
+"""uint8 [8]: the port that must be free."""
+DECOY_OPENS: Final = np.array([HTTP, FTP, HARAKA, ETERNAL_BLUE, SSH, BLUE_KEEP, HTTPS, HTTP], np.uint8)
+"""uint8 [8]: the port opened. Vsftpd asks for port 21 and opens port 80, so it can be placed again and again."""
+
+COST: Final = np.array([1, 10, 10, 10, 1, 1, 1, 10, 0, 1, 1, 1, 1], np.uint8)
+"""uint8 [13], tenths of reward a step: what a host costs while red holds it as root or SYSTEM."""
+OT_SERVICE_COST: Final = 100
+"""Tenths of reward a step while the process of OTService is missing."""
+RESTORE_COST: Final = 10
+"""Tenths of reward for each Restore."""
+
+HOST_TYPE: Final = np.array([0, 1, 1, 1, 3, 3, 3, 2, 4, 4, 4, 4, 4], np.uint8)
+"""uint8 [13]: number of the host's type in HOST_TYPES."""
+TYPE_HOSTS: Final = np.array(
+    [host_set(*(h for h in range(NUM_HOSTS) if HOST_TYPE[h] == t)) for t in range(5)], np.uint16
+)
+"""uint16 [5]: the hosts of a type."""
+
+# Subnets in the scenario's order: Enterprise (with the defender), Operational, User.
+SUBNET: Final = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2], np.uint8)
+"""uint8 [13]: the host's subnet."""
+SUBNET_HOSTS: Final = np.array([host_set(0, 1, 2, 3), OPERATIONAL, host_set(*range(8, 13))], np.uint16)
+"""uint16 [3]: the subnet's hosts."""
+USER_SUBNET: Final = 2
+_NEIGHBOUR: Final = {3: 7, 9: 2, 10: 2, 11: 1, 12: 1}
+LEARNED: Final = np.array(
+    [host_set(h, *([_NEIGHBOUR[h]] if h in _NEIGHBOUR else [])) for h in range(NUM_HOSTS)], np.uint16
+)
+"""uint16 [13]: hosts whose address red knows after it escalated on the host."""
+
+SWEEP: Final = 0
+SCAN: Final = 1
+EXPLOIT: Final = 2
+ESCALATE: Final = 3
+IMPACT: Final = 4
+IDLE: Final = 5
+
+STAGE_ACTION: Final = np.array([0, 1, 2, 3, 1, 2, 3, 0, 1, 2, 3, 1, 2, 3, 4], np.uint8)
+"""uint8 [15]: what B_line does in each of its stages (SWEEP ... IMPACT)."""
+STAGE_ROLE: Final = np.array([0, 0, 0, 0, 1, 1, 1, 0, 2, 2, 2, 3, 3, 3, 3], np.uint8)
+"""uint8 [15]: whom to: 0 the user host drawn at the start, 1 the server it leads to, 2 Enterprise2, 3 Op_Server0."""
+STAGE_AFTER_FAILURE: Final = np.array([0, 1, 2, 2, 2, 2, 5, 5, 5, 5, 9, 9, 9, 12, 13], np.uint8)
+"""uint8 [15]: the stage that B_line falls back to."""
+LAST_STAGE: Final = 14
+FIRST_USER_TARGET: Final = 9
+ENTRY_SERVER: Final = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 1, 1], np.uint8)
+"""uint8 [13]: the enterprise server that B_line reaches from a user host."""
+
+
+def _candidates() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Count, best and alternatives of the exploits that each of the 256 sets of remembered ports allows."""
+    preference = (4, 1, 0, 2, 3, 5, 6, 7)  # CybORG's weights, lowest first
+    count = np.zeros(256, np.uint8)
+    best = np.zeros(256, np.uint8)
+    others = np.zeros((256, 8), np.uint8)
+    for ports in range(256):
+        options = [k for k in range(8) if ports >> k & 1]
+        if not ports & (HTTP | HTTPS):
+            options = [k for k in options if 1 << k != SQL]
+        count[ports] = len(options)
+        if options:
+            top = max(options, key=preference.index)
+            best[ports] = 1 << top
+            rest = [1 << k for k in options if k != top]
+            others[ports, : len(rest)] = rest
+    return count, best, others
+
+
+NUM_OPTIONS, BEST_OPTION, OTHER_OPTIONS = _candidates()
+"""uint8 [256], [256] and [256, 8], by remembered ports: how many exploits there are to choose from, the preferred
+one (as its bit), and the others (as bits, in the order of CybORG's draw)."""
+
+BIT_COUNT: Final = np.array([i.bit_count() for i in range(256)], np.uint8)
+"""uint8 [256]: number of set bits."""
+
+ODDS_OF_BEST: Final = int(0.75 * 2**53)
+"""CybORG takes the preferred exploit when ``u < 0.75``; as a bound for the 53 random bits that u is made of."""
+ODDS_OF_DETECTION: Final = int(0.95 * 2**53)
+"""An exploit's session is detected when ``u < 0.95``, in the same unit."""
