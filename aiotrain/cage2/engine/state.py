@@ -18,7 +18,7 @@ def _fingerprint() -> str:
     """Hash the sources of this package."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("tables.py", "state.py", "kernel.py"):
+    for name in ("tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:12]
 
@@ -45,8 +45,8 @@ STATE: Final = np.dtype(
         ("privileged", np.uint16),
         ("files", np.uint16),
         ("broken_mail", np.uint16),
-        # Per host: decoys and red's memory of open ports as sets of exploits; red's user-level sessions that a
-        # Remove would end, and those that it would not.
+        # Per host: decoys and red's memory of open ports as sets of exploits; red's user-level sessions
+        # that a Remove would end, and those that it would not.
         ("decoys", np.uint8, (NUM_HOSTS,)),
         ("remembered", np.uint8, (NUM_HOSTS,)),
         ("removable", np.uint16, (NUM_HOSTS,)),
@@ -71,16 +71,17 @@ STATE: Final = np.dtype(
         # What blue sees, and the host whose activity bits may be set.
         ("active", np.uint8),
         ("observation", np.uint8, (OBSERVATION_SIZE,)),
-        # Compiled functions are cached by the types of their arguments and by the age of their own file alone. A
-        # name made from the sources gives new rules a new type, so that no cache, not even that of a function in
-        # another file which calls this engine, can bring old rules back.
+        # Compiled functions are cached by the types of their arguments and by the age of their own file
+        # alone. A name made from the sources gives new rules a new type, so that no cache, not even that of
+        # a function in another file which calls this engine, can bring old rules back.
         ("sources_" + _fingerprint(), np.uint8),
     ],
     align=True,
 )
-"""One environment. Public to read: ``observation`` (uint8 [52]), ``held`` (set of hosts on which red has a session,
-User0 always among them), ``privileged`` (those on which it is root or SYSTEM), ``steps``, ``return_tenths``,
-``fixes`` and ``compliant_fixes``. To set before a reset: ``red``, ``rules``, ``order``, ``max_steps`` (0: no end)."""
+"""One environment. Public to read: ``observation`` (uint8 [52]), ``held`` (set of hosts on which red has a
+session, User0 always among them), ``privileged`` (those on which it is root or SYSTEM), ``steps``,
+``return_tenths``, ``fixes`` and ``compliant_fixes``. To set before a reset: ``red``, ``rules``, ``order``,
+``max_steps`` (0: no end)."""
 
 NO_TAPE: Final[NDArray[np.uint64]] = np.zeros((0, 0), np.uint64)
 """Pass this as ``tape`` to let every environment draw from its own generator."""
