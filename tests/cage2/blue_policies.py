@@ -7,7 +7,7 @@ far; it returns an action in 0..144.
 from collections.abc import Callable, Sequence
 from random import Random
 
-from aiotrain.cage2.scenario import HOST_ACTIONS, HOST_INDEX, action_index
+from aiotrain.cage2.scenario import HOST_ACTIONS, action_index
 
 Policy = Callable[[Random, Sequence[int], int], int]
 
@@ -45,14 +45,18 @@ def placing_decoys(rng: Random, bits: Sequence[int], step: int) -> int:
 
 
 def stacking_vsftpd(rng: Random, bits: Sequence[int], step: int) -> int:
-    kind = rng.choice(["DecoyVsftpd", "DecoyVsftpd", "DecoyApache", "DecoyTomcat", "DecoyHarakaSMPT", "Restore"])
+    kind = rng.choice(
+        ["DecoyVsftpd", "DecoyVsftpd", "DecoyApache", "DecoyTomcat", "DecoyHarakaSMPT", "Restore"]
+    )
     return _on(kind, rng.randrange(13))
 
 
 def restoring_at_random(rng: Random, bits: Sequence[int], step: int) -> int:
     if rng.random() < 0.4:
         return rng.randrange(145)
-    return action_index("Restore", rng.choice(["User0", "Defender", "Op_Server0", "User1", "User3", "Enterprise1"]))
+    return action_index(
+        "Restore", rng.choice(["User0", "Defender", "Op_Server0", "User1", "User3", "Enterprise1"])
+    )
 
 
 def restoring_late(rng: Random, bits: Sequence[int], step: int) -> int:
@@ -92,7 +96,9 @@ def decoying_the_scanned(rng: Random, bits: Sequence[int], step: int) -> int:
     seen = _active(bits)
     if seen and rng.random() < 0.8:
         return _on(rng.choice(DECOYS), rng.choice(seen))
-    return _on(rng.choice(DECOYS), HOST_INDEX[rng.choice(ENTERPRISE)]) if rng.random() < 0.7 else rng.randrange(145)
+    if rng.random() < 0.3:
+        return rng.randrange(145)
+    return action_index(rng.choice(DECOYS), rng.choice(ENTERPRISE))
 
 
 def closing_the_gate(rng: Random, bits: Sequence[int], step: int) -> int:

@@ -1,11 +1,10 @@
 """Scenario2's rules a second time, in plain Python, with every draw that CybORG makes.
 
-The oracle draws from its own ``random.Random`` through the same primitives and in the same order as csle-cyborg,
-down to addresses, process ids and ephemeral ports that no observation shows. Started from CybORG's generator
-state it must therefore show the same bits and rewards *and* be left with the same generator state after every
-step: a wrong, a missing or an extra draw is found in the step in which it happens. It shares no code and no
-table with the compiled engine, only the scenario's.
-"""
+The oracle draws from its own ``random.Random`` through the same primitives and in the same order as
+csle-cyborg, down to addresses, process ids and ephemeral ports that no observation shows. Started from
+CybORG's generator state it must therefore show the same bits and rewards *and* be left with the same
+generator state after every step: a wrong, a missing or an extra draw is found in the step in which it
+happens. It shares no code and no table with the compiled engine, only the scenario's."""
 
 from dataclasses import dataclass, field
 from random import Random
@@ -285,7 +284,8 @@ class Oracle:
         host.services.setdefault(kind, proc.pid)
         return True
 
-    # ---------------------------------------------------------------------------------------- red's five actions
+    # ---------------------------------------------------------------------------------------- red's five
+    # actions
 
     def _sweep(self, subnet: str) -> bool:
         if not self._routable(self.hosts[SUBNETS[subnet][0]]):
@@ -378,7 +378,8 @@ class Oracle:
             self.ot_process = None
         return True
 
-    # --------------------------------------------------------------------------------------------- red's agents
+    # --------------------------------------------------------------------------------------------- red's
+    # agents
 
     def _b_line(self) -> None:
         while True:

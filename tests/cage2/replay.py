@@ -65,13 +65,15 @@ class Replay:
                 before = self.state[0].copy()
                 step_batch(self.state, np.array([action]), tenths, self.tape)
                 env = self.state[0]
-                where = f"{self.red_agent}, {policy.__name__}, seed {seed}, step {step}, {action_name(action)}"
-                assert env["words"] == len(words), (
-                    f"{where}: CybORG has drawn {len(words)} numbers that matter, the engine {env['words']}"
+                where = (
+                    f"{self.red_agent}, {policy.__name__}, seed {seed}, step {step}, {action_name(action)}"
                 )
-                if env["observation"].tobytes() != bits:
-                    differing = {i: (b, int(e)) for i, (b, e) in enumerate(zip(bits, env["observation"], strict=True)) if b != e}
-                    raise AssertionError(f"{where}: observation bits differ (bit: CybORG, engine): {differing}")
+                assert env["words"] == len(words), (
+                    f"{where}: CybORG has made {len(words)} draws that matter, the engine {env['words']}"
+                )
+                own = env["observation"].tobytes()
+                differing = [i for i in range(52) if own[i] != bits[i]] if own != bits else []
+                assert not differing, f"{where}: observation bits {differing} differ from CybORG's"
                 assert tenths[0] / 10.0 == reward, f"{where}: reward {reward}, engine {tenths[0] / 10.0}"
                 assert env["held"] == held, f"{where}: red holds {held:013b}, engine {env['held']:013b}"
                 self._count(action, before, env)
@@ -90,17 +92,15 @@ class Replay:
         host = (action - 2) % 13
         if VSFTPD <= action < VSFTPD + 13 and host in LINUX and before["decoys"][host] & HTTP:
             rare["Vsftpd stacked"] += 1
-        if FIRST_DECOY <= action < RESTORE and bits[4 * host]:
-            rare["red seen on the host of this step's decoy action"] += 1
         if FIRST_DECOY <= action < RESTORE and after["decoys"][host] != before["decoys"][host]:
             if bits[4 * host]:
                 rare["red seen where a decoy was placed in this step"] += 1
             elif after["remembered"][host] != before["remembered"][host]:
                 rare["scan swallowed by a decoy of this step"] += 1
         if action == RESTORE + OP_SERVER0:
-            after_impact = before["ot_down"] or before["ot_immune"]
-            rare["Restore of Op_Server0 " + ("after Impact or Restore" if after_impact else "before Impact")] += 1
             if before["ot_down"]:
-                rare["Restore of Op_Server0 with OTService down"] += 1
+                rare["Restore of Op_Server0 after Impact"] += 1
+            elif not before["ot_immune"]:
+                rare["Restore of Op_Server0 before Impact"] += 1
         if action in (RESTORE, RESTORE + HOST_INDEX["User0"]):
             rare["Restore of " + ("Defender" if action == RESTORE else "User0")] += 1

@@ -25,14 +25,10 @@ ephemeral ports, blue's sessions."""
 
 from aiotrain.cage2.engine.kernel import reset_batch, reset_one, restart_one, step_batch, step_one
 from aiotrain.cage2.engine.state import NO_TAPE, STATE, allocate, set_order
-from aiotrain.cage2.engine.tables import HOST_TYPES, HOSTS, NUM_ACTIONS, OBSERVATION_SIZE, RED_AGENTS, RULES
+from aiotrain.cage2.engine.tables import RED_AGENTS, RULES
 
 __all__ = [
-    "HOSTS",
-    "HOST_TYPES",
     "NO_TAPE",
-    "NUM_ACTIONS",
-    "OBSERVATION_SIZE",
     "RED_AGENTS",
     "RULES",
     "STATE",

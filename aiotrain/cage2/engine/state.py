@@ -8,17 +8,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine.tables import HOST_TYPES, NUM_HOSTS, OBSERVATION_SIZE, RED_AGENTS, RULES, USER0
+from aiotrain.cage2.engine.tables import NUM_HOSTS, OBSERVATION_SIZE, RED_AGENTS, RULES, USER0
+from aiotrain.cage2.scenario import HOST_TYPES
 
 MAX_STEPS_LIMIT: Final = 65_535
 """Longest episode: a host's sessions, at most one more a step, are counted in 16 bits."""
 
 
 def _fingerprint() -> str:
-    """Hash the sources of this package."""
+    """Hash the sources that make the rules."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
+    for name in ("../scenario.py", "tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:12]
 

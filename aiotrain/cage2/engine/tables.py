@@ -17,22 +17,30 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-HOSTS: Final = (
-    "Defender", "Enterprise0", "Enterprise1", "Enterprise2", "Op_Host0", "Op_Host1", "Op_Host2", "Op_Server0",
-    "User0", "User1", "User2", "User3", "User4",
-)  # fmt: skip
-NUM_HOSTS: Final = 13
-NUM_ACTIONS: Final = 145
-OBSERVATION_SIZE: Final = 52
+from aiotrain.cage2 import scenario
+from aiotrain.cage2.scenario import (
+    CONFIDENTIALITY,
+    COST_TENTHS,
+    HOST_ACTIONS,
+    HOST_INDEX,
+    HOST_TYPES,
+    HOSTS,
+    NUM_ACTIONS,
+    NUM_BITS,
+    REVEALS,
+    SUBNETS,
+    WINDOWS_HOSTS,
+)
+
+NUM_HOSTS: Final = len(HOSTS)
+OBSERVATION_SIZE: Final = NUM_BITS
 """Four bits a host: activity (high, low), compromise (high, low)."""
 
-HOST_TYPES: Final = ("defender", "enterprise", "op_server", "op_host", "user")
-"""The unit types that a workflow orders; a type's number is its place here."""
 
-DEFENDER: Final = 0
-ENTERPRISE2: Final = 3
-OP_SERVER0: Final = 7
-USER0: Final = 8
+DEFENDER: Final = HOST_INDEX["Defender"]
+ENTERPRISE2: Final = HOST_INDEX["Enterprise2"]
+OP_SERVER0: Final = HOST_INDEX["Op_Server0"]
+USER0: Final = HOST_INDEX["User0"]
 
 RED_AGENTS: Final = ("B_lineAgent", "RedMeanderAgent", "SleepAgent")
 """CybORG's class names of the red agents; an agent's number is its place here."""
@@ -45,21 +53,21 @@ with."""
 LEADERBOARD: Final = 1
 
 
-def host_set(*hosts: int) -> int:
-    """Return the set of ``hosts`` as an integer with their bits set."""
-    return sum(1 << host for host in hosts)
+def host_set(*hosts: int | str) -> int:
+    """Return the set of ``hosts``, given by number or name, as an integer with their bits set."""
+    return sum(1 << (HOST_INDEX[host] if isinstance(host, str) else host) for host in hosts)
 
 
 ALL_BUT_USER0: Final = host_set(*range(NUM_HOSTS)) & ~host_set(USER0)
-ENTERPRISE: Final = host_set(1, 2, 3)
-OPERATIONAL: Final = host_set(4, 5, 6, 7)
+ENTERPRISE: Final = host_set("Enterprise0", "Enterprise1", "Enterprise2")
+OPERATIONAL: Final = host_set(*SUBNETS["Operational"])
 
-# Blue's actions: 0 Sleep, 1 Monitor, then blocks of 13 hosts.
-ANALYSE: Final = 0
-REMOVE: Final = 1
-FIRST_DECOY: Final = 2
-RESTORE: Final = 10
-NOTHING: Final = 11
+# Blue's actions: Sleep, Monitor, then a block of 13 hosts for each of HOST_ACTIONS.
+ANALYSE: Final = HOST_ACTIONS.index("Analyse")
+REMOVE: Final = HOST_ACTIONS.index("Remove")
+FIRST_DECOY: Final = HOST_ACTIONS.index("DecoyApache")
+RESTORE: Final = HOST_ACTIONS.index("Restore")
+NOTHING: Final = len(HOST_ACTIONS)
 ACTION_KIND: Final = np.array([NOTHING] * 2 + [i // 13 for i in range(NUM_ACTIONS - 2)], np.uint8)
 """uint8 [145]: ANALYSE, REMOVE, FIRST_DECOY + decoy, RESTORE or NOTHING."""
 ACTION_HOST: Final = np.array([0] * 2 + [i % 13 for i in range(NUM_ACTIONS - 2)], np.uint8)
@@ -101,7 +109,7 @@ ROOT_SERVICES: Final = np.array(
 """uint8 [13]: genuine services that run as root or SYSTEM, so that the exploit's session is privileged at
 once."""
 
-WINDOWS: Final = host_set(2, 3, 8, 9, 10)
+WINDOWS: Final = host_set(*WINDOWS_HOSTS)
 LINUX: Final = host_set(*range(NUM_HOSTS)) & ~WINDOWS
 _ANY: Final = WINDOWS | LINUX
 DECOY_HOSTS: Final = np.array([_ANY, WINDOWS, LINUX, WINDOWS, _ANY, WINDOWS, _ANY, LINUX], np.uint16)
@@ -113,14 +121,14 @@ DECOY_OPENS: Final = np.array([HTTP, FTP, HARAKA, ETERNAL_BLUE, SSH, BLUE_KEEP, 
 """uint8 [8]: the port opened. Vsftpd asks for port 21 and opens port 80, so it can be placed again and
 again."""
 
-COST: Final = np.array([1, 10, 10, 10, 1, 1, 1, 10, 0, 1, 1, 1, 1], np.uint8)
+COST: Final = np.array([COST_TENTHS[CONFIDENTIALITY[host]] for host in HOSTS], np.uint8)
 """uint8 [13], tenths of reward a step: what a host costs while red holds it as root or SYSTEM."""
 OT_SERVICE_COST: Final = 100
 """Tenths of reward a step while the process of OTService is missing."""
 RESTORE_COST: Final = 10
 """Tenths of reward for each Restore."""
 
-HOST_TYPE: Final = np.array([0, 1, 1, 1, 3, 3, 3, 2, 4, 4, 4, 4, 4], np.uint8)
+HOST_TYPE: Final = np.array([HOST_TYPES.index(scenario.HOST_TYPE[host]) for host in HOSTS], np.uint8)
 """uint8 [13]: number of the host's type in HOST_TYPES."""
 TYPE_HOSTS: Final = np.array(
     [host_set(*(h for h in range(NUM_HOSTS) if HOST_TYPE[h] == t)) for t in range(5)], np.uint16
@@ -128,15 +136,12 @@ TYPE_HOSTS: Final = np.array(
 """uint16 [5]: the hosts of a type."""
 
 # Subnets in the scenario's order: Enterprise (with the defender), Operational, User.
-SUBNET: Final = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2], np.uint8)
+SUBNET: Final = np.array([next(i for i, s in enumerate(SUBNETS.values()) if h in s) for h in HOSTS], np.uint8)
 """uint8 [13]: the host's subnet."""
-SUBNET_HOSTS: Final = np.array([host_set(0, 1, 2, 3), OPERATIONAL, host_set(*range(8, 13))], np.uint16)
+SUBNET_HOSTS: Final = np.array([host_set(*hosts) for hosts in SUBNETS.values()], np.uint16)
 """uint16 [3]: the subnet's hosts."""
-USER_SUBNET: Final = 2
-_NEIGHBOUR: Final = {3: 7, 9: 2, 10: 2, 11: 1, 12: 1}
-LEARNED: Final = np.array(
-    [host_set(h, *([_NEIGHBOUR[h]] if h in _NEIGHBOUR else [])) for h in range(NUM_HOSTS)], np.uint16
-)
+USER_SUBNET: Final = list(SUBNETS).index("User")
+LEARNED: Final = np.array([host_set(host, *{REVEALS.get(host, host)} - {host}) for host in HOSTS], np.uint16)
 """uint16 [13]: hosts whose address red knows after it escalated on the host."""
 
 SWEEP: Final = 0
@@ -154,8 +159,10 @@ Op_Server0."""
 STAGE_AFTER_FAILURE: Final = np.array([0, 1, 2, 2, 2, 2, 5, 5, 5, 5, 9, 9, 9, 12, 13], np.uint8)
 """uint8 [15]: the stage that B_line falls back to."""
 LAST_STAGE: Final = 14
-FIRST_USER_TARGET: Final = 9
-ENTRY_SERVER: Final = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 1, 1], np.uint8)
+FIRST_USER_TARGET: Final = HOST_INDEX["User1"]
+ENTRY_SERVER: Final = np.array(
+    [HOST_INDEX[REVEALS[h]] if h in SUBNETS["User"][1:] else 0 for h in HOSTS], np.uint8
+)
 """uint8 [13]: the enterprise server that B_line reaches from a user host."""
 
 
