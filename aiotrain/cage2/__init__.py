@@ -1,5 +1,20 @@
-"""CAGE Challenge 2: the scenario, the environment on CybORG, and what is needed to train a defender on it."""
+"""CAGE Challenge 2: the scenario, the environment on CybORG, and what is needed to train a defender on it.
+
+Importing this package registers ``aiotrain/Cage2-v0`` with Gymnasium. Gymnasium 1.0 and later look at no
+entry points, so a program either imports it (``gymnasium.register_envs(aiotrain.cage2)`` says so to linters)
+or lets Gymnasium do so: ``gymnasium.make("aiotrain.cage2:aiotrain/Cage2-v0")``.
+"""
+
+import gymnasium
 
 
 def register_environments() -> None:
-    """Register ``aiotrain/Cage2-v0``; called by Gymnasium through the entry-point group ``gymnasium.envs``."""
+    """Register ``aiotrain/Cage2-v0``; harmless to repeat.
+
+    The environment truncates its episodes itself, at its argument ``max_steps``.
+    """
+    if "aiotrain/Cage2-v0" not in gymnasium.registry:
+        gymnasium.register("aiotrain/Cage2-v0", entry_point="aiotrain.cage2.env:Cage2Env")
+
+
+register_environments()

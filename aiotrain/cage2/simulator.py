@@ -2,7 +2,7 @@
 
 ``csle_cyborg.agents`` imports a demonstration agent, BlueLoadAgent, which imports stable_baselines3 (not a
 declared dependency) and with it torch; a logger that is never set up imports paramiko and with it asyncio
-(some 80 ms and 15 MiB in every worker). While the package is imported here, placeholders stand in for
+(some 80 ms and 20 MiB in every worker). While the package is imported here, placeholders stand in for
 the two; afterwards they are gone from ``sys.modules``, ``csle_cyborg.agents.BlueLoadAgent`` and the logger's
 ``paramiko`` load the real ones on first use, and a program that has imported them before keeps what it has.
 """
@@ -67,7 +67,6 @@ def _blue_load_agent_on_first_use() -> Iterator[None]:
 
 
 with _stand_in(_LoadedOnUse("paramiko")), _blue_load_agent_on_first_use():
-    import csle_cyborg.agents as cyborg_agents
     from csle_cyborg.agents import B_lineAgent, BaseAgent, RedMeanderAgent, SleepAgent
     from csle_cyborg.shared.actions.action import InvalidAction
     from csle_cyborg.shared.observation import Observation
@@ -89,5 +88,4 @@ __all__ = [
     "SimulationController",
     "SleepAgent",
     "Subnet",
-    "cyborg_agents",
 ]

@@ -1,0 +1,175 @@
+"""CAGE Challenge 2 as a Gymnasium environment, played from blue's side."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import random
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from aiotrain.cage2 import simulator
+from aiotrain.cage2.lean import LeanSimulator, departures
+from aiotrain.cage2.randomness import Stream, is_redirected
+from aiotrain.cage2.scenario import scenario2
+from aiotrain.cage2.stock import StockSimulator
+from aiotrain.cage2.texts import unknown_name
+
+RED_AGENTS: Final = ("B_lineAgent", "RedMeanderAgent", "SleepAgent")
+
+
+class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
+    """Defend Scenario2 of CAGE Challenge 2 against a red agent; registered as ``aiotrain/Cage2-v0``.
+
+    Observations
+        ``MultiBinary(52)``, an int8 array of shape [52]: for each of the 13 hosts in the order of
+        ``aiotrain.cage2.scenario.HOSTS`` activity (00 none, 10 scan, 11 exploit) of the last step, then
+        compromise (00 no, 10 unknown, 01 user, 11 privileged), as csle-cyborg's ChallengeWrapper has them.
+    Actions
+        ``Discrete(145)``: Sleep, Monitor, then 11 kinds times 13 hosts; `action_names` lists them.
+    Reward
+        Float, 0 or negative, in steps of 0.1: -0.1 or -1 for each host that red controls, -10 while the
+        operational service is down, -1 for the action Restore.
+    End
+        Never terminated; truncated at ``max_steps``.
+    Info
+        ``info["red_hosts"]`` after reset and step: an int whose bit h (``red_hosts >> h & 1``) is set if red
+        has a session of any privilege on host h. User0, where red starts, is always set.
+
+    ``reset(seed=s)`` plays the episode that an existing ChallengeWrapper plays after ``random.seed(s)`` and
+    ``reset()``; ``reset()`` goes on with the environment's own random numbers. Neither touches Python's
+    global generator, nor other environments.
+
+    Parameters
+        ``red_agent``: one of `RED_AGENTS`, a class with the methods of csle-cyborg's BaseAgent, or
+        ``"package.module:Class"``. A class from outside csle-cyborg sees the same observations, action space
+        and ``train`` calls as under csle-cyborg, and its draws from Python's ``random`` (not NumPy's) follow
+        the seed too; a step costs some 35 µs more, and a reset some ms.
+        ``max_steps``: the length of an episode in steps, at least 1; also an attribute, for trainers that
+        must know the longest episode.
+        ``scenario``: a dict as csle-cyborg takes it, by default ``aiotrain.cage2.scenario.scenario2()``; the
+        environment works on a copy. Bits, actions and ``red_hosts`` follow its hosts and its order of them.
+        Hosts, subnets, processes, values, starting positions and green's agent may change freely. What
+        changes how rewards or blue's view come about is played by csle-cyborg's own, some 15 times slower
+        wrapper: `departures` then lists why, and a warning says so once.
+
+    Raises ValueError for an unknown red agent, for ``max_steps`` below 1 and for an incomplete scenario.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
+
+    def __init__(
+        self,
+        red_agent: str | type = "B_lineAgent",
+        max_steps: int = 100,
+        scenario: Mapping[str, Any] | None = None,
+    ) -> None:
+        if max_steps < 1:
+            raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
+        description = scenario2() if scenario is None else copy.deepcopy(dict(scenario))
+        red = red_agent_class(red_agent)
+        self.max_steps = max_steps
+        self._elapsed: int | None = None
+        try:
+            self.departures = departures(description)
+            if self.departures:
+                warnings.warn(
+                    "this scenario is played by csle-cyborg's own wrapper, some 15 times slower, because "
+                    + "; ".join(self.departures),
+                    stacklevel=2,
+                )
+            # Agents of other colours come from csle_cyborg.agents by name, so only red can be a stranger.
+            self._stream = Stream(everywhere=not is_redirected(red))
+            with self._stream:
+                driver = StockSimulator if self.departures else LeanSimulator
+                self._simulator: LeanSimulator | StockSimulator = driver(description, {"Red": red})
+        except KeyError as error:
+            raise ValueError(
+                f"the scenario lacks {error}, or names it somewhere without describing it; "
+                "start from aiotrain.cage2.scenario.scenario2() and change that"
+            ) from error
+        self.action_names = self._simulator.action_names
+        self.hosts = self._simulator.hosts
+        self.observation_space = gymnasium.spaces.MultiBinary(4 * len(self.hosts))
+        self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
+
+    @property
+    def generator(self) -> random.Random:
+        """The ``random.Random`` whose state, between two calls, is that of the simulator's draws."""
+        return self._stream.generator
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Start an episode; ``options`` are not used."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._stream.generator.seed(seed)
+        with self._stream as generator:
+            bits, red_hosts = self._simulator.reset(generator)
+        self._elapsed = 0
+        return np.frombuffer(bits, dtype=np.int8), {"red_hosts": red_hosts}
+
+    def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
+        """Play one step: blue's action, green's, red's.
+
+        Raises ValueError for an action outside ``0..144`` and ``gymnasium.error.ResetNeeded`` before the
+        first reset.
+        """
+        if self._elapsed is None:
+            raise gymnasium.error.ResetNeeded("call reset() before the first step()")
+        index = int(action)
+        if not 0 <= index < len(self.action_names):
+            raise ValueError(f"action {index} does not exist: there are {len(self.action_names)}, from 0")
+        with self._stream:
+            bits, reward, red_hosts = self._simulator.step(index)
+        self._elapsed += 1
+        truncated = self._elapsed >= self.max_steps
+        return np.frombuffer(bits, dtype=np.int8), reward, False, truncated, {"red_hosts": red_hosts}
+
+
+def red_agent_class(red_agent: str | type) -> type:
+    """The class of a red agent given as one of `RED_AGENTS`, as ``"module:Class"``, or as itself.
+
+    Raises ValueError, with the nearest names, if there is none, and for a class without an agent's methods.
+    """
+    if isinstance(red_agent, str):
+        module_name, colon, class_name = red_agent.partition(":")
+        if colon:
+            found = _imported(red_agent, module_name, class_name)
+        else:
+            if red_agent not in RED_AGENTS:
+                raise ValueError(
+                    unknown_name("red agent", red_agent, RED_AGENTS)
+                    + '. An agent of your own goes in as a class, or as "package.module:Class".'
+                )
+            found = getattr(simulator, red_agent)
+    else:
+        found = red_agent
+    needed = [name for name in vars(simulator.BaseAgent) if not name.startswith("_")]
+    missing = [name for name in needed if not callable(getattr(found, name, None))]
+    if not isinstance(found, type) or missing:
+        raise ValueError(
+            f"{found!r} is no red agent: it must be a class with the methods {', '.join(needed)}"
+            " of csle_cyborg.agents.simple_agents.base_agent.BaseAgent"
+        )
+    return found
+
+
+def _imported(red_agent: str, module_name: str, class_name: str) -> Any:
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"cannot import the module {module_name!r} of red agent {red_agent!r}: {error}."
+            " Is it installed, or its folder in PYTHONPATH?"
+        ) from error
+    if not hasattr(module, class_name):
+        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        raise ValueError(unknown_name(f"class in {module_name}", class_name, classes))
+    return getattr(module, class_name)
