@@ -4,15 +4,17 @@ Only draws that can reach an observation or a reward are recorded. Each recorded
 function that would have made it, so a recorded episode is the episode that would have been played anyway.
 """
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
-from aiotrain.cage2 import simulator  # before csle-cyborg, which does not import by itself
-from aiotrain.cage2.scenario import HOST_INDEX, scenario2
+import numpy as np
+from cage2_oracle import Stock
+
+from aiotrain.cage2.env import Cage2Env  # before csle-cyborg, which does not import by itself
+from aiotrain.cage2.scenario import HOST_INDEX
 
 b_line = import_module("csle_cyborg.agents.simple_agents.b_line")
 meander = import_module("csle_cyborg.agents.simple_agents.meander")
@@ -147,19 +149,30 @@ def red_mask(controller: Any) -> int:
 
 
 class StockReference:
-    """csle-cyborg's own ChallengeWrapper on Scenario2, drawing from Python's global generator."""
+    """csle-cyborg's own ChallengeWrapper, drawing from Python's global generator."""
 
     def __init__(self, red_agent: str) -> None:
-        wrapper = import_module("csle_cyborg.agents.wrappers.challenge_wrapper").ChallengeWrapper
-        main = import_module("csle_cyborg.main").Main
-        cyborg = main(scenario2(), "sim", agents={"Red": getattr(simulator, red_agent)})
-        self.env = wrapper(env=cyborg, agent_name="Blue")
-        self.controller = cyborg.environment_controller
+        self.stock = Stock(red_agent)
+        self.controller = self.stock.cyborg.environment_controller
 
-    def reset(self, seed: int) -> list[int]:
-        random.seed(seed)
-        return [int(bit) for bit in self.env.reset()[0]]
+    def reset(self, seed: int) -> bytes:
+        return self.stock.reset(seed).astype(np.int8).tobytes()
 
-    def step(self, action: int) -> tuple[list[int], float, int]:
-        bits, reward, *_ = self.env.step(action)
-        return [int(bit) for bit in bits], float(reward), red_mask(self.controller)
+    def step(self, action: int) -> tuple[bytes, float, int]:
+        bits, reward = self.stock.step(action)
+        return bits.astype(np.int8).tobytes(), reward, red_mask(self.controller)
+
+
+class LeanReference:
+    """The lean environment on csle-cyborg, which is proved equal to the ChallengeWrapper on its own."""
+
+    def __init__(self, red_agent: str) -> None:
+        self.env = Cage2Env(red_agent)
+        self.controller = self.env._simulator._controller
+
+    def reset(self, seed: int) -> bytes:
+        return self.env.reset(seed=seed)[0].tobytes()
+
+    def step(self, action: int) -> tuple[bytes, float, int]:
+        bits, reward, _, _, info = self.env.step(action)
+        return bits.tobytes(), reward, info["red_hosts"]

@@ -1,7 +1,6 @@
 """Proof by recorded draws: play CybORG, hand the compiled engine the draws, and compare every step."""
 
 from collections import Counter
-from collections.abc import Iterable
 from random import Random
 from typing import Any, Protocol
 
@@ -27,9 +26,9 @@ class Reference(Protocol):
 
     controller: Any
 
-    def reset(self, seed: int) -> Iterable[int]: ...
+    def reset(self, seed: int) -> bytes: ...
 
-    def step(self, action: int) -> tuple[Iterable[int], float, int]: ...
+    def step(self, action: int) -> tuple[bytes, float, int]: ...
 
 
 class Replay:
@@ -54,13 +53,12 @@ class Replay:
         rng = Random(seed)
         tenths = np.zeros(1, np.int32)
         reset_batch(self.state, np.zeros(1, np.uint64))
-        bits = bytes(self.reference.reset(seed))
+        bits = self.reference.reset(seed)
         with self.recorder.recording() as words:
             for step in range(num_steps):
                 action = policy(rng, bits, step)
                 drawn = len(words)
-                seen, reward, held = self.reference.step(action)
-                bits = bytes(seen)
+                bits, reward, held = self.reference.step(action)
                 self.tape[0, drawn : len(words)] = words[drawn:]
                 before = self.state[0].copy()
                 step_batch(self.state, np.array([action]), tenths, self.tape)

@@ -6,7 +6,7 @@ loop can call them (observe, decide, step, write) without going back to Python:
     state = allocate(1024, red_agent="RedMeanderAgent")
     reset_one(state, index, seed)                                # compiled; also callable from Python
     tenths = step_one(state, index, action, NO_TAPE)             # reward in tenths, at most 0
-    state["observation"][index]                                  # uint8 [52]
+    state["observation"][index]                                  # int8 [52]
 
 ``reset_batch`` and ``step_batch`` do the same for all environments of a batch, without holding the
 interpreter lock.
@@ -23,6 +23,7 @@ steps, and for one to show another Remove has to follow: none was seen in 32,610
 in 10,000 (95% confidence). Also left out is whatever cannot reach an observation or a reward: addresses,
 ephemeral ports, blue's sessions."""
 
+from aiotrain.cage2.engine.chance import compiled
 from aiotrain.cage2.engine.kernel import reset_batch, reset_one, restart_one, step_batch, step_one
 from aiotrain.cage2.engine.state import NO_TAPE, STATE, allocate, set_order
 from aiotrain.cage2.engine.tables import RED_AGENTS, RULES
@@ -33,6 +34,7 @@ __all__ = [
     "RULES",
     "STATE",
     "allocate",
+    "compiled",
     "reset_batch",
     "reset_one",
     "restart_one",

@@ -11,13 +11,16 @@ from aiotrain.cage2.engine.tables import BIT_COUNT
 compiled = njit(cache=True, nogil=True, error_model="numpy")
 """Compile at the first call and keep the result beside the file (or where NUMBA_CACHE_DIR says)."""
 
+part = njit(error_model="numpy")
+"""Compile as a part of what is called from Python, which alone is worth keeping."""
 
-@compiled
+
+@part
 def _rotate(x: Any, k: Any) -> Any:
     return (x << uint64(k)) | (x >> uint64(64 - k))
 
 
-@compiled
+@part
 def word(state: Any, index: Any, tape: Any) -> Any:
     """Return the next 64 random bits: xoshiro256++ (Blackman and Vigna, 2019), or what the tape says."""
     env = state[index]
@@ -40,24 +43,24 @@ def word(state: Any, index: Any, tape: Any) -> Any:
     return word
 
 
-@compiled
+@part
 def draw(state: Any, index: Any, tape: Any, n: Any) -> Any:
     """Draw an integer in 0..n-1. Unequal by less than n / 2**32, which no test of ours can see."""
     return np.int64(((word(state, index, tape) >> uint64(32)) * uint64(n)) >> uint64(32))
 
 
-@compiled
+@part
 def happens(state: Any, index: Any, tape: Any, odds: Any) -> Any:
     """Draw u in [0, 1) with 53 bits, as CybORG does, and return whether it lies below ``odds`` / 2**53."""
     return (word(state, index, tape) >> uint64(11)) < uint64(odds)
 
 
-@compiled
+@part
 def _size(hosts: Any) -> Any:
     return np.int64(BIT_COUNT[hosts & 255]) + np.int64(BIT_COUNT[hosts >> 8])
 
 
-@compiled
+@part
 def choose(state: Any, index: Any, tape: Any, candidates: Any) -> Any:
     """Draw a member of a non-empty set of hosts.
 

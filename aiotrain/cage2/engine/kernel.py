@@ -10,7 +10,7 @@ import numpy as np
 from numba import uint64
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine.chance import compiled
+from aiotrain.cage2.engine.chance import compiled, part
 from aiotrain.cage2.engine.red import play_b_line, play_meander
 from aiotrain.cage2.engine.tables import (
     ACTION_HOST,
@@ -45,7 +45,7 @@ from aiotrain.cage2.engine.tables import (
 _USER0_BIT = 1 << USER0
 
 
-@compiled
+@part
 def _count_fix(env: Any, host: Any) -> Any:
     """Judge a Remove or Restore by the order of host types, at the moment before it acts."""
     taken = env.held & ALL_BUT_USER0
@@ -60,7 +60,7 @@ def _count_fix(env: Any, host: Any) -> Any:
             return
 
 
-@compiled
+@part
 def _remove(env: Any, host: Any) -> Any:
     bit = 1 << host
     env.removable[host] = 0
@@ -72,7 +72,7 @@ def _remove(env: Any, host: Any) -> Any:
         row[4 * host + 3] = 0
 
 
-@compiled
+@part
 def _restore(env: Any, host: Any) -> Any:
     bit = 1 << host
     env.decoys[host] = 0

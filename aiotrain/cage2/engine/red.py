@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aiotrain.cage2.engine.chance import choose, compiled, draw, happens
+from aiotrain.cage2.engine.chance import choose, draw, happens, part
 from aiotrain.cage2.engine.tables import (
     BEST_OPTION,
     BIT_COUNT,
@@ -47,7 +47,7 @@ from aiotrain.cage2.engine.tables import (
 _OP_SERVER0_BIT = 1 << OP_SERVER0
 
 
-@compiled
+@part
 def _show(env: Any, host: Any, exploit: Any) -> Any:
     """Show a scan on a host, or an exploit, which also overwrites what was known of its compromise."""
     row = env.observation
@@ -59,14 +59,14 @@ def _show(env: Any, host: Any, exploit: Any) -> Any:
     env.active = host
 
 
-@compiled
+@part
 def _reachable(env: Any, host: Any) -> Any:
     """Tell whether traffic from User0 reaches a host: the operational subnet only from an enterprise
     foothold."""
     return ((1 << host) & OPERATIONAL) == 0 or (env.held & ENTERPRISE) != 0
 
 
-@compiled
+@part
 def _sweep(env: Any, subnet: Any) -> Any:
     # The operational subnet is the only one that a sweep may find closed.
     if SUBNET_HOSTS[subnet] == OPERATIONAL and (env.held & ENTERPRISE) == 0:
@@ -76,7 +76,7 @@ def _sweep(env: Any, subnet: Any) -> Any:
     return True
 
 
-@compiled
+@part
 def _scan(env: Any, host: Any, decoyed: Any) -> Any:
     """Scan a host; ``decoyed`` is the host on which blue placed a decoy in this step, or -1."""
     if _reachable(env, host):
@@ -91,14 +91,14 @@ def _scan(env: Any, host: Any, decoyed: Any) -> Any:
     return True  # a scan that cannot be routed succeeds too, with nothing found
 
 
-@compiled
+@part
 def _gain(env: Any, host: Any) -> Any:
     """Make red root or SYSTEM on a host where it was not."""
     env.privileged |= 1 << host
     env.burden += COST[host]
 
 
-@compiled
+@part
 def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
     env = state[index]
     ports = env.remembered[host]
@@ -150,7 +150,7 @@ def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
     return True
 
 
-@compiled
+@part
 def _escalate(state: Any, index: Any, tape: Any, host: Any) -> Any:
     env = state[index]
     bit = 1 << host
@@ -173,7 +173,7 @@ def _escalate(state: Any, index: Any, tape: Any, host: Any) -> Any:
     return True
 
 
-@compiled
+@part
 def _impact(env: Any) -> Any:
     if (env.held & _OP_SERVER0_BIT) == 0 or env.ot_known == 0:
         return False
@@ -183,7 +183,7 @@ def _impact(env: Any) -> Any:
     return True
 
 
-@compiled
+@part
 def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
     """Play B_lineAgent: a fixed line to Op_Server0 that falls back a little at each failure."""
     env = state[index]
@@ -225,7 +225,7 @@ def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
         env.stage = stage + 1
 
 
-@compiled
+@part
 def play_meander(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
     """Play RedMeanderAgent: scan everything known, then take everything scanned, in random order."""
     env = state[index]

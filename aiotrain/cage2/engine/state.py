@@ -71,7 +71,7 @@ STATE: Final = np.dtype(
         ("mapped", np.uint16),
         # What blue sees, and the host whose activity bits may be set.
         ("active", np.uint8),
-        ("observation", np.uint8, (OBSERVATION_SIZE,)),
+        ("observation", np.int8, (OBSERVATION_SIZE,)),
         # Compiled functions are cached by the types of their arguments and by the age of their own file
         # alone. A name made from the sources gives new rules a new type, so that no cache, not even that of
         # a function in another file which calls this engine, can bring old rules back.
@@ -79,7 +79,7 @@ STATE: Final = np.dtype(
     ],
     align=True,
 )
-"""One environment. Public to read: ``observation`` (uint8 [52]), ``held`` (set of hosts on which red has a
+"""One environment. Public to read: ``observation`` (int8 [52]), ``held`` (set of hosts on which red has a
 session, User0 always among them), ``privileged`` (those on which it is root or SYSTEM), ``steps``,
 ``return_tenths``, ``fixes`` and ``compliant_fixes``. To set before a reset: ``red``, ``rules``, ``order``,
 ``max_steps`` (0: no end)."""
