@@ -10,6 +10,7 @@ from aiotrain.cage2.engine import (
     RED_AGENTS,
     STATE,
     allocate,
+    compiled,
     reset_batch,
     reset_one,
     restart_one,
@@ -175,3 +176,16 @@ def test_allocate_refuses(arguments: dict, message: str) -> None:
 def test_an_order_names_every_type_once() -> None:
     with pytest.raises(ValueError, match="names each of"):
         set_order(allocate(1), ["user", "user", "op_host", "op_server", "enterprise"])
+
+
+def test_compiles_where_nothing_can_be_cached() -> None:
+    """A function without a file stands for a package folder and a home that cannot be written to."""
+    namespace: dict = {}
+    exec("def double(x):\n    return 2 * x\n", namespace)
+    assert compiled(namespace["double"])(21) == 42
+
+
+def test_a_change_of_the_rules_changes_the_type_of_the_state() -> None:
+    """Numba looks at the age of one file only, so its cache must be told of the others by the argument's
+    type."""
+    assert sum(name.startswith("sources_") for name in STATE.names or ()) == 1

@@ -1,18 +1,32 @@
 """Where the compiled engine's chance comes from: one function that returns 64 random bits, and what is made
 of them."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit, uint64
 
 from aiotrain.cage2.engine.tables import BIT_COUNT
 
-compiled = njit(cache=True, nogil=True, error_model="numpy")
-"""Compile at the first call and keep the result beside the file (or where NUMBA_CACHE_DIR says)."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-part = njit(error_model="numpy")
-"""Compile as a part of what is called from Python, which alone is worth keeping."""
+
+def compiled(function: _Function) -> _Function:
+    """Compile at the first call, without the interpreter lock, and keep the result for later processes.
+
+    Numba keeps it beside the function's file, or in the user's cache folder, or where NUMBA_CACHE_DIR says.
+    Where none of these can be written to, every process compiles for itself."""
+    try:
+        compiled_function = njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:
+        compiled_function = njit(nogil=True, error_model="numpy")(function)
+    return cast(_Function, compiled_function)
+
+
+def part(function: _Function) -> _Function:
+    """Compile as a part of what is called from Python, which alone is worth keeping."""
+    return cast(_Function, njit(error_model="numpy")(function))
 
 
 @part

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine.tables import NUM_HOSTS, OBSERVATION_SIZE, RED_AGENTS, RULES, USER0
+from aiotrain.cage2.engine.tables import NUM_HOSTS, OBSERVATION_SIZE, RED_AGENTS, RULES
 from aiotrain.cage2.scenario import HOST_TYPES
 
 MAX_STEPS_LIMIT: Final = 65_535
@@ -86,8 +86,6 @@ session, User0 always among them), ``privileged`` (those on which it is root or 
 
 NO_TAPE: Final[NDArray[np.uint64]] = np.zeros((0, 0), np.uint64)
 """Pass this as ``tape`` to let every environment draw from its own generator."""
-
-RED_HOLDS_AT_RESET: Final = 1 << USER0
 
 
 def allocate(

@@ -149,7 +149,6 @@ SCAN: Final = 1
 EXPLOIT: Final = 2
 ESCALATE: Final = 3
 IMPACT: Final = 4
-IDLE: Final = 5
 
 STAGE_ACTION: Final = np.array([0, 1, 2, 3, 1, 2, 3, 0, 1, 2, 3, 1, 2, 3, 4], np.uint8)
 """uint8 [15]: what B_line does in each of its stages (SWEEP ... IMPACT)."""
