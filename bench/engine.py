@@ -3,7 +3,8 @@
 Both play uniformly random actions in 100-step episodes, resets included, in turns in one process; medians
 over the repeats. The engine's actions are drawn beforehand. Also measured: the Gymnasium vector environment
 over the engine, and how long the first call of a process takes with an empty and with a filled compilation
-cache. Run it as ``python bench/engine.py``."""
+cache. Run it as ``python bench/engine.py``.
+"""
 
 from __future__ import annotations
 

@@ -88,7 +88,8 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         """Share of this episode's fix actions that respected the order, float64 [num_envs]; NaN without any.
 
         A Remove or Restore counts while red holds a host other than User0; it complies if its host is of
-        the first type of the order that red holds at that moment."""
+        the first type of the order that red holds at that moment.
+        """
         fixes = self.state["fixes"]
         share = np.full(self.num_envs, np.nan)
         np.divide(self.state["compliant_fixes"], fixes, out=share, where=fixes > 0)

@@ -4,7 +4,8 @@ The oracle draws from its own ``random.Random`` through the same primitives and 
 csle-cyborg, down to addresses, process ids and ephemeral ports that no observation shows. Started from
 CybORG's generator state it must therefore show the same bits and rewards *and* be left with the same
 generator state after every step: a wrong, a missing or an extra draw is found in the step in which it
-happens. It shares no code and no table with the compiled engine, only the scenario's."""
+happens. It shares no code and no table with the compiled engine, only the scenario's.
+"""
 
 from dataclasses import dataclass, field
 from random import Random

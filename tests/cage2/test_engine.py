@@ -25,7 +25,8 @@ USER0 = 1 << HOST_INDEX["User0"]
 
 def play(state: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Play actions [T, num_envs]; returns observations [T, num_envs, 52] and rewards in tenths [T,
-    num_envs]."""
+    num_envs].
+    """
     bits = np.empty((*actions.shape, 52), np.int8)
     tenths = np.empty(actions.shape, np.int32)
     for step, row in enumerate(actions):
@@ -187,5 +188,6 @@ def test_compiles_where_nothing_can_be_cached() -> None:
 
 def test_a_change_of_the_rules_changes_the_type_of_the_state() -> None:
     """Numba looks at the age of one file only, so its cache must be told of the others by the argument's
-    type."""
+    type.
+    """
     assert sum(name.startswith("sources_") for name in STATE.names or ()) == 1

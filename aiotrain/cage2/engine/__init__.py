@@ -21,7 +21,8 @@ that blue remembers as suspicious on that host, so that a later Remove would end
 it should not. A blue agent that removes at every turn meets 0.0014 such coincidences in an episode of 100
 steps, and for one to show another Remove has to follow: none was seen in 32,610 episodes, so fewer than 1
 in 10,000 (95% confidence). Also left out is whatever cannot reach an observation or a reward: addresses,
-ephemeral ports, blue's sessions."""
+ephemeral ports, blue's sessions.
+"""
 
 from aiotrain.cage2.engine.chance import compiled
 from aiotrain.cage2.engine.kernel import reset_batch, reset_one, restart_one, step_batch, step_one

@@ -1,5 +1,4 @@
-"""Where the compiled engine's chance comes from: one function that returns 64 random bits, and what is made
-of them."""
+"""The compiled engine's chance: one function returns 64 random bits; the others make something of them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -16,7 +15,8 @@ def compiled(function: _Function) -> _Function:
     """Compile at the first call, without the interpreter lock, and keep the result for later processes.
 
     Numba keeps it beside the function's file, or in the user's cache folder, or where NUMBA_CACHE_DIR says.
-    Where none of these can be written to, every process compiles for itself."""
+    Where none of these can be written to, every process compiles for itself.
+    """
     try:
         compiled_function = njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:
@@ -79,7 +79,8 @@ def choose(state: Any, index: Any, tape: Any, candidates: Any) -> Any:
     """Draw a member of a non-empty set of hosts.
 
     Meander takes the first candidate in a shuffle of all hosts. Its candidates do not depend on the
-    shuffle, so a uniform draw among them has exactly that law."""
+    shuffle, so a uniform draw among them has exactly that law.
+    """
     left = np.int64(candidates)
     for _ in range(draw(state, index, tape, _size(left))):
         left &= left - 1

@@ -2,7 +2,8 @@
 
 Blue acts, red decides and acts, the reward is read off the state, and what happened is shown. Green is idle
 in this scenario. All functions take the batch's records and an index, allocate nothing and raise nothing;
-they do not check their arguments: an action must lie in 0..144 and an index within the batch."""
+they do not check their arguments: an action must lie in 0..144 and an index within the batch.
+"""
 
 from typing import Any
 

@@ -1,7 +1,8 @@
 """What red can do, and the two agents that do it, compiled.
 
 ``decoyed`` is the host on which blue has placed a decoy in this very step, or -1: the report of a new decoy
-changes how blue's table reads what red did to that host."""
+changes how blue's table reads what red did to that host.
+"""
 
 from typing import Any
 
@@ -61,8 +62,7 @@ def _show(env: Any, host: Any, exploit: Any) -> Any:
 
 @part
 def _reachable(env: Any, host: Any) -> Any:
-    """Tell whether traffic from User0 reaches a host: the operational subnet only from an enterprise
-    foothold."""
+    """Tell whether User0 reaches a host: the operational subnet only from an enterprise foothold."""
     return ((1 << host) & OPERATIONAL) == 0 or (env.held & ENTERPRISE) != 0
 
 

@@ -82,7 +82,8 @@ STATE: Final = np.dtype(
 """One environment. Public to read: ``observation`` (int8 [52]), ``held`` (set of hosts on which red has a
 session, User0 always among them), ``privileged`` (those on which it is root or SYSTEM), ``steps``,
 ``return_tenths``, ``fixes`` and ``compliant_fixes``. To set before a reset: ``red``, ``rules``, ``order``,
-``max_steps`` (0: no end)."""
+``max_steps`` (0: no end).
+"""
 
 NO_TAPE: Final[NDArray[np.uint64]] = np.zeros((0, 0), np.uint64)
 """Pass this as ``tape`` to let every environment draw from its own generator."""

@@ -10,7 +10,8 @@ an alternative (``ExploitRemoteService``): EternalBlue, BlueKeep, HTTP RFI, HTTP
 injection, Haraka RCE, FTP directory traversal.
 
 Source of every constant: the behaviour of csle-cyborg 0.0.3 in Scenario2, to which the tests hold this
-engine."""
+engine.
+"""
 
 from typing import Final
 
@@ -36,7 +37,6 @@ NUM_HOSTS: Final = len(HOSTS)
 OBSERVATION_SIZE: Final = NUM_BITS
 """Four bits a host: activity (high, low), compromise (high, low)."""
 
-
 DEFENDER: Final = HOST_INDEX["Defender"]
 ENTERPRISE2: Final = HOST_INDEX["Enterprise2"]
 OP_SERVER0: Final = HOST_INDEX["Op_Server0"]
@@ -48,8 +48,7 @@ B_LINE: Final = 0
 MEANDER: Final = 1
 
 RULES: Final = ("main", "leaderboard")
-"""Rule sets: csle-cyborg and CybORG's main branch, or the commit (606813b) that the leaderboard was made
-with."""
+"""Rule sets: csle-cyborg and CybORG's main branch, or the leaderboard's commit, 606813b."""
 LEADERBOARD: Final = 1
 
 
@@ -106,20 +105,19 @@ SERVICES: Final = np.array(
 ROOT_SERVICES: Final = np.array(
     [0, 0, BLUE_KEEP, BLUE_KEEP, 0, 0, 0, 0, FTP, FTP, ETERNAL_BLUE, HARAKA, HARAKA | SQL], np.uint8
 )
-"""uint8 [13]: genuine services that run as root or SYSTEM, so that the exploit's session is privileged at
-once."""
+"""uint8 [13]: genuine services run as root or SYSTEM: the exploit's session is privileged at once."""
 
 WINDOWS: Final = host_set(*WINDOWS_HOSTS)
 LINUX: Final = host_set(*range(NUM_HOSTS)) & ~WINDOWS
 _ANY: Final = WINDOWS | LINUX
 DECOY_HOSTS: Final = np.array([_ANY, WINDOWS, LINUX, WINDOWS, _ANY, WINDOWS, _ANY, LINUX], np.uint16)
 """uint16 [8]: hosts whose operating system takes the decoy: Apache, Femitter, HarakaSMPT, Smss, SSHD,
-Svchost, Tomcat, Vsftpd."""
+Svchost, Tomcat, Vsftpd.
+"""
 DECOY_NEEDS: Final = np.array([HTTP, FTP, HARAKA, ETERNAL_BLUE, SSH, BLUE_KEEP, HTTPS, FTP], np.uint8)
 """uint8 [8]: the port that must be free."""
 DECOY_OPENS: Final = np.array([HTTP, FTP, HARAKA, ETERNAL_BLUE, SSH, BLUE_KEEP, HTTPS, HTTP], np.uint8)
-"""uint8 [8]: the port opened. Vsftpd asks for port 21 and opens port 80, so it can be placed again and
-again."""
+"""uint8 [8]: the port opened. Vsftpd asks for 21 and opens 80, so it can be placed again and again."""
 
 COST: Final = np.array([COST_TENTHS[CONFIDENTIALITY[host]] for host in HOSTS], np.uint8)
 """uint8 [13], tenths of reward a step: what a host costs while red holds it as root or SYSTEM."""
@@ -154,7 +152,8 @@ STAGE_ACTION: Final = np.array([0, 1, 2, 3, 1, 2, 3, 0, 1, 2, 3, 1, 2, 3, 4], np
 """uint8 [15]: what B_line does in each of its stages (SWEEP ... IMPACT)."""
 STAGE_ROLE: Final = np.array([0, 0, 0, 0, 1, 1, 1, 0, 2, 2, 2, 3, 3, 3, 3], np.uint8)
 """uint8 [15]: whom to: 0 the user host drawn at the start, 1 the server it leads to, 2 Enterprise2, 3
-Op_Server0."""
+Op_Server0.
+"""
 STAGE_AFTER_FAILURE: Final = np.array([0, 1, 2, 2, 2, 2, 5, 5, 5, 5, 9, 9, 9, 12, 13], np.uint8)
 """uint8 [15]: the stage that B_line falls back to."""
 LAST_STAGE: Final = 14
@@ -186,13 +185,15 @@ def _candidates() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint
 
 NUM_OPTIONS, BEST_OPTION, OTHER_OPTIONS = _candidates()
 """uint8 [256], [256] and [256, 8], by remembered ports: how many exploits there are to choose from, the
-preferred one (as its bit), and the others (as bits, in the order of CybORG's draw)."""
+preferred one (as its bit), and the others (as bits, in the order of CybORG's draw).
+"""
 
 BIT_COUNT: Final = np.array([i.bit_count() for i in range(256)], np.uint8)
 """uint8 [256]: number of set bits."""
 
 ODDS_OF_BEST: Final = int(0.75 * 2**53)
 """CybORG takes the preferred exploit when ``u < 0.75``; as a bound for the 53 random bits that u is made
-of."""
+of.
+"""
 ODDS_OF_DETECTION: Final = int(0.95 * 2**53)
 """An exploit's session is detected when ``u < 0.95``, in the same unit."""
