@@ -126,7 +126,7 @@ def test_an_idle_blue_scores_as_under_cyborg(red_agent: str, reference: float, e
         ("B_lineAgent", 100, -762.7, 36.0),
         ("RedMeanderAgent", 30, -34.0, 1.6),
         ("RedMeanderAgent", 50, -183.5, 10.0),
-        ("RedMeanderAgent", 100, -663.5, 28.0),
+        ("RedMeanderAgent", 100, -583.6, 5.2),
         ("SleepAgent", 100, -8.93, 0.3),
     ],
 )
