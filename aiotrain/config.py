@@ -17,23 +17,23 @@ __all__ = ["Config", "PPOConfig"]
 class PPOConfig:
     """Settings of the learner."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Adam's step size at the start."""
-    final_learning_rate: float = 2e-4
+    final_learning_rate: float = 3e-4
     """Step size at the end of the budget, reached along a straight line."""
     gamma: float = 0.98
     """Discount of a reward one step later."""
     gae_lambda: float = 0.9
     """Weight of longer advantage estimates, 0 to 1."""
-    clip_range: float = 0.2
+    clip_range: float = 0.3
     """How far the probability ratio counts beyond 1."""
     entropy_coef: float = 0.002
     """Weight of the entropy bonus."""
     value_coef: float = 0.5
     """Weight of the value loss."""
-    epochs: int = 4
+    epochs: int = 3
     """Passes over each batch."""
-    minibatch_size: int = 512
+    minibatch_size: int = 1024
     """Steps in one gradient step."""
     max_grad_norm: float = 0.5
     """Gradients of a larger norm are scaled down to it."""
