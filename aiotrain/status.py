@@ -50,7 +50,7 @@ class Status:
     device: str
     """Where the learner computes, as torch names it."""
     phase: str
-    """One of starting, training, stopping, finished, interrupted, failed."""
+    """One of starting, training, stopping; at the end finished, stopped (left early), interrupted or failed."""
 
     elapsed_s: float
     """Wall time since the start, in seconds."""
@@ -67,7 +67,7 @@ class Status:
     """Episodes that went into an update."""
 
     episodes_lost: int
-    """Episodes lost with the worker that played them."""
+    """Attempts at episodes lost with the worker that played them."""
     episodes_in_flight: int
     """Episodes handed to workers and not finished."""
 

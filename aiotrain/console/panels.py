@@ -20,7 +20,7 @@ _WORKERS: Final = {
     WorkerState.PLAYING: ("■", "good"),
 }
 _SEVERITY: Final = {state: severity for severity, state in enumerate(_WORKERS)}
-_PHASES: Final = {"finished": "good", "training": "good", "failed": "bad", "interrupted": "warn"}
+_PHASES: Final = {"finished": "good", "training": "good", "failed": "bad", "interrupted": "warn", "stopped": "warn"}
 _COUNTED_PITCH: Final = 6  # cells of the grid that hold a glyph, up to four characters and a space
 _SHORT_LOSSES: Final = {
     "policy_loss": "policy",
@@ -211,18 +211,19 @@ def time_bars(status: Status, width: int) -> list[Line]:
 
 def hint(status: Status) -> str:
     """Name the bottleneck and what to change, in one sentence; empty when it is not clear."""
-    if status.phase != "training" or not status.updates or not status.workers:
+    # The shares are known up to the last update: the first few say little.
+    if status.phase != "training" or status.updates < 3 or not status.workers:
         return ""
+    if status.learn_share >= 0.85:
+        return "The learner is always at work: lower --epochs, raise --minibatch-size or --learner-threads."
     if status.learn_share >= 0.5 and status.worker_busy_share < 0.7:
-        return "Workers wait for the learner: raise --max-policy-lag or lower --epochs."
+        return "Workers wait for the learner: raise --max-policy-lag, lower --epochs or raise --minibatch-size."
     if status.collect_share >= 0.6 and status.worker_busy_share >= 0.85:
-        return "The learner waits and all workers play: raise --workers if cores are free."
+        return "The learner waits for episodes, as it should: more cores, or --workers while cores are free, help."
     if status.collect_share >= 0.6 and status.worker_busy_share < 0.6:
-        if status.slots_in_use >= 0.95 * status.slots:
-            return "The ring is full and workers wait for slots: raise --slots."
-        return "Learner and workers both wait: raise --max-policy-lag."
+        return "Learner and workers both wait: raise --max-policy-lag or --episodes-per-update."
     if status.idle_share >= 0.5:
-        return "Neither collecting nor learning: something else holds up the event loop."
+        return "Neither collecting nor learning: the program that iterates over the updates takes the time."
     return ""
 
 
