@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AiotrainError as error:
         errors.print(f"aiotrain: {error}", style="red")
         return 1
+    except KeyboardInterrupt:  # before the run has taken over the signals, or after it has ended
+        return 128 + signal.SIGINT
 
 
 def _new_run_dir(config: Config) -> str:
@@ -98,42 +100,70 @@ def _allow_open_files(workers: int) -> None:
 
 async def _train(arguments: Arguments) -> int:
     """Train and show it. The first signal ends the run in order, a second one at once."""
-    from aiotrain.console import show, summary
+    from aiotrain.console import PlainLog, can_draw, show, summary
     from aiotrain.trainer import Trainer
 
     config = Config(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Config)})
     trainer = Trainer(config)
     interrupted = _Interruption(trainer)
-    console = Console()
-    showing = asyncio.create_task(show(trainer.status, console, plain=arguments.plain))
+    output = _Output(highlight=False)
+    log = PlainLog(output)
+    drawing = can_draw(output) and not arguments.plain
+    showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
+    started = False
+    failed: AiotrainError | None = None
     try:
         async with trainer:
-            console.print(_start_lines(trainer))
+            started = True
+            output.print(_start_lines(trainer), markup=False, soft_wrap=True)
             async for _ in trainer:
-                pass
+                if not drawing:
+                    log.write(trainer.status())
     except asyncio.CancelledError:
         if interrupted.by is None:
             raise
+    except AiotrainError as error:
+        if not started:
+            raise
+        failed = error
     finally:
         interrupted.forget()
-        await asyncio.wait([showing], timeout=_LAST_FRAME_S)
-        showing.cancel()
-    console.print(summary(trainer.status()))
-    return 0 if interrupted.by is None else 128 + interrupted.by
+        if showing is not None:
+            await asyncio.wait([showing], timeout=_LAST_FRAME_S)
+            showing.cancel()
+        else:
+            log.write(trainer.status())
+    output.print(summary(trainer.status()), soft_wrap=True)  # with the error, if there was one
+    return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
 
 
 def _start_lines(trainer: Trainer) -> str:
     """What was set up, for the log: the environment, the processes, and the memory that is reserved."""
     config, spec, status = trainer.config, trainer.spec, trainer.status()
-    ring = f"{status.slots} slots, {human_bytes(status.ring_bytes)} of shared memory reserved"
+    outputs = f"{spec.outputs} {'actions' if spec.action_kind == 'discrete' else 'action dimensions'}"
+    each = _count(config.envs_per_worker, "environment")
+    slots = _count(status.slots, "slot")
     return "\n".join(
         (
-            f"environment  {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), "
-            f"{spec.outputs} {'actions' if spec.action_kind == 'discrete' else 'action dimensions'}",
-            f"workers      {config.workers} processes with {config.envs_per_worker} environments each; ring of {ring}",
+            f"environment  {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
+            f"workers      {_count(config.workers, 'process')} with {each} each",
+            f"memory       {human_bytes(status.ring_bytes)} of shared memory reserved, for {slots}",
             f"learner      on {status.device}; files in {config.run_dir}",
         )
     )
+
+
+def _count(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+class _Output(Console):
+    """Standard output. When whoever reads it has gone, it falls silent, and the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
 
 
 class _Interruption:
