@@ -24,6 +24,7 @@ from rich.console import Console
 
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
+from aiotrain.factory import CAGE2_ID
 from aiotrain.shm import human_bytes
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Arguments(Config):
     """
 
     # The fields of Config that the command line sees otherwise than Python does.
-    env: str = Config.env
+    env: str = CAGE2_ID
     """Environment: a Gymnasium id, or module:factory."""
     workers: Annotated[int, tyro.conf.arg(aliases=("--n-workers",))] = Config.workers
     """Worker processes."""
@@ -85,7 +86,7 @@ def _new_run_dir(config: Config) -> str:
 
 
 def _allow_open_files(workers: int) -> None:
-    """Raise this process's limit of open files as far as so many workers need. Raises ConfigError if that is too far."""
+    """Raise the limit of open files as far as so many workers need. Raises ConfigError if that is too far."""
     needed = workers * _FILES_PER_WORKER + _FILES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

@@ -133,8 +133,8 @@ class Config:
             ),
             (
                 self.total_steps is None or self.steps_per_update is None or self.total_steps >= self.steps_per_update,
-                f"steps-per-update ({self.steps_per_update}) is more than the budget, total-steps ({self.total_steps}): "
-                "there would be no full update",
+                f"steps-per-update ({self.steps_per_update}) is more than the budget, total-steps "
+                f"({self.total_steps}): there would be no full update",
             ),
             (self.max_policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
             (self.seed >= 0, f"seed cannot be negative ({self.seed})"),

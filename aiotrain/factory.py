@@ -33,7 +33,7 @@ class EnvFactory:
 
     @classmethod
     def of(cls, env: str | Callable[..., Any], max_episode_steps: int | None = None, **kwargs: Any) -> EnvFactory:
-        """The factory for ``env``. Raises ConfigError: unknown id (with the nearest), or a callable that cannot travel."""
+        """The factory for ``env``. Raises ConfigError for an unknown id and for a callable that cannot travel."""
         if callable(env):
             try:
                 target = cloudpickle.dumps(env)
@@ -54,7 +54,7 @@ class EnvFactory:
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """A new environment. Raises whatever the user's code raises, and EnvError if it made something else."""
-        made = self._maker()(**dict(self.kwargs))
+        made: gymnasium.Env[Any, Any] = self._maker()(**dict(self.kwargs))
         if not isinstance(made, gymnasium.Env):
             raise EnvError(
                 f"the factory {self.name} made a {type(made).__name__}, not a gymnasium.Env. "

@@ -104,4 +104,4 @@ def _tensorboard(folder: Path) -> Any:
         raise ConfigError(
             "tensorboard is not installed; install aiotrain[tensorboard], or leave --tensorboard out"
         ) from error
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))

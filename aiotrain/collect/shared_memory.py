@@ -316,8 +316,8 @@ class SharedMemoryCollector:
         if all(each.deaths_in_a_row >= _DEATHS_IN_A_ROW for each in self._workers):
             self._fail(
                 WorkerError(
-                    f"none of the {len(self._workers)} workers can be kept alive: each died {_DEATHS_IN_A_ROW} times in "
-                    f"a row without finishing an episode. The last death, of worker {worker.index}: {cause}"
+                    f"none of the {len(self._workers)} workers can be kept alive: each died {_DEATHS_IN_A_ROW} times "
+                    f"in a row without finishing an episode. The last death, of worker {worker.index}: {cause}"
                 )
             )
 
