@@ -134,7 +134,7 @@ async def _train(arguments: Arguments) -> int:
             showing.cancel()
         else:
             log.write(trainer.status())
-    output.print(summary(trainer.status()), soft_wrap=True)  # with the error, if there was one
+    output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
 
 
@@ -146,10 +146,10 @@ def _start_lines(trainer: Trainer) -> str:
     slots = _count(status.slots, "slot")
     return "\n".join(
         (
-            f"environment  {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
-            f"workers      {_count(config.workers, 'process')} with {each} each",
-            f"memory       {human_bytes(status.ring_bytes)} of shared memory reserved, for {slots}",
-            f"learner      on {status.device}; files in {config.run_dir}",
+            f"environment {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
+            f"workers     {_count(config.workers, 'process')} with {each} each",
+            f"memory      {human_bytes(status.ring_bytes)} of shared memory reserved, for {slots}",
+            f"learner     on {status.device}; files in {config.run_dir}",
         )
     )
 

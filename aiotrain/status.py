@@ -23,6 +23,8 @@ class WorkerState(enum.Enum):
     """Its process was lost, a new one is coming up."""
     HUNG = "hung"
     """Past its deadline, about to be killed."""
+    ENDED = "ended"
+    """Its process has ended with the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +120,8 @@ class Status:
     """What went wrong without ending the run, newest last."""
     first_error: str | None
     """The first error of the run, if there was one."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended, in whatever way."""
+        return self.phase in ("finished", "stopped", "interrupted", "failed")

@@ -189,6 +189,23 @@ def test_every_worker_has_a_cell_and_its_state_a_count(width: int, height: int, 
         assert (f"{glyph} {count} {state}" in text) == (count > 0), f"legend of {state}:\n{text}"
 
 
+@pytest.mark.parametrize("phase", ["finished", "stopped", "interrupted", "failed"])
+def test_after_the_end_no_worker_and_no_ring_is_left(phase: str) -> None:
+    text = frame(status(phase=phase, slots=0, slots_in_use=0, ring_bytes=0), 110, 36)
+    assert "100 ended" in text, text
+    assert "playing" not in text, text
+    assert "ring -" in text, text
+    assert phase in str(summary(status(phase=phase)))
+
+
+def test_a_long_name_costs_the_device_before_the_environment() -> None:
+    shown = status(run_name="Cage2-v0-20260102-030405-12345", environment="aiotrain/Cage2-v0 (RedMeanderAgent)")
+    first = frame(shown, 80, 24).splitlines()[0]
+    assert "aiotrain/Cage2-v0 (RedMeanderAgent)  " in first, first
+    assert "Cage2-v0-202601" in first, first
+    assert first.rstrip().endswith("● training"), first
+
+
 def test_a_crowd_is_shown_by_its_worst() -> None:
     workers = [WorkerStatus(WorkerState.PLAYING, 0, 1)] * 3000
     workers[1234] = WorkerStatus(WorkerState.HUNG, 0, 1)

@@ -19,7 +19,6 @@ from aiotrain.status import Status
 
 REDRAWS_PER_S: Final = 4.0
 """How often a terminal is redrawn, per second. The numbers are means over seconds."""
-_OVER: Final = frozenset({"finished", "stopped", "interrupted", "failed"})
 
 
 def can_draw(console: Console) -> bool:
@@ -94,7 +93,7 @@ async def _frames(
         ):
             while True:
                 await loop.run_in_executor(thread, _draw, console, screen, status)
-                if status.phase in _OVER:
+                if status.over:
                     break
                 await sleep(1 / REDRAWS_PER_S)
                 status = get_status()

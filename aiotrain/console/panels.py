@@ -18,6 +18,7 @@ _WORKERS: Final = {
     WorkerState.STARTING: ("◌", "label"),
     WorkerState.WAITING: ("□", "collect"),
     WorkerState.PLAYING: ("■", "good"),
+    WorkerState.ENDED: ("·", "label"),
 }
 _SEVERITY: Final = {state: severity for severity, state in enumerate(_WORKERS)}
 _PHASES: Final = {"finished": "good", "training": "good", "failed": "bad", "interrupted": "warn", "stopped": "warn"}
@@ -47,7 +48,10 @@ def identity(status: Status, width: int) -> Line:
     right: Line = [("  ● ", _PHASES.get(status.phase, "label")), (charts.printable(status.phase), "value")]
     where = (status.environment, status.collector, status.device)
     tail: Line = [(f" · {charts.printable(text)}", "label") for text in where]
-    # What is played says what the numbers mean: a long run name gives way to it.
+    # What is played says what the numbers mean: a long run name gives way to it, but device and collector to the name.
+    name = length([(charts.printable(status.run_name), "")])
+    while len(tail) > 1 and 11 + name + length(tail) + length(right) > width:
+        tail.pop()
     room = max(12, width - 11 - length(tail) - length(right))
     return spread([(" aiotrain ", "brand"), (" ", ""), *clip(status.run_name, "value", room), *tail], right, width)
 
@@ -98,12 +102,16 @@ def spark(status: Status, width: int, height: int) -> list[Line]:
 
 def legend(status: Status) -> list[Line]:
     """Count the workers in each state that occurs."""
-    counts = Counter(worker.state for worker in status.workers)
+    counts = Counter(_states(status))
     return [
         [(f"{glyph} ", style), (f"{counts[state]:,}", "value"), (f" {state.value}", "label")]
         for state, (glyph, style) in reversed(_WORKERS.items())
         if counts[state]
     ]
+
+
+def _states(status: Status) -> list[WorkerState]:
+    return [WorkerState.ENDED if status.over else worker.state for worker in status.workers]
 
 
 def grid(status: Status, width: int, height: int) -> list[Line]:
@@ -113,7 +121,7 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
     apart or close together; where there is too little for all, a cell stands for several workers and shows
     the worst of their states.
     """
-    workers = status.workers
+    workers, states = status.workers, _states(status)
     if not workers or height < 1:
         return []
     label = len(str(len(workers) - 1)) + 1
@@ -124,7 +132,8 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
         if rows <= height:
             even = -(-len(workers) // (10 * rows))  # rows as even as tens allow
             cells = [
-                (worker.state, charts.short(worker.episodes) if pitch == _COUNTED_PITCH else "") for worker in workers
+                (state, charts.short(worker.episodes) if pitch == _COUNTED_PITCH else "")
+                for state, worker in zip(states, workers, strict=True)
             ]
             return _cells(cells, 10 * even, pitch, label, 1)
     per_row = 10 * tens or room  # less than ten only where the whole line is too narrow
@@ -132,8 +141,7 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
     if -(-len(workers) // per_row) > height:
         each = -(-len(workers) // (per_row * max(1, height - 1)))
     worst = [
-        (min((worker.state for worker in workers[start : start + each]), key=_SEVERITY.__getitem__), "")
-        for start in range(0, len(workers), each)
+        (min(states[start : start + each], key=_SEVERITY.__getitem__), "") for start in range(0, len(workers), each)
     ]
     note: Line = [(f"a cell is {each} workers and shows the worst", "label")]
     return [*_cells(worst, per_row, 1, label, each), *([note] if each > 1 else [])][:height]
@@ -229,7 +237,9 @@ def hint(status: Status) -> str:
 
 def ring(status: Status) -> Line:
     """Say how full the ring is."""
-    share = status.slots_in_use / status.slots if status.slots else math.nan
+    if not status.slots:  # not made yet, or given back
+        return field("ring", "-")
+    share = status.slots_in_use / status.slots
     filled, empty = charts.bar(share, 10)
     used: Line = [
         (filled, "ramp1"),
