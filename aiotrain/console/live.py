@@ -59,9 +59,9 @@ class PlainLog:
 
     def write(self, status: Status) -> None:
         """Write the warnings, the first error and the plain line of the update that were not written yet."""
-        news = [f"warning: {text}" for text in _added(self._warnings, status.warnings)]
+        news = [f"warning: {_brief(text)}" for text in _added(self._warnings, status.warnings)]
         if status.first_error and not self._first_error:
-            news.append(f"error: {status.first_error}")
+            news.append(f"error: {_brief(status.first_error)}")
         if status.updates > self._updates:
             news.append(plain_line(status))
         self._warnings, self._first_error, self._updates = status.warnings, status.first_error, status.updates
@@ -100,7 +100,10 @@ async def _frames(
     finally:
         # One line less than the screen has, for the prompt.
         width, height = console.size
-        terminal.write(_ansi(console, get_status(), width, height - 1) + held.text())
+        last = get_status()
+        # What failed before it has learned anything has no numbers: the error shall stand alone.
+        nothing = last.phase == "failed" and not last.updates
+        terminal.write(("" if nothing else _ansi(console, last, width, height - 1)) + held.text())
         terminal.flush()
 
 
@@ -124,6 +127,12 @@ def _ansi(console: Console, status: Status, width: int, height: int) -> str:
     with canvas.capture() as capture:
         canvas.print(render(status, width, height), end="", crop=False)
     return capture.get()
+
+
+def _brief(text: str) -> str:
+    """Return `text` on one line. Of a traceback, the first line says where it belongs and the last what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ... ".join([lines[0], lines[-1]] if len(lines) > 1 else lines)
 
 
 def _added(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
