@@ -63,7 +63,8 @@ class Arguments(Config):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the flags in ``arguments`` say (default: those of the process). Returns the exit code."""
-    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, markup=False)
+    errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:
         chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
         if (here := os.getcwd()) not in sys.path:

@@ -194,10 +194,10 @@ def shares(status: Status) -> list[tuple[str, float, str, str]]:
 def time_lines(status: Status, width: int) -> list[Line]:
     """Draw where the time goes as one stacked bar with its legend; without room, the bar is left out."""
     key: list[Line] = [
-        [(f"{glyph} ", style), (name, "label"), (charts.percent(share), "value")]
+        [(f"{glyph} ", style), (f"{name} ", "label"), (charts.percent(share), "value")]
         for name, share, glyph, style in shares(status)
     ]
-    key.append([("workers busy", "label"), (charts.percent(status.worker_busy_share), "value")])
+    key.append([("workers busy ", "label"), (charts.percent(status.worker_busy_share), "value")])
     room = min(60, width - sum(length(item) + 2 for item in key) - 5)
     if room < 8:
         return flow(key, width, gap=2)
