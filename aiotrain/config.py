@@ -17,17 +17,17 @@ __all__ = ["Config", "PPOConfig"]
 class PPOConfig:
     """Settings of the learner."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Adam's step size at the start."""
-    final_learning_rate: float = 1e-4
+    final_learning_rate: float = 2e-4
     """Step size at the end of the budget, reached along a straight line."""
-    gamma: float = 0.99
+    gamma: float = 0.98
     """Discount of a reward one step later."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.9
     """Weight of longer advantage estimates, 0 to 1."""
     clip_range: float = 0.2
     """How far the probability ratio counts beyond 1."""
-    entropy_coef: float = 0.005
+    entropy_coef: float = 0.002
     """Weight of the entropy bonus."""
     value_coef: float = 0.5
     """Weight of the value loss."""
@@ -85,7 +85,7 @@ class Config:
     """Budget of the run in episodes."""
     total_steps: int | None = None
     """Budget in environment steps, for environments without a time limit. What is used up first ends the run."""
-    episodes_per_update: int = 100
+    episodes_per_update: int = 50
     """Episodes that the learner consumes at a time."""
     steps_per_update: int | None = None
     """Count batches in steps instead: at least so many in each."""

@@ -32,6 +32,7 @@ from rich.table import Table
 
 from aiotrain import Config, Trainer
 from aiotrain.batching import Batcher
+from aiotrain.cli import Arguments
 from aiotrain.collect.processes import preload
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.factory import EnvFactory
@@ -256,7 +257,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments, others = parser.parse_known_args()
-    config = tyro.cli(Config, args=others, config=(tyro.conf.OmitArgPrefixes,), default=Config(total_episodes=10**9))
+    config = tyro.cli(
+        Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=Arguments(total_episodes=10**9)
+    )
 
     console = Console(soft_wrap=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
