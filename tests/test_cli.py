@@ -182,7 +182,7 @@ def test_help_documents_every_option(help_text: str) -> None:
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),
         (["--n-workers", "0"], ["workers must be at least 1"]),
         (["--workers", "100000000"], ["open files", "--envs-per-worker"]),
-        (["--total-episodes", "50"], ["episodes-per-update (100)", "total-episodes (50)"]),
+        (["--total-episodes", "5", "--episodes-per-update", "6"], ["episodes-per-update (6)", "total-episodes (5)"]),
         (
             ["--workers", "0", "--gamma", "2", "--epochs", "0"],
             ["3 settings cannot work:", "workers", "ppo.gamma", "ppo.epochs"],
