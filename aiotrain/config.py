@@ -107,8 +107,7 @@ class Config:
     """Seconds that making an environment may take."""
 
     run_dir: str | None = None
-    """Folder for what the run leaves behind. Default: runs/<environment>-<time> from the command line, nothing
-    from Python."""
+    """Folder for what the run leaves behind. Default: runs/<environment>-<time>; from Python, nothing is written."""
     tensorboard: bool = False
     """Write TensorBoard files to the run's folder too (needs the extra aiotrain[tensorboard])."""
 

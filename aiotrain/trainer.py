@@ -459,6 +459,12 @@ def make_factory(config: Config) -> EnvFactory:
     """The factory for the configured environment. Raises ConfigError."""
     if config.env != CAGE2_ID:
         return EnvFactory.of(config.env, config.max_episode_steps)
+    from aiotrain.cage2.env import red_agent_class  # loads the simulator, which other environments do without
+
+    try:
+        red_agent_class(config.red_agent)
+    except ValueError as error:
+        raise ConfigError(f"red-agent: {error}") from error
     kwargs: dict[str, Any] = {"red_agent": config.red_agent}
     if config.max_episode_steps is not None:
         kwargs["max_steps"] = config.max_episode_steps
