@@ -6,6 +6,7 @@ and sequence of batches, and draws nothing from torch's global generator.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -47,9 +48,9 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def _perceptron(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
     """Dense layers with tanh between them."""
     layers: list[nn.Module] = []
-    for index, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         last = index == len(sizes) - 2
-        dense = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+        dense: nn.Linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out)  # type: ignore[no-untyped-call]
         nn.init.orthogonal_(dense.weight, last_gain if last else _HIDDEN_GAIN, generator=generator)
         nn.init.zeros_(dense.bias)
         layers += [dense] if last else [dense, nn.Tanh()]
@@ -151,8 +152,8 @@ def advantages(
     """Generalised advantage estimates ``[N]`` (Schulman et al., 2016).
 
     ``rewards`` and ``values`` ``[N]`` hold the steps of all trajectories one after the other, ``lengths`` ``[M]`` how
-    many each has. Where a trajectory is cut, by truncation or the end of its slot, the value ``final_values`` ``[M]`` of
-    what was seen last takes the place of the future; where it ``terminated``, there is none.
+    many each has. Where a trajectory is cut, by truncation or the end of its slot, the value ``final_values`` ``[M]``
+    of what was seen last takes the place of the future; where it ``terminated``, there is none.
     """
     padded_rewards, there = _padded(rewards, lengths)
     padded_values, _ = _padded(values, lengths)
@@ -245,7 +246,7 @@ class Learner:
                 minibatch = (inputs[chosen], actions[chosen], old_log_probs[chosen], advantage[chosen], returns[chosen])
                 loss, terms = self._loss(*minibatch)
                 self._optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(self.network.parameters(), config.max_grad_norm)
                 self._optimizer.step()
                 sums += terms * len(chosen)
@@ -267,7 +268,8 @@ class Learner:
         """The loss of a minibatch, and its terms for the report."""
         config = self._config
         log_probs, entropy = self.network.log_prob_and_entropy(inputs, actions)
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        if len(advantage) > 1:  # one alone has no deviation
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         log_ratio = log_probs - old_log_probs
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
@@ -298,6 +300,6 @@ class Learner:
     def _renew_normalisation(self, observations: npt.NDArray[Any]) -> None:
         """After the update, because the behaviour log-probs of its batch belong to the old normalisation."""
         assert self._input_moments is not None
-        self._input_moments.add(observations.reshape(len(observations), self._spec.inputs))
+        self._input_moments.add(self._spec.encode(observations))
         self.network.input_mean.copy_(torch.from_numpy(self._input_moments.mean))
         self.network.input_scale.copy_(torch.from_numpy(1 / np.sqrt(self._input_moments.variance + 1e-8)))
