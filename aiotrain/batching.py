@@ -2,7 +2,8 @@
 
 Plain bookkeeping without processes or clocks. Every episode is bound to a batch before it is played, and batch b may be
 played while the learner's version is at least b - max_policy_lag. So the policy lag is bounded without throwing
-anything away, batches do not favour episodes that finish early, and at lag 0 they are the same however many workers play.
+anything away, batches do not favour episodes that finish early, and at lag 0 they are the same however many workers
+play.
 """
 
 from __future__ import annotations

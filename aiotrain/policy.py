@@ -7,6 +7,7 @@ brings its own random number.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -47,7 +48,7 @@ class PolicyShape:
     def layers(self) -> list[tuple[int, int]]:
         """(inputs, outputs) of each layer."""
         sizes = [self.inputs, *self.hidden, self.outputs]
-        return list(zip(sizes[:-1], sizes[1:], strict=True))
+        return list(itertools.pairwise(sizes))
 
     @property
     def size(self) -> int:
@@ -115,8 +116,8 @@ class NumpyPolicy:
     def act(self, inputs: FloatArray, noise: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], FloatArray]:
         """Actions and their log-probabilities ``[N]`` for ``inputs`` ``[N, inputs]``.
 
-        ``noise`` is ``[N]`` uniform in [0, 1) for a discrete policy (the distribution function is inverted: one number a
-        step instead of one an action), ``[N, outputs]`` standard normal for a Gaussian one.
+        ``noise`` is ``[N]`` uniform in [0, 1) for a discrete policy (the distribution function is inverted: one number
+        a step instead of one an action), ``[N, outputs]`` standard normal for a Gaussian one.
         """
         head = self.head(inputs)
         if self._log_std is not None and self._std is not None:

@@ -50,7 +50,10 @@ class EnvSpec:
 
     @classmethod
     def of(cls, env: gymnasium.Env[Any, Any], name: str, limit: int | None = None) -> EnvSpec:
-        """The spec of ``env``, whose episodes are also cut after ``limit`` steps. Raises UnsupportedSpaceError, with the space and the reason."""
+        """The spec of ``env``, whose episodes are also cut after ``limit`` steps.
+
+        Raises UnsupportedSpaceError, with the space and the reason.
+        """
         observation, action = env.observation_space, env.action_space
         kind, shape, dtype, inputs, start = _observation_layout(observation, name)
         action_kind, action_shape, outputs, action_start, low, high = _action_layout(action, name)
