@@ -6,18 +6,22 @@ import aiotrain
 result = asyncio.run(aiotrain.train(aiotrain.Config(env="CartPole-v1", workers=2)))
 """
 
-from aiotrain.config import Config, PPOConfig
-from aiotrain.errors import (
-    AiotrainError,
-    ConfigError,
-    EnvError,
-    InvalidStepError,
-    SharedMemoryError,
-    TrainerStateError,
-    UnsupportedSpaceError,
-    WorkerError,
-)
-from aiotrain.trainer import Result, Trainer, Update, train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiotrain.config import Config, PPOConfig
+    from aiotrain.errors import (
+        AiotrainError,
+        ConfigError,
+        EnvError,
+        InvalidStepError,
+        SharedMemoryError,
+        TrainerStateError,
+        UnsupportedSpaceError,
+        WorkerError,
+    )
+    from aiotrain.trainer import Result, Trainer, Update, train
 
 __all__ = [
     "AiotrainError",
@@ -35,3 +39,21 @@ __all__ = [
     "WorkerError",
     "train",
 ]
+
+# Imported when first asked for: a worker imports this package too, and has no use for the trainer and asyncio.
+_HOMES = {
+    "aiotrain.config": ("Config", "PPOConfig"),
+    "aiotrain.trainer": ("Result", "Trainer", "Update", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "aiotrain.errors")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -33,7 +33,10 @@ class EnvFactory:
 
     @classmethod
     def of(cls, env: str | Callable[..., Any], max_episode_steps: int | None = None, **kwargs: Any) -> EnvFactory:
-        """The factory for ``env``. Raises ConfigError for an unknown id and for a callable that cannot travel."""
+        """The factory for ``env``.
+
+        Raises ConfigError for an unknown id, with the nearest, and for a callable that cannot travel.
+        """
         if callable(env):
             try:
                 target = cloudpickle.dumps(env)
@@ -54,15 +57,16 @@ class EnvFactory:
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """A new environment. Raises whatever the user's code raises, and EnvError if it made something else."""
-        made: gymnasium.Env[Any, Any] = self._maker()(**dict(self.kwargs))
+        made: Any = self._maker()(**dict(self.kwargs))
+        env: gymnasium.Env[Any, Any] = made
         if not isinstance(made, gymnasium.Env):
             raise EnvError(
                 f"the factory {self.name} made a {type(made).__name__}, not a gymnasium.Env. "
                 "Does it return the environment, and the environment derive from gymnasium.Env?"
             )
         if self.max_episode_steps is not None:
-            made = gymnasium.wrappers.TimeLimit(made, self.max_episode_steps)
-        return made
+            env = gymnasium.wrappers.TimeLimit(env, self.max_episode_steps)
+        return env
 
     def _maker(self) -> Callable[..., Any]:
         if isinstance(self.target, bytes):

@@ -349,6 +349,6 @@ class Learner:
     def _renew_normalisation(self, observations: npt.NDArray[Any]) -> None:
         """After the update, because the behaviour log-probs of its batch belong to the old normalisation."""
         assert self._input_moments is not None
-        self._input_moments.add(observations.reshape(len(observations), self._spec.inputs))
+        self._input_moments.add(self._spec.encode(observations))
         self.network.input_mean.copy_(torch.from_numpy(self._input_moments.mean))
         self.network.input_scale.copy_(torch.from_numpy(1 / np.sqrt(self._input_moments.variance + 1e-8)))

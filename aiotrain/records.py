@@ -58,6 +58,7 @@ class Records:
 
     def __init__(self, folder: Path, config: Mapping[str, Any], tensorboard: bool) -> None:
         self.folder = folder
+        make_board = _tensorboard_writer() if tensorboard else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._updates = (folder / "updates.csv").open("x", newline="")
@@ -69,7 +70,7 @@ class Records:
         self._rows.writeheader()
         self._events = (folder / "events.jsonl").open("a")
         write_whole(folder / "config.json", json.dumps(config, indent=2, default=str).encode() + b"\n")
-        self._board: Any = _tensorboard(folder) if tensorboard else None
+        self._board: Any = None if make_board is None else make_board(str(folder))
 
     def update(self, values: Mapping[str, float]) -> None:
         """A row with the value of every metric."""
@@ -97,11 +98,11 @@ def _short(value: float) -> float | int:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
             "tensorboard is not installed; install aiotrain[tensorboard], or leave --tensorboard out"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from aiotrain.shm import Fields, Segment
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["FREE", "LENT", "PLAYING", "SEALED", "Ring", "RingLayout", "Trajectories"]
+__all__ = ["BROKEN_OFF", "FREE", "LENT", "PLAYING", "SEALED", "Ring", "RingLayout", "Trajectories"]
 
-FREE, LENT, PLAYING, SEALED = range(4)
-"""States of a slot: nobody's; a task's but not begun; being written; whole."""
+FREE, LENT, PLAYING, SEALED, BROKEN_OFF = range(5)
+"""States of a slot: nobody's; a task's but not begun; being written; whole; given up by its environment."""
 
 HEADER = np.dtype(
     [
@@ -185,7 +185,7 @@ class Ring:
         if (headers["state"] != SEALED).any():
             raise ValueError(f"slots {[s for s in slots if self.headers['state'][s] != SEALED]} are not sealed")
         lengths = headers["length"]
-        rows = np.repeat(slots, lengths)
+        rows = np.repeat(np.asarray(slots, np.intp), lengths)
         columns = _ragged_rows(np.zeros_like(lengths), lengths)
         return Trajectories(
             headers,

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
@@ -64,8 +65,10 @@ class Segment:
         self._memory = memory
         self._owner = owner
         offsets, _ = _offsets(fields)
+        assert memory.buf is not None
         self.arrays: dict[str, npt.NDArray[np.generic]] = {
-            name: np.ndarray(shape, dtype, buffer=memory.buf, offset=offsets[name])
+            # frombuffer holds on to the memory, so that closing it under an array is an error and not a crash.
+            name: np.frombuffer(memory.buf, np.dtype(dtype), math.prod(shape), offsets[name]).reshape(shape)
             for name, (shape, dtype) in fields.items()
         }
 
@@ -104,7 +107,10 @@ class Segment:
         self.arrays.clear()
         if self._owner:
             self._owner = False
-            self._memory.unlink()
+            try:
+                self._memory.unlink()
+            except FileNotFoundError:  # somebody has removed it; the tracker would complain of it at the end
+                resource_tracker.unregister(f"/{self.name}", "shared_memory")
         try:
             self._memory.close()
         except BufferError as error:  # somebody still holds a view: a fault in this package

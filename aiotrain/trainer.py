@@ -59,10 +59,11 @@ class Update:
     """Return of each episode that ended in the batch, in the order in which they were launched."""
 
     def __getattr__(self, name: str) -> float:
+        values: Mapping[str, float] = self.__dict__.get("values", {})  # not there yet while copied or unpickled
         try:
-            return self.values[name]
+            return values[name]
         except KeyError:
-            raise AttributeError(f"an update has no metric {name!r}; it has {', '.join(self.values)}") from None
+            raise AttributeError(f"an update has no metric {name!r}; it has {', '.join(values)}") from None
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ class Trainer:
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
         self._records: Records | None = None
         self._gathering: asyncio.Task[None] | None = None
-        self._batches: asyncio.Queue[Batch] = asyncio.Queue()
+        self._learning: asyncio.Task[Update] | None = None
+        self._batches: deque[Batch] = deque()
+        self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._meter = Meter()
         self._given_up_in_a_row = 0
         self._updates: list[Update] = []
@@ -182,6 +185,7 @@ class Trainer:
         self._collector.publish(self._learner.parameters(), self._version)
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
         self._gathering = asyncio.create_task(self._gather(), name="aiotrain gather")
+        self._gathering.add_done_callback(lambda _: self._news.set())
         self._training_since_s = time.monotonic() - self._started_s
         self._phase = "training"
 
@@ -225,10 +229,16 @@ class Trainer:
         if self._gathering is not None:
             self._gathering.cancel()
             await asyncio.wait([self._gathering])
+            if not self._gathering.cancelled():
+                self._gathering.exception()  # nobody may ask for it any more, if the loop was left early
         try:
             await self._collector.close()
         finally:
-            await asyncio.to_thread(self._thread.shutdown)  # an update in progress is waited for
+            await asyncio.to_thread(self._thread.shutdown)  # an update in progress is waited for …
+            if self._learning is not None:
+                await asyncio.wait([self._learning])  # … and counts
+                if not self._learning.cancelled():
+                    self._learning.exception()
             self._stopped_s = time.monotonic()
             if self._phase == "stopping":
                 self._phase = "finished" if self._batcher.done else "stopped"
@@ -263,7 +273,8 @@ class Trainer:
                 self._event("first_episode", elapsed_s=round(self._elapsed_s(), 3))
             self._meter.tick(self._batcher.counts.finished, self._batcher.counts.steps)
             while (batch := self._batcher.pop_batch()) is not None:
-                self._batches.put_nowait(batch)
+                self._batches.append(batch)
+                self._news.set()
 
     def _launch(self) -> None:
         """Hand out what may be played now, as far as there is room."""
@@ -286,21 +297,41 @@ class Trainer:
         return self
 
     async def __anext__(self) -> Update:
-        """Learn from the next batch."""
-        if self._state is not _State.OPEN:
-            raise TrainerStateError(f"this trainer is {self._state.value}")
+        """Learn from the next batch. If this is cancelled, by a timeout say, the next call goes on where it was."""
+        self._refuse_unless_open()
         asked_s = time.monotonic()
-        batch = await self._next_batch()
-        if batch is None:
-            self._phase = "stopping"
-            raise StopAsyncIteration
+        if self._learning is None:
+            batch = await self._next_batch()
+            if batch is None:
+                self._phase = "stopping"
+                raise StopAsyncIteration
+            self._learning = asyncio.create_task(self._learn(batch, asked_s), name="aiotrain learn")
+        await asyncio.wait([self._learning])
+        learning, self._learning = self._learning, None
+        return learning.result()
+
+    async def _next_batch(self) -> Batch | None:
+        """The next whole batch; None when there will be none. Raises what ended the gathering."""
+        assert self._gathering is not None
+        while not self._batches:
+            if self._gathering.done():
+                self._refuse_unless_open()
+                self._gathering.result()
+                return None
+            self._news.clear()
+            await self._news.wait()
+        return self._batches.popleft()
+
+    async def _learn(self, batch: Batch, asked_s: float) -> Update:
+        """Update the policy with ``batch`` and publish it."""
         began_s = time.monotonic()
         metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
         lags = self._version - batch.trajectories.headers["version"]
         self._version += 1
-        self._collector.publish(self._learner.parameters(), self._version)
-        self._batcher.learned()
-        self._launch()
+        if self._state is _State.OPEN:
+            self._collector.publish(self._learner.parameters(), self._version)
+            self._batcher.learned()
+            self._launch()
         now = time.monotonic()
         self._collect_s += began_s - asked_s
         self._learn_s += now - began_s
@@ -308,22 +339,9 @@ class Trainer:
         self._learned_episodes += int(batch.trajectories.headers["ended"].sum())
         return self._report(batch, lags, metrics, collect_s=began_s - asked_s, learn_s=now - began_s)
 
-    async def _next_batch(self) -> Batch | None:
-        """The next whole batch; None when there will be none. Raises what ended the gathering."""
-        assert self._gathering is not None
-        if self._batches.empty() and not self._gathering.done():
-            getting = asyncio.ensure_future(self._batches.get())
-            try:
-                await asyncio.wait([getting, self._gathering], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                if not getting.done():
-                    getting.cancel()
-            if getting.done() and not getting.cancelled():
-                return getting.result()
-        if not self._batches.empty():
-            return self._batches.get_nowait()
-        self._gathering.result()
-        return None
+    def _refuse_unless_open(self) -> None:
+        if self._state is not _State.OPEN:
+            raise TrainerStateError(f"this trainer is {self._state.value}")
 
     async def _in_thread(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         call = functools.partial(function, *args, **kwargs)

@@ -67,9 +67,9 @@ class Weights:
         deadline = time.monotonic() + timeout_s
         while True:
             version = self.version
-            if version == held:
-                return version
             if version != _UNPUBLISHED:
+                if version == held:
+                    return version
                 np.copyto(into, self._buffers[version % 2])
                 if self.version == version:
                     return version

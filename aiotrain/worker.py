@@ -29,7 +29,7 @@ import threadpoolctl
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import NumpyPolicy, PolicyShape
-from aiotrain.ring import PLAYING, SEALED, Ring, RingLayout
+from aiotrain.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
 from aiotrain.weights import Weights
 
@@ -46,6 +46,7 @@ __all__ = [
 
 _NICENESS = 10  # below the main process: loop, learner and console stay prompt with more workers than cores
 _NOISE_BLOCK = 128  # steps whose random numbers are drawn at once
+_BREAKDOWNS = (Exception, SystemExit)  # sys.exit in an environment ends its episode, not the run
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def inspect(factory: EnvFactory) -> EnvSpec:
     spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
     try:
         observation, _ = env.reset(seed=0)
-    except Exception as error:
+    except _BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
     if fault := _observation_fault(observation, spec):
         raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
@@ -156,7 +157,7 @@ def _make(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
         return factory()
     except AiotrainError:
         raise
-    except Exception as error:
+    except _BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} cannot be made:\n{traceback.format_exc()}") from error
 
 
@@ -233,7 +234,7 @@ class Player:
                         self._begin_episode(lane, waiting.popleft(), slot)
                     else:
                         self._go_on(lane, slot)
-                except Exception as error:
+                except _BREAKDOWNS as error:
                     failures.append(self._fail(lane, error))
                 else:
                     active.append(lane)
@@ -282,7 +283,7 @@ class Player:
             ):
                 try:
                     goes_on = self._step(lane, action, given, log_prob)
-                except Exception as error:
+                except _BREAKDOWNS as error:
                     failures.append(self._fail(lane, error))
                     continue
                 if goes_on:
@@ -371,14 +372,15 @@ class Player:
             del lane.rewards[step:]
             raise _InvalidStep(_observation_fault(seen[step], self._spec))
 
-    def _fail(self, lane: _Lane, error: Exception) -> EpisodeFailure:
+    def _fail(self, lane: _Lane, error: BaseException) -> EpisodeFailure:
         """Report the episode as failed and give the lane a new environment."""
         invalid = isinstance(error, _InvalidStep)
         step = lane.steps_before + len(lane.rewards)
         where = f"worker {self._posting.worker}, episode {lane.episode}, seed {lane.seed}, step {step}"
         what = f"the environment returned {error}" if invalid else f"the environment raised\n{traceback.format_exc()}"
+        self._ring.headers["state"][lane.slot] = BROKEN_OFF
         failure = EpisodeFailure(lane.slot, lane.episode, lane.seed, step, invalid, f"{where}: {what}".rstrip())
-        with contextlib.suppress(Exception):  # it is broken already; what counts is the new one
+        with contextlib.suppress(*_BREAKDOWNS):  # it is broken already; what counts is the new one
             lane.env.close()
         lane.env = _make(self._factory)
         lane.episode = -1

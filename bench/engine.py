@@ -82,9 +82,7 @@ def measure(red_agent: str, args: argparse.Namespace) -> dict[str, Any]:
     """Rates of the three in interleaved repeats, after one to warm up."""
     stock = stock_player(red_agent)
     players: dict[str, Callable[[int], float]] = {
-        "stock": lambda repeat: timed(
-            stock, range(repeat * args.stock, (repeat + 1) * args.stock), args.steps
-        )[0],
+        "stock": lambda repeat: timed(stock, range(repeat * args.stock, (repeat + 1) * args.stock), args.steps)[0],
         "engine": engine_rate(red_agent, args.num_envs, args.steps, args.episodes),
         "vector": vector_rate(red_agent, args.num_envs, args.steps, max(1, args.episodes // 10)),
     }
@@ -121,13 +119,9 @@ def first_call() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default %(default)s)")
-    parser.add_argument(
-        "--num-envs", type=int, default=1024, help="environments in the batch (default %(default)s)"
-    )
+    parser.add_argument("--num-envs", type=int, default=1024, help="environments in the batch (default %(default)s)")
     parser.add_argument(
         "--episodes",
         type=int,

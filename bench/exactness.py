@@ -78,17 +78,13 @@ def play_oracle(red_agent: str, total: int, seed: int) -> tuple[int, Counter[str
         rng = random.Random(episode_seed)
         oracle.random.seed(episode_seed)
         bits = stock.reset(episode_seed)
-        assert bytes(oracle.reset()) == bits, (
-            f"{red_agent}, seed {episode_seed}: the first observation differs"
-        )
+        assert bytes(oracle.reset()) == bits, f"{red_agent}, seed {episode_seed}: the first observation differs"
         for step in range(length):
             action = policy(rng, bits, step)
             bits, reward, held = stock.step(action)
             own_bits, own_reward, own_held = oracle.step(action)
             where = f"{red_agent}, {policy.__name__}, seed {episode_seed}, step {step}, action {action}"
-            assert (bytes(own_bits), own_reward, own_held) == (bits, reward, held), (
-                f"{where}: outcome differs"
-            )
+            assert (bytes(own_bits), own_reward, own_held) == (bits, reward, held), f"{where}: outcome differs"
             assert oracle.random.getstate() == random.getstate(), f"{where}: draws differ"
         steps += length
     return steps, Counter()
@@ -127,9 +123,7 @@ def play_law(red_agent: str, total: int, seed: int, length: int = 100) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replay", type=int, default=1_000_000, help="steps of replay (default %(default)s)")
     parser.add_argument("--oracle", type=int, default=200_000, help="steps of oracle (default %(default)s)")
     parser.add_argument("--stock", type=int, default=100_000, help="steps of stock (default %(default)s)")

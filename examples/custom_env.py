@@ -1,7 +1,7 @@
 """An environment of your own: any class with Gymnasium's interface, made by any callable.
 
-    python examples/custom_env.py
-    aiotrain --env examples.custom_env:Thermostat --workers 2 --total-episodes 2000 --episodes-per-update 40
+python examples/custom_env.py
+aiotrain --env examples.custom_env:Thermostat --workers 2 --total-episodes 2000 --episodes-per-update 40
 """
 
 import asyncio
@@ -25,7 +25,9 @@ class Thermostat(gymnasium.Env[np.ndarray, int]):
         self.action_space = gymnasium.spaces.Discrete(3)
         self.max_steps = max_steps  # tells the trainer how long an episode can get
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a day; all chance comes from ``self.np_random``, so that a seed repeats the episode."""
         super().reset(seed=seed)
         self.inside, self.outside = self.np_random.uniform(10, 30), self.np_random.uniform(-10, 10)

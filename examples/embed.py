@@ -1,6 +1,6 @@
 """The trainer beside another coroutine: a small status server that answers while training goes on.
 
-    python examples/embed.py        # then, from elsewhere: curl http://127.0.0.1:8421
+python examples/embed.py        # then, from elsewhere: curl http://127.0.0.1:8421
 """
 
 import asyncio

@@ -124,9 +124,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
             raise ValueError("seeds must not be negative")
         # The generator behind np_random, which wrappers use, follows the first seed.
         super().reset(seed=seeds[0])
-        fresh = (
-            np.random.SeedSequence().generate_state(self.num_envs, np.uint64) if not self._seeded else None
-        )
+        fresh = np.random.SeedSequence().generate_state(self.num_envs, np.uint64) if not self._seeded else None
         for index, own in enumerate(seeds):
             if own is not None:
                 reset_one(self.state, index, np.uint64(own % 2**64))
@@ -152,8 +150,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         chosen = np.asarray(actions)
         if chosen.shape != (self.num_envs,) or chosen.dtype.kind not in "iu":
             raise ValueError(
-                f"actions must be integers of shape ({self.num_envs},), "
-                f"got {chosen.dtype} of shape {chosen.shape}"
+                f"actions must be integers of shape ({self.num_envs},), got {chosen.dtype} of shape {chosen.shape}"
             )
         chosen = np.ascontiguousarray(chosen, np.int64)
         if chosen.min() < 0 or chosen.max() >= NUM_ACTIONS:

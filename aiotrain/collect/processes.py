@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import context, forkserver, popen_forkserver, reduction, spawn, util
+from multiprocessing import connection, context, forkserver, popen_forkserver, reduction, spawn, util
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -27,6 +28,20 @@ class _Popen(popen_forkserver.Popen):
     What a worker needs travels by cloudpickle. So a script needs no ``if __name__ == "__main__"``, and what it imports
     (torch, say) costs the workers neither time nor memory.
     """
+
+    def __init__(self, process_obj: BaseProcess) -> None:
+        self._reading = threading.Lock()
+        super().__init__(process_obj)
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        # The exit code can be read once. The executor's thread and the event loop both ask for it, and without the lock
+        # the one that comes second takes the end of the pipe for exit code 255.
+        if self.returncode is None:
+            if not connection.wait([self.sentinel], 0 if flag == os.WNOHANG else None):
+                return None
+            with self._reading:
+                super().poll(flag)
+        return self.returncode
 
     def _launch(self, process_obj: BaseProcess) -> None:
         preparation = spawn.get_preparation_data(process_obj.name)

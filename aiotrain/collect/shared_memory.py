@@ -27,7 +27,7 @@ from aiotrain.collect.processes import WorkerExecutor, preload
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
-from aiotrain.ring import PLAYING, Ring, RingLayout, Trajectories
+from aiotrain.ring import BROKEN_OFF, PLAYING, Ring, RingLayout, Trajectories
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import WorkerState, WorkerStatus
 from aiotrain.weights import Weights
@@ -224,7 +224,12 @@ class SharedMemoryCollector:
             worker.head_since_s = time.monotonic()
         worker.tasks.append(sent)
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(worker.executor, task.play, sent.slots, launch.episodes)
+        future: asyncio.Future[task.PlayResult]
+        try:
+            future = loop.run_in_executor(worker.executor, task.play, sent.slots, launch.episodes)
+        except BrokenProcessPool as error:  # the worker died with nothing to do, so that no future told of it
+            future = loop.create_future()
+            future.set_exception(error)
         future.add_done_callback(functools.partial(self._task_done, worker, sent))
 
     def _task_done(self, worker: _Worker, sent: _Task, future: asyncio.Future[task.PlayResult]) -> None:
@@ -283,7 +288,8 @@ class SharedMemoryCollector:
             self._replace(worker, error)
         trajectories = self._copy_out(worker, sent)
         headers = self._ring.headers[sent.slots]
-        playing = set(headers["episode"][headers["state"] == PLAYING].tolist()) | worker.unfinished
+        begun_not_sealed = np.isin(headers["state"], (PLAYING, BROKEN_OFF))
+        playing = set(headers["episode"][begun_not_sealed].tolist()) | worker.unfinished
         worker.unfinished.clear()
         begun = playing | (set() if trajectories is None else set(trajectories.headers["episode"].tolist()))
         reason = f"worker {worker.index} was lost: {worker.last_death}"
@@ -392,8 +398,8 @@ class SharedMemoryCollector:
         if self._background:
             await asyncio.wait(self._background, timeout=_GRACE_S)
         executors = [worker.executor for worker in self._workers if worker.executor is not None]
-        for executor in executors:
-            executor.shutdown(wait=False, cancel_futures=True)
+        # In a thread, because a process that is just being started holds the executor's lock.
+        await asyncio.to_thread(_dismiss, executors)
         if not await _ended(executors, _GRACE_S):
             for executor in executors:
                 executor.terminate()
@@ -414,6 +420,8 @@ class SharedMemoryCollector:
     def abort(self) -> None:
         """See Collector."""
         self._closing = True
+        for background in self._background:  # or what is killed here is brought up again
+            background.cancel()
         for worker in self._workers:
             if worker.executor is not None:
                 worker.executor.kill()
@@ -430,6 +438,12 @@ async def _ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
             return False
         await asyncio.sleep(0.01)
     return True
+
+
+def _dismiss(executors: Sequence[WorkerExecutor]) -> None:
+    """Let the processes end after their present task."""
+    for executor in executors:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _join_threads(executors: Sequence[WorkerExecutor]) -> None:

@@ -45,18 +45,14 @@ def placing_decoys(rng: Random, bits: Sequence[int], step: int) -> int:
 
 
 def stacking_vsftpd(rng: Random, bits: Sequence[int], step: int) -> int:
-    kind = rng.choice(
-        ["DecoyVsftpd", "DecoyVsftpd", "DecoyApache", "DecoyTomcat", "DecoyHarakaSMPT", "Restore"]
-    )
+    kind = rng.choice(["DecoyVsftpd", "DecoyVsftpd", "DecoyApache", "DecoyTomcat", "DecoyHarakaSMPT", "Restore"])
     return _on(kind, rng.randrange(13))
 
 
 def restoring_at_random(rng: Random, bits: Sequence[int], step: int) -> int:
     if rng.random() < 0.4:
         return rng.randrange(145)
-    return action_index(
-        "Restore", rng.choice(["User0", "Defender", "Op_Server0", "User1", "User3", "Enterprise1"])
-    )
+    return action_index("Restore", rng.choice(["User0", "Defender", "Op_Server0", "User1", "User3", "Enterprise1"]))
 
 
 def restoring_late(rng: Random, bits: Sequence[int], step: int) -> int:

@@ -256,9 +256,7 @@ class Oracle:
                 continue
             host.procs.remove(proc)
             if pid in host.services.values():  # a decoy that drew an old pid comes back with a new one
-                self._start(
-                    host, proc.user, kind=proc.kind, ports=proc.ports, decoy=proc.decoy, service=proc.service
-                )
+                self._start(host, proc.user, kind=proc.kind, ports=proc.ports, decoy=proc.decoy, service=proc.service)
             host.sessions = [s for s in host.sessions if s.pid != pid]
 
     def _restore(self, host: HostState) -> None:

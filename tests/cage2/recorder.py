@@ -98,9 +98,7 @@ class Recorder:
             ]
             if not order:
                 order = [
-                    self.host_of(a)
-                    for a in self._addresses
-                    if space.ip_address[a] and a not in agent.exploited_ips
+                    self.host_of(a) for a in self._addresses if space.ip_address[a] and a not in agent.exploited_ips
                 ]
         if order:
             self.words.append(word_of_index(sorted(order).index(order[0]), len(order)))

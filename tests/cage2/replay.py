@@ -63,9 +63,7 @@ class Replay:
                 before = self.state[0].copy()
                 step_batch(self.state, np.array([action]), tenths, self.tape)
                 env = self.state[0]
-                where = (
-                    f"{self.red_agent}, {policy.__name__}, seed {seed}, step {step}, {action_name(action)}"
-                )
+                where = f"{self.red_agent}, {policy.__name__}, seed {seed}, step {step}, {action_name(action)}"
                 assert env["words"] == len(words), (
                     f"{where}: CybORG has made {len(words)} draws that matter, the engine {env['words']}"
                 )

@@ -130,9 +130,7 @@ def test_an_idle_blue_scores_as_under_cyborg(red_agent: str, reference: float, e
         ("SleepAgent", 100, -8.93, 0.3),
     ],
 )
-def test_a_random_blue_scores_as_under_cyborg(
-    red_agent: str, steps: int, reference: float, error: float
-) -> None:
+def test_a_random_blue_scores_as_under_cyborg(red_agent: str, steps: int, reference: float, error: float) -> None:
     actions = np.random.default_rng(2).integers(0, 145, (steps, 8192))
     mean, own_error = mean_return(red_agent, 8192, actions)
     assert abs(mean - reference) < 4 * np.hypot(error, own_error), f"{mean} ± {own_error}"

@@ -72,9 +72,7 @@ def expected_law(host: str, decoys: str) -> dict[tuple[int, ...], float]:
     if 80 not in ports and 443 not in ports and "SQLInjection" in options:
         options.remove("SQLInjection")
     k = len(options)
-    choices = (
-        [(0, 1.0, [])] if k == 1 else [(i, 0.25 / (k - 1), [0.9]) for i in range(k - 1)] + [(0, 0.75, [0.1])]
-    )
+    choices = [(0, 1.0, [])] if k == 1 else [(i, 0.25 / (k - 1), [0.9]) for i in range(k - 1)] + [(0, 0.75, [0.1])]
     for other, chance, uniforms in choices:
         for detected, share in ((0.0, 0.95), (0.99, 0.05)):
             oracle = prepared_oracle(host, decoys)
@@ -108,9 +106,7 @@ def assert_law(counts: Counter, law: dict, what: str) -> None:
         return
     chi_square = sum((counts[k] - total * p) ** 2 / (total * p) for k, p in law.items())
     z = ((chi_square / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / (2 / (9 * freedom)) ** 0.5
-    assert z < 5, (
-        f"{what}: chi-square {chi_square:.1f} with {freedom} degrees of freedom; counts {dict(counts)}"
-    )
+    assert z < 5, f"{what}: chi-square {chi_square:.1f} with {freedom} degrees of freedom; counts {dict(counts)}"
 
 
 def meander_about_to(num_envs: int, seed: int, **fields: int) -> np.ndarray:

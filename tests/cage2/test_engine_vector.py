@@ -14,9 +14,7 @@ from aiotrain.cage2.vector_env import Cage2VectorEnv
 
 
 def make(num_envs: int, **kwargs: Any) -> gymnasium.vector.VectorEnv:
-    return gymnasium.make_vec(
-        "aiotrain/Cage2-v0", num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
-    )
+    return gymnasium.make_vec("aiotrain/Cage2-v0", num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
 
 
 def test_make_vec_gives_the_compiled_environment_with_the_spaces_of_the_single_one() -> None:

@@ -158,9 +158,7 @@ STAGE_AFTER_FAILURE: Final = np.array([0, 1, 2, 2, 2, 2, 5, 5, 5, 5, 9, 9, 9, 12
 """uint8 [15]: the stage that B_line falls back to."""
 LAST_STAGE: Final = 14
 FIRST_USER_TARGET: Final = HOST_INDEX["User1"]
-ENTRY_SERVER: Final = np.array(
-    [HOST_INDEX[REVEALS[h]] if h in SUBNETS["User"][1:] else 0 for h in HOSTS], np.uint8
-)
+ENTRY_SERVER: Final = np.array([HOST_INDEX[REVEALS[h]] if h in SUBNETS["User"][1:] else 0 for h in HOSTS], np.uint8)
 """uint8 [13]: the enterprise server that B_line reaches from a user host."""
 
 

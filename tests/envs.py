@@ -1,0 +1,169 @@
+"""Small environments: healthy ones of every kind of space, and ones that do what no environment should."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+Observation = Literal["box", "bits", "one_hot"]
+Action = Literal["discrete", "shifted", "gaussian"]
+
+
+class Toy(gymnasium.Env[Any, Any]):
+    """Episodes of ``shortest`` to ``longest`` steps with random observations and rewards, all drawn from the seed."""
+
+    def __init__(
+        self,
+        observation: Observation = "box",
+        action: Action = "discrete",
+        shortest: int = 3,
+        longest: int = 12,
+        terminates: bool = True,
+    ) -> None:
+        self.observation_space = {
+            "box": spaces.Box(-2.0, 2.0, (3,), np.float32),
+            "bits": spaces.MultiBinary(5),
+            "one_hot": spaces.Discrete(4, start=1),
+        }[observation]
+        self.action_space = {
+            "discrete": spaces.Discrete(3),
+            "shifted": spaces.Discrete(2, start=5),
+            "gaussian": spaces.Box(-0.5, 0.5, (2,), np.float32),
+        }[action]
+        self.lengths = (shortest, longest)
+        self.terminates = terminates
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.episode_seed = seed
+        self.steps = 0
+        self.length = int(self.np_random.integers(self.lengths[0], self.lengths[1] + 1))
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action if np.ndim(action) else np.int64(action)), f"action {action!r}"
+        self.steps += 1
+        reward = float(np.sum(action)) + float(self.np_random.normal())
+        over = self.steps >= self.length
+        return self.observe(), reward, over and self.terminates, over and not self.terminates, {}
+
+    def observe(self) -> Any:
+        match self.observation_space:
+            case spaces.Box():
+                return self.np_random.uniform(-2, 2, 3).astype(np.float32)
+            case spaces.MultiBinary():
+                return self.np_random.integers(0, 2, 5).astype(np.int8)
+        return int(self.np_random.integers(1, 5))
+
+
+class Endless(Toy):
+    """An episode never ends."""
+
+    def __init__(self) -> None:
+        super().__init__(shortest=10**9, longest=10**9)
+
+
+Trouble = Literal["raise", "sys.exit", "os._exit", "kill", "hang", "nan reward", "nan observation", "shape"]
+
+
+class Troubled(Toy):
+    """Does ``trouble`` in step ``at_step`` of the episodes reset with ``seeds``; only once each if ``marks`` is a
+    folder to remember that in."""
+
+    def __init__(
+        self, trouble: Trouble, seeds: Sequence[int], marks: str | None = None, at_step: int = 2, **toy: Any
+    ) -> None:
+        super().__init__(**toy)
+        self.trouble, self.seeds, self.marks, self.at_step = trouble, seeds, marks, at_step
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.steps == self.at_step and self.episode_seed in self.seeds and self._is_new():
+            match self.trouble:
+                case "nan reward":
+                    reward = float("nan")
+                case "nan observation":
+                    observation = observation * np.float32("nan")
+                case "shape":
+                    observation = np.zeros(7, np.float32)
+                case trouble:
+                    make_trouble(trouble)
+        return observation, reward, terminated, truncated, info
+
+    def _is_new(self) -> bool:
+        if self.marks is None:
+            return True
+        try:
+            (Path(self.marks) / str(self.episode_seed)).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+def make_trouble(trouble: str) -> None:
+    match trouble:
+        case "raise":
+            raise RuntimeError("the simulator lost its way")
+        case "sys.exit":
+            sys.exit("the simulator has had enough")
+        case "os._exit":
+            os._exit(3)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            while True:
+                time.sleep(60)
+
+
+class BrokenFromTheStart(Toy):
+    """Does ``trouble`` where it is made, or in its first reset."""
+
+    def __init__(self, trouble: Trouble, where: Literal["init", "reset"]) -> None:
+        super().__init__()
+        self.trouble, self.where = trouble, where
+        if where == "init":
+            make_trouble(trouble)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if self.where == "reset":
+            make_trouble(self.trouble)
+        return super().reset(seed=seed, options=options)
+
+
+class Waiting(Toy):
+    """Waits in its first step until the file ``gate`` exists, and tells by ``gate``.<pid> that it does."""
+
+    def __init__(self, gate: str) -> None:
+        super().__init__()
+        self.gate = Path(gate)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        if not self.gate.exists():
+            self.gate.with_suffix(f".{os.getpid()}").touch()
+            while not self.gate.exists():
+                time.sleep(0.002)
+        return super().step(action)
+
+
+def toy() -> Toy:
+    """For naming as envs:toy."""
+    return Toy()
+
+
+def not_an_environment() -> str:
+    return "environment"
+
+
+def closure(longest: int) -> Callable[[], Toy]:
+    """A factory that has no name to be imported by."""
+    return lambda: Toy(longest=longest)

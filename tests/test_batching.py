@@ -1,0 +1,276 @@
+"""Which episode belongs to which batch: pure bookkeeping, in any order of completion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiotrain.batching import Batch, Batcher
+from aiotrain.collect import Launch, LostEpisode, Outcome
+from aiotrain.ring import Trajectories
+from making import spec_of, trajectories
+
+SPEC = spec_of()
+SEEDS = st.integers(0, 10**6)
+
+
+def batcher(**changes: Any) -> Batcher:
+    settings: dict[str, Any] = {
+        "episodes_per_update": 4,
+        "steps_per_update": None,
+        "max_policy_lag": 0,
+        "total_episodes": 12,
+        "total_steps": None,
+        "slot_steps": 10,
+    }
+    return Batcher(**(settings | changes))
+
+
+def length_of(episode: int) -> int:
+    return 1 + episode * 7 % 5
+
+
+def played(episodes: list[int], version: int = 0) -> Trajectories | None:
+    """The trajectories of ``episodes``, which are a function of their number alone."""
+    if not episodes:
+        return None
+    each = [
+        trajectories(SPEC, [length_of(episode)], episodes=[episode], versions=[version], seed=episode)
+        for episode in episodes
+    ]
+    return Trajectories.join(each)
+
+
+def outcome(launch: Launch, unused: tuple[int, ...] = (), lost: tuple[int, ...] = (), version: int = 0) -> Outcome:
+    finished = [episode for episode in launch.episodes if episode not in unused + lost]
+    return Outcome(
+        launch, played(finished, version), unused, tuple(LostEpisode(episode, "it broke") for episode in lost)
+    )
+
+
+def launches(batcher: Batcher, at_most: int) -> list[Launch]:
+    found = []
+    while batcher.wanted():
+        found.append(batcher.next_launch(at_most))
+    return found
+
+
+def test_launches_come_in_order_and_no_further_than_the_lag_allows() -> None:
+    one = batcher(max_policy_lag=1)
+    assert launches(one, 3) == [Launch(0, (0, 1, 2)), Launch(0, (3,)), Launch(1, (4, 5, 6)), Launch(1, (7,))]
+    assert one.counts.in_flight == 8
+    one.add(outcome(Launch(0, (0, 1, 2))))
+    assert one.pop_batch() is None, "a batch is handed out with an episode missing"
+    one.add(outcome(Launch(0, (3,))))
+    assert one.wanted() == 0, "batch 2 may be played only with version 1"
+    assert one.pop_batch() is not None
+    assert one.wanted() == 0
+    one.learned()
+    assert launches(one, 9) == [Launch(2, (8, 9, 10, 11))]
+
+
+def test_last_batch_may_be_short_and_ends_the_budget() -> None:
+    one = batcher(total_episodes=6)
+    sizes = []
+    while not one.done:
+        for launch in launches(one, 9):
+            one.add(outcome(launch))
+        batch = one.pop_batch()
+        assert batch is not None
+        sizes.append(len(batch.trajectories.headers))
+        one.learned()
+    assert sizes == [4, 2]
+    assert one.wanted() == 0
+
+
+def test_budget_in_steps_ends_counting_episodes() -> None:
+    one = batcher(total_episodes=10**6, total_steps=30)
+    while not one.done:
+        for launch in launches(one, 9):
+            one.add(outcome(launch))
+        if one.pop_batch() is not None:
+            one.learned()
+    assert 30 <= one.counts.steps < 30 + 4 * 5
+
+
+def test_unused_episodes_are_launched_next_and_in_order() -> None:
+    one = batcher()
+    launch, *_ = launches(one, 4)
+    one.add(outcome(launch, unused=(1, 2, 3)))
+    assert one.next_launch(9) == Launch(0, (1, 2, 3))
+    assert one.counts.in_flight == 3
+    assert one.counts.lost == 0
+
+
+def test_lost_episode_is_tried_three_times_and_then_missing() -> None:
+    one = batcher()
+    (launch,) = launches(one, 4)
+    assert one.add(outcome(launch, lost=(2,))) == []
+    assert one.add(outcome(one.next_launch(9), lost=(2,))) == []
+    assert one.pop_batch() is None
+    assert one.add(outcome(one.next_launch(9), lost=(2,))) == [2]
+    batch = one.pop_batch()
+    assert batch is not None
+    assert batch.trajectories.headers["episode"].tolist() == [0, 1, 3]
+    assert (one.counts.lost, one.counts.given_up, one.counts.learned) == (3, 1, 3)
+
+
+def test_finishing_clears_the_tries() -> None:
+    one = batcher()
+    (launch,) = launches(one, 4)
+    one.add(outcome(launch, lost=(2,)))
+    one.add(outcome(one.next_launch(9)))
+    assert one._tries == {}
+
+
+def test_batch_of_nothing_but_given_up_episodes_is_passed_over() -> None:
+    one = batcher(episodes_per_update=2, total_episodes=4)
+    (launch,) = launches(one, 2)
+    for _ in range(2):
+        one.add(outcome(launch, lost=(0, 1)))
+        (launch,) = launches(one, 2)
+    assert one.add(outcome(launch, lost=(0, 1))) == [0, 1]
+    assert one.pop_batch() is None
+    (launch,) = launches(one, 2)
+    one.add(outcome(launch))
+    batch = one.pop_batch()
+    assert batch is not None
+    assert batch.number == 1
+    assert one.done
+
+
+def test_fragments_of_one_episode_meet_in_its_batch() -> None:
+    one = batcher(episodes_per_update=2, total_episodes=2)
+    (launch,) = launches(one, 2)
+    first = trajectories(SPEC, [3, 2], episodes=[0, 1], ended=[False, True], terminated=[False, True])
+    one.add(Outcome(launch, first, (), ()))
+    assert one.pop_batch() is None, "episode 0 has not ended"
+    rest = trajectories(SPEC, [3, 1], episodes=[0, 0], fragments=[1, 2], ended=[False, True], terminated=[False, True])
+    one.add(Outcome(Launch(-1, ()), rest, (), ()))
+    batch = one.pop_batch()
+    assert batch is not None
+    assert batch.trajectories.headers[["episode", "fragment"]].tolist() == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert (one.counts.finished, one.counts.steps, one.counts.in_flight) == (2, 9, 0)
+
+
+def test_fragments_of_a_lost_episode_are_thrown_away() -> None:
+    """It is played again from its beginning, so they would be there twice."""
+    one = batcher(episodes_per_update=2, total_episodes=2)
+    (launch,) = launches(one, 2)
+    first = trajectories(SPEC, [3, 2], episodes=[0, 1], ended=[False, True], terminated=[False, True])
+    one.add(Outcome(launch, first, (), ()))
+    one.add(Outcome(Launch(-1, ()), None, (), (LostEpisode(0, "killed"),)))
+    again = one.next_launch(9)
+    assert again == Launch(0, (0,))
+    one.add(outcome(again))
+    batch = one.pop_batch()
+    assert batch is not None
+    assert batch.trajectories.headers["episode"].tolist() == [0, 1]
+
+
+# ---------------------------------------------------------------- random order
+
+
+class World:
+    """Plays launches in a random order, with random losses and unused episodes, and learns when it can."""
+
+    def __init__(self, batcher: Batcher, seed: int, trouble: bool) -> None:
+        self.batcher, self.random, self.trouble = batcher, Random(seed), trouble
+        self.version = 0
+        self.out: list[tuple[Launch, int]] = []
+        self.given_up: list[int] = []
+        self.batches: list[Batch] = []
+        self.lags: list[int] = []
+
+    def run(self) -> None:
+        for _ in range(500):
+            if self.batcher.done:
+                return
+            self.one_turn()
+        raise AssertionError(f"no end is in sight: {self.batcher.counts}")
+
+    def one_turn(self) -> None:
+        while self.batcher.wanted():
+            launch = self.batcher.next_launch(self.random.randint(1, 5))
+            self.out.append((launch, self.version))
+        if self.out:
+            launch, version = self.out.pop(self.random.randrange(len(self.out)))
+            fates = ["played"] * 4 + ["unused", "lost"] * self.trouble
+            fate = {episode: self.random.choice(fates) for episode in launch.episodes}
+            unused, lost = (
+                tuple(episode for episode in launch.episodes if fate[episode] == name) for name in ("unused", "lost")
+            )
+            self.given_up += self.batcher.add(outcome(launch, unused, lost, version))
+        if self.random.random() < 0.5 and (batch := self.batcher.pop_batch()) is not None:
+            self.lags += (self.version - batch.trajectories.headers["version"]).tolist()
+            self.batches.append(batch)
+            self.batcher.learned()
+            self.version = batch.number + 1
+
+
+@given(SEEDS, st.integers(0, 3), st.integers(1, 5), st.integers(5, 14))
+def test_every_episode_is_in_its_batch_once(seed: int, lag: int, per_update: int, total: int) -> None:
+    one = batcher(episodes_per_update=per_update, max_policy_lag=lag, total_episodes=total)
+    world = World(one, seed, trouble=True)
+    world.run()
+    for batch in world.batches:
+        episodes = batch.trajectories.headers["episode"]
+        first = batch.number * per_update
+        expected = [e for e in range(first, min(first + per_update, total)) if e not in world.given_up]
+        assert episodes.tolist() == expected
+    learned = [e for batch in world.batches for e in batch.trajectories.headers["episode"].tolist()]
+    assert sorted(learned + world.given_up) == list(range(total))
+    assert all(0 <= each <= lag for each in world.lags), f"lags {sorted(set(world.lags))} with {lag} allowed"
+    counts = one.counts
+    assert (counts.learned, counts.given_up, counts.in_flight) == (len(learned), len(world.given_up), 0)
+    assert counts.finished == counts.learned
+
+
+@given(SEEDS, SEEDS)
+def test_at_lag_0_batches_do_not_depend_on_who_is_fast(seed: int, another: int) -> None:
+    worlds = []
+    for each in (seed, another):
+        worlds.append(World(batcher(), each, trouble=False))
+        worlds[-1].run()
+    for a, b in zip(worlds[0].batches, worlds[1].batches, strict=True):
+        for name in Trajectories.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(a.trajectories, name), getattr(b.trajectories, name))
+
+
+@given(SEEDS, st.integers(0, 2), st.integers(1, 30))
+def test_batches_counted_in_steps_are_full(seed: int, lag: int, steps: int) -> None:
+    one = batcher(steps_per_update=steps, max_policy_lag=lag, total_episodes=10**6, total_steps=steps * 4)
+    world = World(one, seed, trouble=True)
+    world.run()
+    assert [batch.number for batch in world.batches] == list(range(len(world.batches)))
+    assert one.counts.steps >= steps * 4, "the budget is not used up"
+    for batch in world.batches:
+        assert batch.trajectories.steps >= steps
+    assert all(0 <= each <= lag for each in world.lags)
+    learned = Counter(e for batch in world.batches for e in batch.trajectories.headers["episode"].tolist())
+    assert not [episode for episode, times in learned.items() if times > 1], "an episode is learned twice"
+
+
+def test_rounds_are_planned_by_what_trajectories_turned_out_to_hold() -> None:
+    one = batcher(steps_per_update=100, slot_steps=50, total_episodes=10**6)
+    (launch,) = launches(one, 99)
+    assert len(launch.episodes) == 2, "two slots of 50 steps should make 100"
+    one.add(Outcome(launch, trajectories(SPEC, [10, 10], episodes=launch.episodes), (), ()))
+    assert one.pop_batch() is None
+    assert one.wanted() == 8, "80 steps are missing, a trajectory held 10"
+
+
+@pytest.mark.parametrize("steps_per_update", [None, 20])
+def test_accounting_is_exact(steps_per_update: int | None) -> None:
+    one = batcher(steps_per_update=steps_per_update, max_policy_lag=1)
+    first, *others = launches(one, 2)
+    one.add(outcome(first, unused=first.episodes[1:]))
+    assert one.counts.finished == 1
+    assert one.counts.steps == length_of(first.episodes[0])
+    assert one.counts.in_flight == sum(len(launch.episodes) for launch in others)

@@ -1,0 +1,105 @@
+"""Settings check themselves."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+from typing import Any
+
+import pytest
+
+from aiotrain.config import Config, PPOConfig
+from aiotrain.errors import ConfigError
+from envs import Toy
+
+
+def test_defaults_are_valid() -> None:
+    Config()
+
+
+@pytest.mark.parametrize("cls", [Config, PPOConfig])
+def test_every_setting_is_explained(cls: type) -> None:
+    body = ast.parse(inspect.getsource(cls)).body[0].body  # type: ignore[attr-defined]
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign):
+            explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            assert explained, f"{cls.__name__}.{ast.unparse(node.target)} has no sentence below it"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": 0},
+        {"envs_per_worker": 0},
+        {"total_episodes": 0},
+        {"episodes_per_update": 0},
+        {"episodes_per_update": 11, "total_episodes": 10},
+        {"steps_per_update": 11, "total_steps": 10},
+        {"steps_per_update": 0},
+        {"max_policy_lag": -1},
+        {"seed": -1},
+        {"device": "tpu"},
+        {"learner_threads": 0},
+        {"slot_steps": 0},
+        {"max_episode_steps": 0},
+        {"episode_timeout_s": 0},
+        {"start_timeout_s": -1},
+        {"tensorboard": True},
+    ],
+    ids=str,
+)
+def test_what_cannot_work_names_the_flag(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(**wrong)
+    assert next(iter(wrong)).replace("_", "-") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": 0},
+        {"final_learning_rate": -1},
+        {"gamma": 1.1},
+        {"gae_lambda": -0.1},
+        {"clip_range": 0},
+        {"entropy_coef": -1},
+        {"value_coef": -1},
+        {"epochs": 0},
+        {"minibatch_size": 1},
+        {"max_grad_norm": 0},
+        {"target_kl": 0},
+        {"hidden_sizes": (64, 0)},
+        {"learning_rate": float("nan")},
+        {"gamma": float("nan")},
+    ],
+    ids=str,
+)
+def test_learner_settings_name_the_flag(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(ppo=PPOConfig(**wrong))
+    assert "ppo." + next(iter(wrong)).replace("_", "-") in str(caught.value)
+
+
+def test_all_faults_come_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(workers=0, seed=-1, ppo=PPOConfig(gamma=2))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "3 settings cannot work:"
+    assert [line.split()[1] for line in lines[1:]] == ["workers", "seed", "ppo.gamma"]
+
+
+def test_counting_in_steps_needs_no_full_batch_of_episodes() -> None:
+    Config(total_episodes=10, episodes_per_update=100, steps_per_update=1000)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().workers = 3  # type: ignore[misc]
+
+
+def test_resolved_settings_can_be_written_to_a_file() -> None:
+    values = Config(env=Toy, run_dir="x").resolved()
+    assert json.loads(json.dumps(values))["env"] == "envs:Toy"
+    assert values["ppo"]["hidden_sizes"] == PPOConfig().hidden_sizes

@@ -1,0 +1,378 @@
+"""The algorithm against formulas written out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiotrain.config import PPOConfig
+from aiotrain.policy import NumpyPolicy, PolicyShape
+from aiotrain.ppo import ActorCritic, Learner, RunningMoments, _discounted_returns_so_far, advantages, pick_device
+from aiotrain.ring import Trajectories
+from aiotrain.spaces import EnvSpec
+from envs import Action, Observation
+from making import spec_of, trajectories
+
+CPU = torch.device("cpu")
+PLAIN = PPOConfig(scale_rewards=False, normalize_observations=False, hidden_sizes=(8,))
+KINDS: list[tuple[Observation, Action]] = [("box", "discrete"), ("bits", "gaussian"), ("one_hot", "shifted")]
+
+
+def learner(spec: EnvSpec, config: PPOConfig = PLAIN, seed: int = 0) -> Learner:
+    return Learner(spec, PolicyShape.of(spec, config.hidden_sizes), config, seed=seed, device=CPU)
+
+
+def on_policy(learner: Learner, spec: EnvSpec, batch: Trajectories) -> Trajectories:
+    """``batch`` with the log-probabilities that the learner's policy gives its actions."""
+    with torch.no_grad():
+        inputs = learner.network.normalize(torch.from_numpy(spec.encode(batch.observations)))
+        actions = torch.from_numpy(batch.actions)
+        log_probs, _ = learner.network.log_prob_and_entropy(
+            inputs, actions.long() if spec.action_kind == "discrete" else actions
+        )
+    return dataclasses.replace(batch, log_probs=log_probs.numpy())
+
+
+# ------------------------------------------------------------------- advantages
+
+
+def naive_advantages(
+    rewards: list[float], values: list[float], final_value: float, terminated: bool, gamma: float, lam: float
+) -> list[float]:
+    """The definition: sum over k of (gamma lambda)^k delta_{t+k}."""
+    following = [*values[1:], 0.0 if terminated else final_value]
+    deltas = [r + gamma * after - v for r, v, after in zip(rewards, values, following, strict=True)]
+    return [sum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, len(deltas))) for t in range(len(deltas))]
+
+
+number = st.floats(-10, 10, width=32)
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.tuples(number, number), min_size=1, max_size=7), number, st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_advantages_are_their_definition(
+    runs: list[tuple[list[tuple[float, float]], float, bool]], gamma: float, lam: float
+) -> None:
+    expected = []
+    for steps, final_value, terminated in runs:
+        rewards, values = ([step[i] for step in steps] for i in (0, 1))
+        expected += naive_advantages(rewards, values, final_value, terminated, gamma, lam)
+    got = advantages(
+        np.array([step[0] for steps, *_ in runs for step in steps], np.float32),
+        np.array([step[1] for steps, *_ in runs for step in steps], np.float32),
+        np.array([final for _, final, _ in runs], np.float32),
+        np.array([len(steps) for steps, *_ in runs]),
+        np.array([terminated for *_, terminated in runs]),
+        gamma,
+        lam,
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("terminated", "expected"), [(True, 1 + 0.9 + 0.81), (False, 1 + 0.9 + 0.81 + 0.729 * 5)])
+def test_advantage_in_closed_form(terminated: bool, expected: float) -> None:
+    """With lambda 1 it is the discounted return, less the value."""
+    got = advantages(
+        np.ones(3, np.float32),
+        np.array([2, 7, -3], np.float32),
+        np.array([5], np.float32),
+        np.array([3]),
+        np.array([terminated]),
+        0.9,
+        1.0,
+    )
+    assert got[0] == pytest.approx(expected - 2)
+
+
+def test_a_cut_where_the_value_is_true_changes_nothing() -> None:
+    """A trajectory in two fragments has the advantages of the whole, if lambda is 0: each looks one step ahead."""
+    rng = np.random.default_rng(0)
+    rewards, values = rng.standard_normal((2, 6)).astype(np.float32)
+    whole = advantages(rewards, values, np.zeros(1, np.float32), np.array([6]), np.array([True]), 0.9, 0.0)
+    cut = advantages(
+        rewards, values, np.array([values[4], 0], np.float32), np.array([4, 2]), np.array([False, True]), 0.9, 0.0
+    )
+    np.testing.assert_allclose(cut, whole, rtol=1e-6)
+
+
+def test_fragment_is_bootstrapped_with_the_value_of_what_was_seen_last() -> None:
+    """The whole update: only the value of the final observation can tell two batches apart, where it counts."""
+    spec = spec_of("box")
+    estimates = {}
+    for name, terminated in (("cut", False), ("ended", True)):
+        one = learner(spec, dataclasses.replace(PLAIN, epochs=1))
+        batch = on_policy(one, spec, trajectories(spec, [5], ended=[terminated], terminated=[terminated]))
+        other = dataclasses.replace(batch, final_observations=batch.final_observations + 3)
+        estimates[name] = [learner_after(spec, each) for each in (batch, other)]
+    assert not np.array_equal(*estimates["cut"]), "the value after a cut is not used"
+    np.testing.assert_array_equal(*estimates["ended"], err_msg="there is a future after a terminal state")
+
+
+def learner_after(spec: EnvSpec, batch: Trajectories) -> npt.NDArray[np.float32]:
+    one = learner(spec, dataclasses.replace(PLAIN, epochs=1))
+    one.update(batch, 0.0)
+    return np.concatenate([tensor.ravel() for tensor in one.tensors().values()])
+
+
+@given(st.lists(st.lists(number, min_size=1, max_size=6), min_size=1, max_size=5), st.floats(0, 1))
+def test_discounted_returns_so_far(runs: list[list[float]], gamma: float) -> None:
+    expected = [
+        sum(gamma ** (t - k) * rewards[k] for k in range(t + 1)) for rewards in runs for t in range(len(rewards))
+    ]
+    flat = np.array([reward for rewards in runs for reward in rewards], np.float32)
+    lengths = np.array([len(rewards) for rewards in runs])
+    np.testing.assert_allclose(_discounted_returns_so_far(flat, lengths, gamma), expected, rtol=1e-6, atol=1e-6)
+
+
+@given(st.lists(st.lists(number, min_size=1, max_size=9), min_size=1, max_size=6))
+def test_running_moments_are_those_of_everything(parts: list[list[float]]) -> None:
+    moments = RunningMoments()
+    for part in parts:
+        moments.add(np.array(part))
+    everything = np.concatenate(parts)
+    assert moments.count == len(everything)
+    np.testing.assert_allclose(moments.mean, everything.mean(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(moments.variance, everything.var(), rtol=1e-9, atol=1e-9)
+
+
+# ------------------------------------------------------------------------- loss
+
+
+def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    normal: npt.NDArray[Any] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return normal
+
+
+@pytest.mark.parametrize("action", ["discrete", "gaussian"])
+def test_loss_is_the_formula(action: Action) -> None:
+    spec = spec_of("box", action)
+    config = dataclasses.replace(PLAIN, clip_range=0.1, entropy_coef=0.03, value_coef=0.7)
+    one = learner(spec, config)
+    rng = np.random.default_rng(1)
+    steps = 20
+    batch = on_policy(one, spec, trajectories(spec, [steps]))
+    inputs = spec.encode(batch.observations)
+    old = batch.log_probs + rng.normal(0, 0.3, steps).astype(np.float32)
+    advantage, returns = rng.standard_normal((2, steps)).astype(np.float32)
+    actions = torch.from_numpy(batch.actions)
+    if action == "discrete":
+        actions = actions.long()
+    loss, terms = one._loss(*(torch.as_tensor(each) for each in (inputs, actions, old, advantage, returns)))
+
+    policy = NumpyPolicy(one.network.shape)
+    policy.parameters[:] = one.parameters()
+    policy.refresh()
+    head = policy.head(inputs).astype(float)
+    if action == "discrete":
+        table = log_softmax(head)
+        new = table[np.arange(steps), batch.actions]
+        entropy = -(np.exp(table) * table).sum(axis=1).mean()
+    else:
+        log_std = policy.shape.split(policy.parameters)[-1].astype(float)
+        z = (batch.actions - head) / np.exp(log_std)
+        new = (-0.5 * z**2 - log_std - 0.5 * math.log(2 * math.pi)).sum(axis=1)
+        entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+    ratio = np.exp(new - old)
+    surrogate = np.minimum(ratio * advantage, np.clip(ratio, 0.9, 1.1) * advantage)
+    with torch.no_grad():
+        values = one.network.value(torch.from_numpy(inputs)).numpy()
+    value_loss = 0.5 * ((values - returns) ** 2).mean()
+    kl = (ratio - 1 - (new - old)).mean()
+    clipped = (np.abs(ratio - 1) > 0.1).mean()
+    expected = [-surrogate.mean(), value_loss, entropy, kl, clipped]
+    np.testing.assert_allclose(terms.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert float(loss.detach()) == pytest.approx(-surrogate.mean() + 0.7 * value_loss - 0.03 * entropy, rel=1e-4)
+
+
+def test_gaussian_entropy_is_torchs() -> None:
+    network = ActorCritic(PolicyShape(2, (4,), 3, "gaussian"), torch.Generator().manual_seed(0))
+    assert network.log_std is not None
+    with torch.no_grad():
+        network.log_std.copy_(torch.tensor([-1.0, 0.2, 0.5]))
+        inputs, actions = torch.randn(5, 2), torch.randn(5, 3)
+        log_probs, entropy = network.log_prob_and_entropy(inputs, actions)
+        expected = torch.distributions.Normal(network.actor(inputs), network.log_std.exp())
+    torch.testing.assert_close(entropy, expected.entropy().sum(-1))
+    torch.testing.assert_close(log_probs, expected.log_prob(actions).sum(-1))
+
+
+# ----------------------------------------------------------------------- update
+
+
+@pytest.mark.parametrize(("observation", "action"), KINDS)
+def test_update_is_deterministic_and_leaves_torchs_generator_alone(observation: Observation, action: Action) -> None:
+    spec = spec_of(observation, action)
+    config = PPOConfig(hidden_sizes=(8,), minibatch_size=16)
+    results = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        state = torch.get_rng_state()
+        one = learner(spec, config, seed=7)
+        metrics = [one.update(trajectories(spec, [9, 4, 17], seed=i), i / 3) for i in range(3)]
+        assert torch.equal(state, torch.get_rng_state())
+        results.append((metrics, one.parameters()))
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    assert np.isfinite(results[0][1]).all()
+
+
+def test_seed_changes_the_start() -> None:
+    spec = spec_of()
+    assert not np.array_equal(learner(spec, seed=0).parameters(), learner(spec, seed=1).parameters())
+
+
+def test_first_actions_are_nearly_uniform() -> None:
+    spec = spec_of()
+    policy = NumpyPolicy(PolicyShape.of(spec, (8,)))
+    policy.parameters[:] = learner(spec).parameters()
+    policy.refresh()
+    probabilities = np.exp(log_softmax(policy.head(np.eye(3, dtype=np.float32))))
+    np.testing.assert_allclose(probabilities, 1 / 3, atol=0.02)
+
+
+def test_advantage_raises_the_probability_of_its_action() -> None:
+    spec = spec_of()
+    one = learner(spec, dataclasses.replace(PLAIN, entropy_coef=0.0, learning_rate=0.01))
+    for i in range(20):
+        batch = trajectories(spec, [1] * 64, seed=i)
+        batch = dataclasses.replace(batch, rewards=(batch.actions == 2).astype(np.float32))
+        one.update(on_policy(one, spec, batch), 0.0)
+    policy = NumpyPolicy(one.network.shape)
+    policy.parameters[:] = one.parameters()
+    policy.refresh()
+    assert np.exp(log_softmax(policy.head(np.zeros((1, 3), np.float32))))[0, 2] > 0.8
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, 1e-3), (0.5, 6e-4), (1.0, 2e-4)])
+def test_learning_rate_falls_along_a_line(progress: float, expected: float) -> None:
+    spec = spec_of()
+    one = learner(spec, dataclasses.replace(PLAIN, learning_rate=1e-3, final_learning_rate=2e-4))
+    metrics = one.update(trajectories(spec, [8]), progress)
+    assert metrics["learning_rate"] == pytest.approx(expected)
+    assert one._optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_update_ends_early_once_the_policy_has_moved_far() -> None:
+    spec = spec_of()
+    calls = {}
+    for target in (None, 1e-9):
+        one = learner(spec, dataclasses.replace(PLAIN, epochs=5, learning_rate=0.05, target_kl=target))
+        batch = on_policy(one, spec, trajectories(spec, [40]))
+        calls[target] = 0
+        loss = one._loss
+
+        def counted(*given: Any, target: Any = target, loss: Any = loss) -> Any:
+            calls[target] += 1
+            return loss(*given)
+
+        one._loss = counted  # type: ignore[method-assign]
+        one.update(batch, 0.0)
+    assert calls[None] == 5
+    assert 1 <= calls[1e-9] < 5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_smallest_batches_stay_finite(steps: int) -> None:
+    """A minibatch of one step has no deviation to divide by."""
+    spec = spec_of()
+    one = learner(spec, dataclasses.replace(PLAIN, minibatch_size=2))
+    metrics = one.update(trajectories(spec, [1] * steps), 0.0)
+    assert np.isfinite(one.parameters()).all(), "the weights are NaN"
+    assert all(math.isfinite(value) for value in metrics.values()), metrics
+
+
+@pytest.mark.parametrize("observation", ["box", "bits", "one_hot"])
+def test_normalisation_follows_the_observations(observation: Observation) -> None:
+    spec = spec_of(observation)
+    one = learner(spec, dataclasses.replace(PLAIN, normalize_observations=True))
+    seen = []
+    for i in range(3):
+        batch = trajectories(spec, [30, 20], seed=i)
+        seen.append(spec.encode(batch.observations))
+        one.update(batch, 0.0)
+    everything = np.concatenate(seen)
+    mean, scale = one.network.shape.split(one.parameters())[:2]
+    np.testing.assert_allclose(mean, everything.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scale, 1 / np.sqrt(everything.var(axis=0) + 1e-8), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("observation", "normalised"), [("box", True), ("bits", False), ("one_hot", False)])
+def test_only_floats_are_normalised_by_default(observation: Observation, normalised: bool) -> None:
+    one = learner(spec_of(observation), PPOConfig(hidden_sizes=(4,)))
+    assert (one._input_moments is not None) == normalised
+
+
+def test_behaviour_log_probs_belong_to_the_normalisation_that_acted() -> None:
+    """The divergence reported for a batch that the very policy played is that of the update alone."""
+    spec = spec_of()
+    one = learner(spec, dataclasses.replace(PLAIN, normalize_observations=True, epochs=1, minibatch_size=10**6))
+    for i in range(3):
+        metrics = one.update(on_policy(one, spec, trajectories(spec, [60], seed=i)), 0.0)
+        assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
+        assert metrics["clip_fraction"] == 0
+
+
+def test_explained_variance() -> None:
+    """1 minus the variance of the error over that of the returns: near 0 for a value that knows nothing."""
+    spec = spec_of()
+    config = dataclasses.replace(PLAIN, gamma=0.0, epochs=30, learning_rate=0.02, final_learning_rate=0.02)
+    one = learner(spec, config)
+    batch = trajectories(spec, [1] * 200)
+    batch = dataclasses.replace(batch, rewards=batch.observations[:, 0].copy())
+    explained = [one.update(batch, 0.0)["explained_variance"] for _ in range(15)]
+    with torch.no_grad():
+        error = batch.rewards - one.network.value(torch.from_numpy(batch.observations)).numpy()
+    assert explained[-1] > 0.9
+    assert one.update(batch, 0.0)["explained_variance"] == pytest.approx(
+        1 - error.var() / batch.rewards.var(), rel=1e-3
+    )
+
+
+def test_rewards_are_scaled_by_the_deviation_of_the_returns() -> None:
+    spec = spec_of()
+    one = learner(spec, dataclasses.replace(PLAIN, scale_rewards=True, gamma=0.5))
+    seen = []
+    for i in range(2):
+        batch = trajectories(spec, [7, 5], seed=i)
+        seen.append(_discounted_returns_so_far(batch.rewards, batch.headers["length"], 0.5))
+        scaled = one._scaled_rewards(batch)
+        np.testing.assert_allclose(scaled, batch.rewards / np.concatenate(seen).std(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "float16", "float32", "float64"]
+)
+def test_learner_reads_every_dtype_as_the_workers_do(dtype: str) -> None:
+    spec = dataclasses.replace(spec_of("box"), observation_dtype=dtype)
+    one = learner(spec)
+    observations = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+    np.testing.assert_array_equal(one._inputs(observations).numpy(), spec.encode(observations))
+
+
+def test_learner_counts_one_hot_from_the_first_value() -> None:
+    spec = spec_of("one_hot")
+    observations = np.array([1, 4, 2])
+    np.testing.assert_array_equal(learner(spec)._inputs(observations).numpy(), spec.encode(observations))
+
+
+def test_missing_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == CPU
+    with pytest.raises(ValueError, match="no GPU"):
+        pick_device("cuda")

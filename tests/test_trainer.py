@@ -1,0 +1,438 @@
+"""The trainer as its users see it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import functools
+import gc
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import uvloop
+
+from aiotrain import (
+    Config,
+    ConfigError,
+    EnvError,
+    InvalidStepError,
+    PPOConfig,
+    Result,
+    SharedMemoryError,
+    Trainer,
+    TrainerStateError,
+    Update,
+    shm,
+    train,
+)
+from aiotrain import worker as task
+from aiotrain.records import METRICS
+from envs import BrokenFromTheStart, Endless, Toy, Troubled, Waiting
+
+SMALL = PPOConfig(hidden_sizes=(8,), epochs=2, minibatch_size=64)
+WITHIN_S = 60
+RUNNERS = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+
+
+def config(env: Any = Toy, **changes: Any) -> Config:
+    settings: dict[str, Any] = {
+        "workers": 2,
+        "total_episodes": 30,
+        "episodes_per_update": 10,
+        "ppo": SMALL,
+        "device": "cpu",
+    }
+    return Config(env=env, **(settings | changes))
+
+
+def run(work: Coroutine[Any, Any, Any], loop: str = "asyncio") -> Any:
+    return RUNNERS[loop](asyncio.wait_for(work, WITHIN_S))
+
+
+async def updates_of(settings: Config) -> tuple[list[Update], Result]:
+    async with Trainer(settings) as trainer:
+        found = [update async for update in trainer]
+        return found, trainer.result()
+
+
+# ----------------------------------------------------------------------- running
+
+
+@pytest.mark.parametrize("loop", list(RUNNERS))
+def test_iterating_gives_an_update_for_each_batch(loop: str) -> None:
+    updates, result = run(updates_of(config()), loop)
+    assert [update.update for update in updates] == [1, 2, 3]
+    assert [update.episodes for update in updates] == [10, 20, 30]
+    assert all(set(update.values) == {metric.name for metric in METRICS} for update in updates)
+    assert all(math.isfinite(value) for update in updates for value in update.values.values())
+    assert (result.episodes, result.updates, result.lost) == (30, 3, 0)
+    assert result.steps == updates[-1].steps == sum(update.batch_steps for update in updates)
+    assert result.mean_return == updates[-1].mean_return
+
+
+def test_train_returns_the_result() -> None:
+    result = run(train(config()))
+    assert isinstance(result, Result)
+    assert result.episodes == 30
+    assert np.isfinite(result.weights).all()
+
+
+@pytest.mark.parametrize("observation", ["box", "bits", "one_hot"])
+@pytest.mark.parametrize("action", ["shifted", "gaussian"])
+def test_every_kind_of_space_trains(observation: str, action: str) -> None:
+    env = functools.partial(Toy, observation=observation, action=action)
+    assert run(train(config(env, workers=1, total_episodes=20))).updates == 2
+
+
+def test_endless_environment_trains_in_steps() -> None:
+    updates, result = run(
+        updates_of(config(Endless, slot_steps=16, steps_per_update=100, total_steps=300, total_episodes=10**6))
+    )
+    assert all(update.batch_steps >= 100 for update in updates)
+    assert result.steps >= 300
+    assert result.episodes == 0
+    assert all(math.isnan(update.mean_return) for update in updates)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_policy_lag_is_bounded(lag: int) -> None:
+    updates, _ = run(updates_of(config(total_episodes=60, max_policy_lag=lag)))
+    assert max(update.max_policy_lag for update in updates) <= lag
+
+
+def test_at_lag_0_weights_do_not_depend_on_workers_or_loop() -> None:
+    weights = {
+        (workers, envs, loop): run(
+            train(config(workers=workers, envs_per_worker=envs, max_policy_lag=0)), loop
+        ).weights.tobytes()
+        for workers, envs, loop in [(1, 1, "asyncio"), (3, 1, "asyncio"), (3, 1, "uvloop"), (2, 3, "uvloop")]
+    }
+    assert len(set(weights.values())) == 1, f"{len(set(weights.values()))} different results among {list(weights)}"
+
+
+def test_seed_matters() -> None:
+    first, second = (run(train(config(workers=1, seed=seed))).weights for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_two_trainers_in_one_process() -> None:
+    async def both() -> list[Result]:
+        settings = config(max_policy_lag=0, workers=1)
+        return await asyncio.gather(train(settings), train(settings))
+
+    first, second = run(both())
+    np.testing.assert_array_equal(first.weights, second.weights)
+
+
+def test_accounting_is_exact_where_episodes_are_lost(tmp_path: Path) -> None:
+    seeds = [task.episode_streams(0, episode)[0] for episode in (3, 14, 15)]
+    env = functools.partial(Troubled, "os._exit", seeds, str(tmp_path))
+
+    async def played() -> tuple[Result, Any]:
+        async with Trainer(config(env)) as trainer:
+            async for _ in trainer:
+                pass
+            return trainer.result(), trainer.status()
+
+    result, status = run(played())
+    assert (result.episodes, result.lost) == (30, 3)
+    assert (status.episodes_finished, status.episodes_learned, status.episodes_lost) == (30, 30, 3)
+    assert (status.episodes_in_flight, status.slots_in_use) == (0, 0)
+    assert status.steps_finished == result.steps
+    assert sum(worker.episodes for worker in status.workers) == 30
+    assert len(status.warnings) >= 1
+
+
+def test_main_process_and_its_owner_are_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    signals = range(1, signal.NSIG)
+
+    def handlers() -> list[Any]:
+        return [signal.getsignal(number) for number in signals]
+
+    before, niceness, folder = handlers(), os.nice(0), os.getcwd()
+    during = []
+
+    async def look() -> None:
+        async with Trainer(config()) as trainer:
+            async for _ in trainer:
+                during.append(handlers())
+
+    # asyncio.run has a handler of its own for SIGINT, which Runner.run of a loop does without
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(look())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+    assert all(each == before for each in during)
+    assert handlers() == before
+    assert (os.nice(0), os.getcwd()) == (niceness, folder)
+    assert capfd.readouterr() == ("", "")
+
+
+SCRIPT = """
+import asyncio, sys
+sys.path.insert(0, {tests!r})
+import torch
+from aiotrain import Config, PPOConfig, train
+from gymnasium import Wrapper
+import gymnasium
+class Mine(Wrapper):  # lives in __main__
+    pass
+settings = Config(env=lambda: Mine(gymnasium.make("CartPole-v1")), workers=2, total_episodes=20, episodes_per_update=10)
+print(asyncio.run(train(settings)).episodes)
+"""
+
+
+def test_script_without_a_main_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "20\n", "")
+
+
+# ----------------------------------------------------------------------- leaving
+
+
+def test_leaving_the_loop_early() -> None:
+    async def leave() -> tuple[Result, str]:
+        async with Trainer(config(total_episodes=10**6)) as trainer:
+            async for _ in trainer:
+                break
+        return trainer.result(), trainer.status().phase
+
+    result, phase = run(leave())
+    assert (result.updates, phase) == (1, "stopped")
+
+
+def test_entering_without_iterating() -> None:
+    async def enter() -> str:
+        async with Trainer(config()) as trainer:
+            pass
+        return trainer.status().phase
+
+    assert run(enter()) in ("stopped", "finished")
+
+
+@pytest.mark.parametrize("loop", list(RUNNERS))
+def test_cancelling_while_waiting_for_a_batch(loop: str, tmp_path: Path) -> None:
+    env = functools.partial(Waiting, str(tmp_path / "gate"))
+
+    async def cancelled() -> str:
+        async with Trainer(config(env)) as trainer:
+            waiting = asyncio.ensure_future(anext(trainer))
+            while not list(tmp_path.iterdir()):
+                await asyncio.sleep(0.005)
+            waiting.cancel()
+            (tmp_path / "gate").touch()
+            await waiting
+        return trainer.status().phase
+
+    with pytest.raises(asyncio.CancelledError):
+        run(cancelled(), loop)
+
+
+class _Gate:
+    """Lets the learner's thread wait inside an update until the test says go."""
+
+    def __init__(self, trainer: Trainer, loop: asyncio.AbstractEventLoop) -> None:
+        self.entered, self.go = asyncio.Event(), threading.Event()
+        update = trainer._learner.update
+
+        def gated(*given: Any) -> Any:
+            loop.call_soon_threadsafe(self.entered.set)
+            assert self.go.wait(WITHIN_S)
+            return update(*given)
+
+        trainer._learner.update = gated  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("loop", list(RUNNERS))
+def test_cancelling_while_learning_lets_the_update_finish(loop: str) -> None:
+    async def cancelled() -> tuple[Result, str]:
+        trainer = Trainer(config(max_policy_lag=0))
+
+        async def iterate() -> None:
+            async with trainer:
+                gates.append(_Gate(trainer, asyncio.get_running_loop()))
+                opened.set()
+                async for _ in trainer:
+                    pass
+
+        gates: list[_Gate] = []
+        opened = asyncio.Event()
+        iterating = asyncio.create_task(iterate())
+        await opened.wait()
+        await gates[0].entered.wait()
+        iterating.cancel()
+        gates[0].go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await iterating
+        return trainer.result(), trainer.status().phase
+
+    result, phase = run(cancelled(), loop)
+    assert phase == "interrupted"
+    assert (result.updates, result.episodes) == (1, 10), "the weights have learned from a batch that does not count"
+
+
+def test_iterating_goes_on_after_a_timeout_in_an_update() -> None:
+    """Each update is had once, whether or not somebody lost patience with it."""
+
+    async def impatient() -> list[float]:
+        async with Trainer(config(max_policy_lag=0)) as trainer:
+            gate = _Gate(trainer, asyncio.get_running_loop())
+            waiting = asyncio.ensure_future(anext(trainer))
+            await gate.entered.wait()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            gate.go.set()
+            return [update.update async for update in trainer]
+
+    assert run(impatient()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("times", range(12))
+def test_cancelling_anywhere_is_a_clean_stop(times: int) -> None:
+    """Cancelled after so many turns of the event loop; what is left behind, the fixture finds."""
+
+    async def cancelled() -> None:
+        training = asyncio.create_task(train(config()))
+        for _ in range(4**times if times < 6 else 200 * times):
+            await asyncio.sleep(0)
+            if training.done():
+                return
+        training.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await training
+
+    run(cancelled())
+
+
+def test_gathering_that_fails_unseen_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The user has left the loop before the error came."""
+
+    async def leave() -> None:
+        env = functools.partial(Troubled, "nan reward", range(2**31))
+        async with Trainer(config(env)) as trainer:
+            assert trainer._gathering is not None
+            await asyncio.wait([trainer._gathering])
+
+    run(leave())
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+
+
+# ------------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize("trouble", ["nan reward", "nan observation", "shape"])
+def test_invalid_step_comes_out_of_the_loop(trouble: str) -> None:
+    env = functools.partial(Troubled, trouble, [task.episode_streams(0, 12)[0]])
+    with pytest.raises(InvalidStepError, match="episode 12"):
+        run(train(config(env)))
+
+
+def test_environment_that_always_fails_comes_out_of_the_loop() -> None:
+    with pytest.raises(EnvError, match="the simulator lost its way"):
+        run(train(config(functools.partial(Troubled, "raise", range(2**31)))))
+
+
+def test_environment_that_cannot_be_made_fails_on_entering() -> None:
+    with pytest.raises(EnvError, match="the simulator lost its way"):
+        run(train(config(functools.partial(BrokenFromTheStart, "raise", "init"))))
+
+
+def test_too_little_shared_memory_fails_on_entering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shm, "free_bytes", lambda: 1000)
+    with pytest.raises(SharedMemoryError, match="--shm-size"):
+        run(train(config()))
+
+
+def test_trainer_is_used_once_and_while_it_is_open() -> None:
+    async def misuse() -> None:
+        trainer = Trainer(config())
+        with pytest.raises(TrainerStateError, match="not opened"):
+            await anext(trainer)
+        with pytest.raises(TrainerStateError, match="not opened"):
+            trainer.result()
+        async with trainer:
+            with pytest.raises(TrainerStateError, match="is open"):
+                await trainer.__aenter__()
+        with pytest.raises(TrainerStateError, match="closed"):
+            await trainer.__aenter__()
+        with pytest.raises(TrainerStateError, match="closed"):
+            await anext(trainer)
+
+    run(misuse())
+
+
+def test_configuration_is_checked_where_the_trainer_is_made() -> None:
+    with pytest.raises(ConfigError, match="CartPole-v1"):
+        Trainer(config("CartPole-v2x"))
+
+
+def test_updates_and_results_can_be_copied_and_pickled() -> None:
+    update = Update({"update": 1, "mean_return": 2.5}, (1.0,))
+    for each in (copy.copy(update), copy.deepcopy(update), pickle.loads(pickle.dumps(update))):
+        assert each == update
+        assert each.mean_return == 2.5
+    with pytest.raises(AttributeError, match="no metric 'nothing'; it has update, mean_return"):
+        update.nothing  # noqa: B018
+
+
+def test_killed_worker_costs_no_more_than_it_played(tmp_path: Path) -> None:
+    """While the learner learns at lag 0, workers have nothing to do: nobody waits for the one that dies then."""
+
+    async def killed() -> Result:
+        async with Trainer(config(max_policy_lag=0)) as trainer:
+            gate = _Gate(trainer, asyncio.get_running_loop())
+            waiting = asyncio.ensure_future(anext(trainer))
+            await gate.entered.wait()
+            workers = trainer._collector._workers  # type: ignore[attr-defined]
+            for worker in workers:
+                if worker.executor is not None and worker.ready:
+                    worker.executor.kill()
+                    while worker.executor.alive:
+                        await asyncio.sleep(0.005)
+            gate.go.set()
+            await waiting
+            async for _ in trainer:
+                pass
+            return trainer.result()
+
+    result: Result = run(killed())
+    assert (result.episodes, result.lost) == (30, 0)
+
+
+def test_status_can_be_had_at_any_time() -> None:
+    async def look() -> list[str]:
+        trainer = Trainer(config())
+        phases = [trainer.status().phase]
+        async with trainer:
+            phases.append(trainer.status().phase)
+            async for _ in trainer:
+                status = trainer.status()
+                assert 0 <= status.learn_share <= 1
+                assert all(each.episodes >= 0 for each in status.workers)
+                dataclasses.asdict(status)
+        return [*phases, trainer.status().phase]
+
+    assert run(look()) == ["starting", "training", "finished"]
+
+
+def test_no_process_is_there_before_the_trainer_is_opened() -> None:
+    before = psutil.Process().children(recursive=True)
+    Trainer(config())
+    assert psutil.Process().children(recursive=True) == before

@@ -1,0 +1,216 @@
+"""A worker's tasks, in this process: what is written to the ring, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiotrain import worker
+from aiotrain.errors import EnvError, InvalidStepError, UnsupportedSpaceError
+from aiotrain.factory import EnvFactory
+from aiotrain.policy import NumpyPolicy, PolicyShape
+from aiotrain.ring import BROKEN_OFF, SEALED, Ring, RingLayout
+from aiotrain.spaces import EnvSpec
+from aiotrain.weights import Weights
+from aiotrain.worker import Player, Posting, episode_streams
+from envs import Action, BrokenFromTheStart, Endless, Observation, Toy, Trouble, Troubled
+from making import weights_for
+
+Make = Callable[..., tuple[Player, Ring]]
+SEED = 5
+
+
+@pytest.fixture
+def player() -> Iterator[Make]:
+    """Makes a player and the ring that it plays into."""
+    opened: list[Any] = []
+
+    def make(factory: EnvFactory, *, envs: int = 1, slots: int = 8, steps: int = 20) -> tuple[Player, Ring]:
+        spec = EnvSpec.of(factory(), factory.name)
+        shape, layout = PolicyShape.of(spec, (8,)), RingLayout.of(spec, slots, steps)
+        ring, weights = Ring.create(layout), Weights.create(shape.size)
+        opened.extend((ring, weights))
+        weights.publish(weights_for(shape), 3)
+        posting = Posting(2, envs, SEED, spec, shape, ring.name, layout, weights.name)
+        made = Player(posting, factory, [factory() for _ in range(envs)])
+        opened.extend((made._ring, made._weights))
+        return made, ring
+
+    yield make
+    for each in reversed(opened):
+        each.close()
+
+
+def seed_of(episode: int) -> int:
+    return episode_streams(SEED, episode)[0]
+
+
+def test_streams_differ_between_episodes_and_runs() -> None:
+    seeds = {episode_streams(run, episode)[0] for run in range(5) for episode in range(50)}
+    assert len(seeds) == 250
+    assert episode_streams(1, 2)[1].random(3).tolist() == episode_streams(1, 2)[1].random(3).tolist()
+
+
+@pytest.mark.parametrize("observation", ["box", "bits", "one_hot"])
+@pytest.mark.parametrize("action", ["discrete", "shifted", "gaussian"])
+def test_slot_holds_what_the_environment_and_the_policy_did(
+    player: Make, observation: Observation, action: Action
+) -> None:
+    one, ring = player(EnvFactory.of(Toy, observation=observation, action=action))
+    slots = ring.lend(1)
+    result = one.play(slots, [9])
+    assert result.unused == ()
+    assert result.failures == ()
+    got = ring.copy_out(slots)
+
+    spec = one._spec
+    env, policy = Toy(observation, action), NumpyPolicy(PolicyShape.of(spec, (8,)))
+    policy.parameters[:] = weights_for(policy.shape)
+    policy.refresh()
+    seed, generator = episode_streams(SEED, 9)
+    noise = policy.noise(generator, 128)
+    seen, rewards, over = [env.reset(seed=seed)[0]], [], False
+    while not over:
+        drawn, log_prob = policy.act(spec.encode(np.array(seen[-1:])), noise[len(rewards)][None])
+        np.testing.assert_array_equal(got.actions[len(rewards)], drawn[0])
+        assert got.log_probs[len(rewards)] == log_prob[0]
+        given = np.clip(drawn[0], -0.5, 0.5) if action == "gaussian" else int(drawn[0]) + spec.action_start
+        observation_now, reward, terminated, truncated, _ = env.step(given)
+        seen.append(observation_now)
+        rewards.append(reward)
+        over = terminated or truncated
+    np.testing.assert_array_equal(got.observations, np.array(seen[:-1]))
+    np.testing.assert_array_equal(got.final_observations[0], seen[-1])
+    np.testing.assert_allclose(got.rewards, rewards, rtol=1e-6)
+    header = got.headers[0]
+    assert (header["episode"], header["seed"], header["worker"], header["version"]) == (9, seed, 2, 3)
+    assert (header["length"], header["episode_steps"], header["fragment"]) == (len(rewards), len(rewards), 0)
+    assert header["episode_return"] == pytest.approx(sum(rewards))
+    assert (header["ended"], header["terminated"]) == (True, True)
+
+
+def test_truncation_is_no_termination(player: Make) -> None:
+    one, ring = player(EnvFactory.of(Toy, terminates=False))
+    slots = ring.lend(1)
+    one.play(slots, [0])
+    assert ring.headers[slots[0]][["ended", "terminated"]].item() == (True, False)
+
+
+def test_long_episode_goes_on_in_further_slots(player: Make) -> None:
+    """Cut into fragments it is, bit for bit, the episode that it is in one slot."""
+    factory = EnvFactory.of(Toy, shortest=150, longest=150)
+    whole_player, whole_ring = player(factory, steps=200)
+    slots = whole_ring.lend(1)
+    whole_player.play(slots, [4])
+    whole = whole_ring.copy_out(slots)
+
+    one, ring = player(factory, steps=40)
+    (first,) = ring.lend(1)
+    assert one.play([first], [4]).unused == ()
+    assert not ring.headers[first]["ended"]
+    further = ring.lend(4)
+    assert one.play(further, [5]).unused == (), "the fifth slot is for the next episode"
+    got = ring.copy_out([first, *further[:3]])
+    assert got.headers["length"].tolist() == [40, 40, 40, 30]
+    assert got.headers["fragment"].tolist() == [0, 1, 2, 3]
+    assert got.headers["ended"].tolist() == [False, False, False, True]
+    assert got.headers["episode_steps"].tolist() == [40, 80, 120, 150]
+    for name in ("observations", "actions", "log_probs", "rewards"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(whole, name))
+    assert got.headers["episode_return"][-1] == pytest.approx(whole.headers["episode_return"][0])
+    np.testing.assert_array_equal(got.final_observations[:-1], got.observations[[40, 80, 120]])
+
+
+def test_unfinished_episodes_take_the_slots_of_new_ones(player: Make) -> None:
+    one, ring = player(EnvFactory.of(Endless), envs=2, slots=6, steps=5)
+    assert one.play(ring.lend(2), [0, 1]).unused == ()
+    assert one.play(ring.lend(2), [2, 3]).unused == (2, 3)
+    assert ring.headers["episode"][:4].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("envs", [1, 3])
+def test_failed_episode_is_reported_and_the_others_are_played(player: Make, envs: int) -> None:
+    one, ring = player(EnvFactory.of(Troubled, trouble="raise", seeds=(seed_of(1),)), envs=envs)
+    slots = ring.lend(4)
+    result = one.play(slots, [0, 1, 2, 3])
+    (failure,) = result.failures
+    assert (failure.episode, failure.seed, failure.step, failure.invalid) == (1, seed_of(1), 1, False)
+    for part in ("worker 2", "episode 1", f"seed {seed_of(1)}", "step 1", "the simulator lost its way", "Traceback"):
+        assert part in failure.report
+    assert ring.headers["state"][slots].tolist().count(SEALED) == 3
+    assert ring.headers["state"][failure.slot] == BROKEN_OFF, "the watch would take it for an episode that hangs"
+
+
+def test_sys_exit_costs_the_episode_and_not_the_worker(player: Make) -> None:
+    one, ring = player(EnvFactory.of(Troubled, trouble="sys.exit", seeds=(seed_of(0),)))
+    result = one.play(ring.lend(2), [0, 1])
+    assert [failure.episode for failure in result.failures] == [0]
+    assert "SystemExit" in result.failures[0].report
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("nan reward", "a reward of nan"),
+        ("nan observation", "3 values that are NaN or infinite"),
+        ("shape", r"observation of shape \(7,\) where the space says \(3,\)"),
+    ],
+)
+@pytest.mark.parametrize("envs", [1, 3])
+def test_what_cannot_be_learned_from_is_refused_by_name(player: Make, trouble: Trouble, words: str, envs: int) -> None:
+    one, ring = player(EnvFactory.of(Troubled, trouble=trouble, seeds=(seed_of(1),)), envs=envs)
+    slots = ring.lend(3)
+    (failure,) = one.play(slots, [0, 1, 2]).failures
+    assert failure.invalid
+    assert re.search(words, failure.report)
+    assert f"worker 2, episode 1, seed {seed_of(1)}, step 2" in failure.report
+    assert sorted(ring.headers["episode"][ring.sealed(slots)].tolist()) == [0, 2]
+
+
+class _Odd(Toy):
+    def __init__(self, reward: Any) -> None:
+        super().__init__()
+        self.reward = reward
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, _, *rest = super().step(action)
+        return observation, self.reward, *rest  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("reward", [None, float("inf"), np.zeros(2)], ids=str)
+def test_reward_is_one_finite_number(player: Make, reward: Any) -> None:
+    one, ring = player(EnvFactory.of(_Odd, reward=reward))
+    (failure,) = one.play(ring.lend(1), [0]).failures
+    assert failure.invalid, failure.report
+    assert "a reward of" in failure.report
+
+
+@pytest.mark.parametrize("where", ["init", "reset"])
+@pytest.mark.parametrize("trouble", ["raise", "sys.exit"])
+def test_inspect_says_what_the_environment_raised(where: str, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_state", worker._State())
+    with pytest.raises(EnvError, match="Traceback") as caught:
+        worker.inspect(EnvFactory.of(BrokenFromTheStart, trouble=trouble, where=where))
+    assert "the simulator" in str(caught.value)
+    assert ("cannot be made" if where == "init" else "first reset") in str(caught.value)
+
+
+def test_inspect_refuses_a_first_observation_of_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_state", worker._State())
+
+    class Wrong(Toy):
+        def observe(self) -> Any:
+            return np.zeros(2, np.float32)
+
+    with pytest.raises(InvalidStepError, match="shape"):
+        worker.inspect(EnvFactory.of(Wrong))
+
+
+def test_inspect_passes_on_unsupported_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_state", worker._State())
+    with pytest.raises(UnsupportedSpaceError):
+        worker.inspect(EnvFactory.of("Blackjack-v1"))
