@@ -93,8 +93,10 @@ class NumpyPolicy:
     def head(self, inputs: FloatArray) -> FloatArray:
         """Logits or means ``[N, outputs]`` for ``inputs`` ``[N, inputs]``."""
         count = len(inputs)
-        if padding := -count % _ROWS:
-            inputs = np.concatenate([inputs, np.zeros((padding, inputs.shape[1]), np.float32)])
+        if count % _ROWS:
+            padded = np.zeros((count + -count % _ROWS, self.shape.inputs), np.float32)
+            padded[:count] = inputs
+            inputs = padded
         if self._normalised:
             inputs = np.clip((inputs - self._mean) * self._scale, -INPUT_CLIP, INPUT_CLIP)
         hidden, (last_weight, last_bias) = inputs, self._layers[-1]
@@ -123,9 +125,10 @@ class NumpyPolicy:
         if self._log_std is not None and self._std is not None:
             actions = head + self._std * noise
             return actions, -(0.5 * noise * noise + self._log_std + _HALF_LOG_TAU).sum(axis=1)
-        head -= head.max(axis=1, keepdims=True)
-        cumulative = np.exp(head).cumsum(axis=1)
+        # Ufuncs by their own methods: for one row, the array's methods take longer to be called than to compute.
+        head -= np.maximum.reduce(head, axis=1, keepdims=True)
+        cumulative = np.add.accumulate(np.exp(head), axis=1)
         total = cumulative[:, -1]
-        chosen = (cumulative <= (noise * total)[:, None]).sum(axis=1)
+        chosen = np.add.reduce(cumulative <= (noise * total)[:, None], axis=1, dtype=np.intp)
         np.minimum(chosen, self.shape.outputs - 1, out=chosen)  # where rounding lifted noise * total to the total
         return chosen, head[np.arange(len(chosen)), chosen] - np.log(total)
