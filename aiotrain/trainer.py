@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
-import itertools
 import math
+import statistics
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -33,6 +33,7 @@ from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, EnvError, TrainerStateError
 from aiotrain.factory import CAGE2_ID, EnvFactory
+from aiotrain.meter import Meter
 from aiotrain.policy import PolicyShape
 from aiotrain.records import METRICS, Records
 from aiotrain.spaces import EnvSpec
@@ -41,20 +42,21 @@ from aiotrain.status import Status
 if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
     from aiotrain.ppo import Learner
 
-__all__ = ["Result", "Trainer", "Update", "train"]
+__all__ = ["Result", "Trainer", "Update", "make_factory", "slot_steps_for", "train"]
 
 _DEFAULT_SLOT_STEPS = 1024
 _LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
 _HOPELESS = 3  # episodes given up without a finished one between them, after which the environment is to blame
-_RATE_WINDOW_S = 5
-_HISTORY_S = 120
 
 
 @dataclass(frozen=True)
 class Update:
-    """One learner update. ``values`` holds every metric of records.METRICS; the most asked for are attributes."""
+    """One learner update. Every metric of records.METRICS is an attribute: ``update.mean_return``."""
 
     values: Mapping[str, float]
+    """All metrics by name."""
+    returns: tuple[float, ...]
+    """Return of each episode that ended in the batch, in the order in which they were launched."""
 
     def __getattr__(self, name: str) -> float:
         values: Mapping[str, float] = self.__dict__.get("values", {})  # not there yet while copied or unpickled
@@ -105,7 +107,7 @@ class Trainer:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._factory = _factory(config)
+        self._factory = make_factory(config)
         self._state = _State.NEW
         self._phase = "starting"
         self._started_s = time.monotonic()
@@ -126,7 +128,7 @@ class Trainer:
         self._learning: asyncio.Task[Update] | None = None
         self._batches: deque[Batch] = deque()
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
-        self._meter = _Meter()
+        self._meter = Meter()
         self._given_up_in_a_row = 0
         self._updates: list[Update] = []
         self._returns: list[tuple[int, float]] = []
@@ -169,7 +171,7 @@ class Trainer:
         self._learner: Learner = await self._in_thread(
             ppo.Learner, self.spec, self.policy_shape, config.ppo, seed=config.seed, device=device
         )
-        slot_steps = config.slot_steps or _slot_steps(self.spec)
+        slot_steps = config.slot_steps or slot_steps_for(self.spec)
         self._batcher = Batcher(
             episodes_per_update=config.episodes_per_update,
             steps_per_update=config.steps_per_update,
@@ -267,6 +269,8 @@ class Trainer:
                     self._given_up_in_a_row = 0
                 for episode in given_up:
                     self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
+            if self._batcher.counts.finished and not self._meter.started:
+                self._event("first_episode", elapsed_s=round(self._elapsed_s(), 3))
             self._meter.tick(self._batcher.counts.finished, self._batcher.counts.steps)
             while (batch := self._batcher.pop_batch()) is not None:
                 self._batches.append(batch)
@@ -356,8 +360,7 @@ class Trainer:
     ) -> Update:
         headers = batch.trajectories.headers
         ended = headers[headers["ended"]]
-        returns = ended["episode_return"] if len(ended) else np.array([math.nan])
-        lengths = ended["episode_steps"] if len(ended) else np.array([math.nan])
+        returns = tuple(ended["episode_return"].tolist())
         now = time.monotonic()
         update = Update(
             {
@@ -365,10 +368,10 @@ class Trainer:
                 "elapsed_s": now - self._started_s,
                 "episodes": self._learned_episodes,
                 "steps": self._learned_steps,
-                "mean_return": float(returns.mean()),
-                "min_return": float(returns.min()),
-                "max_return": float(returns.max()),
-                "mean_length": float(lengths.mean()),
+                "mean_return": statistics.fmean(returns) if returns else math.nan,
+                "min_return": min(returns, default=math.nan),
+                "max_return": max(returns, default=math.nan),
+                "mean_length": float(ended["episode_steps"].mean()) if returns else math.nan,
                 "batch_episodes": len(ended),
                 "batch_steps": batch.trajectories.steps,
                 "policy_lag": float(np.average(lags, weights=headers["length"])),
@@ -377,7 +380,8 @@ class Trainer:
                 "collect_s": collect_s,
                 "learn_s": learn_s,
                 "episodes_per_s": len(ended) / max(now - self._last_update_s, 1e-9),
-            }
+            },
+            returns,
         )
         self._last_update_s = now
         self._updates.append(update)
@@ -469,54 +473,24 @@ class Trainer:
             self._records.event(kind, **details)
 
 
-class _Meter:
-    """Rates of finished episodes and steps, from their counts at each tick."""
-
-    def __init__(self) -> None:
-        self._ticks: deque[tuple[float, int, int]] = deque()  # one a second: monotonic time, episodes, steps
-        self._first: tuple[float, int, int] | None = None
-        self._last = (0.0, 0, 0)
-
-    def tick(self, episodes: int, steps: int) -> None:
-        """Note the counts now."""
-        self._last = (time.monotonic(), episodes, steps)
-        self._first = self._first or self._last
-        if not self._ticks or self._last[0] - self._ticks[-1][0] >= 1.0:
-            self._ticks.append(self._last)
-            if len(self._ticks) > _HISTORY_S:
-                self._ticks.popleft()
-
-    def rates(self) -> tuple[float, float]:
-        """(episodes/s, steps/s) over the last few seconds."""
-        now = time.monotonic()
-        since = next((tick for tick in self._ticks if now - tick[0] <= _RATE_WINDOW_S), self._last)
-        return self._between(since, (now, *self._last[1:]))
-
-    def mean_rates(self) -> tuple[float, float]:
-        """(episodes/s, steps/s) since the first episode."""
-        return self._between(self._first or self._last, self._last)
-
-    def history(self) -> tuple[float, ...]:
-        """Episodes/s for each of the last seconds, oldest first."""
-        return tuple(self._between(a, b)[0] for a, b in itertools.pairwise(self._ticks))
-
-    @staticmethod
-    def _between(a: tuple[float, int, int], b: tuple[float, int, int]) -> tuple[float, float]:
-        seconds = b[0] - a[0]
-        return ((b[1] - a[1]) / seconds, (b[2] - a[2]) / seconds) if seconds > 0 else (0.0, 0.0)
-
-
-def _factory(config: Config) -> EnvFactory:
+def make_factory(config: Config) -> EnvFactory:
     """The factory for the configured environment. Raises ConfigError."""
     if config.env != CAGE2_ID:
         return EnvFactory.of(config.env, config.max_episode_steps)
+    from aiotrain.cage2.env import red_agent_class  # loads the simulator, which other environments do without
+
+    try:
+        red_agent_class(config.red_agent)
+    except ValueError as error:
+        raise ConfigError(f"red-agent: {error}") from error
     kwargs: dict[str, Any] = {"red_agent": config.red_agent}
     if config.max_episode_steps is not None:
         kwargs["max_steps"] = config.max_episode_steps
     return EnvFactory.of(config.env, **kwargs)
 
 
-def _slot_steps(spec: EnvSpec) -> int:
+def slot_steps_for(spec: EnvSpec) -> int:
+    """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
     limit = spec.max_episode_steps
     return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
 

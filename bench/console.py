@@ -31,7 +31,7 @@ def statuses(workers: int, updates: int, count: int) -> list[Status]:
     returns = tuple((107 * i, -100 * math.exp(-i / 80) + rng.gauss(0, 3)) for i in range(1, updates + 1))
     names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance")
     first = Status(
-        "bench", "CAGE 2", "shared_memory", "cpu", "training", 0.0, 0.0, 10**6, 0, 0, 0, 10, 2, 120,
+        "bench", "CAGE 2", "shared_memory", "cpu", "training", 0.0, 0.0, 10**6, 0, 0, 0, 2, 120,
         74.3, 7430.0, 70.1, 7010.0, (), (), 256, 188, 12_900_000, 412, 0.8, 0.27, 0.63, 0.1, 0.58,
         returns, {}, updates, ("Worker 17 was killed by signal 9; restarted.",) * 5, "Worker 3: ValueError",
     )  # fmt: skip

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from aiotrain.console import charts, plain_line, render, save_svg, show, summary
+from aiotrain.config import Config, PPOConfig
+from aiotrain.console import PlainLog, can_draw, charts, plain_line, render, save_svg, show, summary
 from aiotrain.status import Status, WorkerState, WorkerStatus
 
 _LOSSES = {
@@ -47,7 +48,6 @@ def status(workers: int = 100, **changes: Any) -> Status:
         episodes_finished=43_210,
         steps_finished=4_321_000,
         episodes_learned=43_000,
-        episodes_stale=10,
         episodes_lost=2,
         episodes_in_flight=120,
         episodes_per_s=74.3,
@@ -92,7 +92,7 @@ def test_frame_says_all_that_matters(width: int, height: int) -> None:
         *("43%", "43,210 / 100,000 episodes", "74.3 now", "70.1 mean", "7,430 now", "7,010 mean"),
         *("188/256 slots", "12.3 MiB", "v412", "lag 0.80", "27%", "63%", "10%", "58%"),
         *("latest -0.2326", "best -0.2326", "-0.0123", "2.5e-04", "signal 9"),
-        "finished 43,210 = learned 43,000 + stale 10 + lost 2 + waiting 198",
+        "played 43,212 = learned 43,000 + waiting 210 + lost 2",
         "Workers wait for the learner",
     ):
         assert expected in text, f"{expected!r} is missing at {width}x{height}:\n{text}"
@@ -165,6 +165,17 @@ def test_returns_that_are_not_numbers_are_left_out() -> None:
     assert "no finite return yet" in frame(status(returns=((1, math.nan),)), 80, 24)
 
 
+@pytest.mark.parametrize("learn", [0.05, 0.6, 0.95])
+@pytest.mark.parametrize("busy", [0.1, 0.95])
+def test_hint_is_whole_on_small_terminals_and_names_flags_that_exist(learn: float, busy: float) -> None:
+    text = frame(status(collect_share=1 - learn, learn_share=learn, worker_busy_share=busy), 80, 24)
+    hint = text[text.index("▸") : text.index("policy v")] if "▸" in text else ""
+    assert "…" not in hint, f"the hint is cut off:\n{text}"
+    settings = {setting.name for kind in (Config, PPOConfig) for setting in dataclasses.fields(kind)}
+    flags = {flag.replace("-", "_") for flag in re.findall(r"--([a-z-]+[a-z])", hint)}
+    assert flags <= settings, f"unknown: {flags - settings}"
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("workers", [1, 7, 100, 144])
 def test_every_worker_has_a_cell_and_its_state_a_count(width: int, height: int, workers: int) -> None:
@@ -176,6 +187,23 @@ def test_every_worker_has_a_cell_and_its_state_a_count(width: int, height: int, 
         in_legend = 1 if count else 0
         assert text.count(glyph) == count + in_legend, f"cells of {state} workers:\n{text}"
         assert (f"{glyph} {count} {state}" in text) == (count > 0), f"legend of {state}:\n{text}"
+
+
+@pytest.mark.parametrize("phase", ["finished", "stopped", "interrupted", "failed"])
+def test_after_the_end_no_worker_and_no_ring_is_left(phase: str) -> None:
+    text = frame(status(phase=phase, slots=0, slots_in_use=0, ring_bytes=0), 110, 36)
+    assert "100 ended" in text, text
+    assert "playing" not in text, text
+    assert "ring -" in text, text
+    assert phase in str(summary(status(phase=phase)))
+
+
+def test_a_long_name_costs_the_device_before_the_environment() -> None:
+    shown = status(run_name="Cage2-v0-20260102-030405-12345", environment="aiotrain/Cage2-v0 (RedMeanderAgent)")
+    first = frame(shown, 80, 24).splitlines()[0]
+    assert "aiotrain/Cage2-v0 (RedMeanderAgent)  " in first, first
+    assert "Cage2-v0-202601" in first, first
+    assert first.rstrip().endswith("● training"), first
 
 
 def test_a_crowd_is_shown_by_its_worst() -> None:
@@ -194,12 +222,10 @@ def test_restarted_workers_are_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"collect_share": 0.9, "learn_share": 0.1, "worker_busy_share": 0.97}, "raise --workers"),
-        (
-            {"collect_share": 0.9, "learn_share": 0.1, "slots_in_use": 256, "worker_busy_share": 0.3},
-            "--slots",
-        ),
-        ({"collect_share": 0.1, "learn_share": 0.1, "idle_share": 0.8}, "something else holds up"),
+        ({"collect_share": 0.9, "learn_share": 0.1, "worker_busy_share": 0.97}, "more cores"),
+        ({"collect_share": 0.9, "learn_share": 0.1, "worker_busy_share": 0.3}, "both wait"),
+        ({"collect_share": 0.05, "learn_share": 0.95, "worker_busy_share": 0.9}, "--learner-threads"),
+        ({"collect_share": 0.1, "learn_share": 0.1, "idle_share": 0.8}, "Neither collecting nor learning"),
         ({"collect_share": 0.4, "learn_share": 0.4, "idle_share": 0.2, "worker_busy_share": 0.9}, None),
         ({"phase": "stopping"}, None),
     ],
@@ -231,7 +257,7 @@ def test_plain_line_is_one_stable_ascii_line() -> None:
     assert line.isascii()
     assert line.isprintable()
     assert line.startswith(
-        "update=430 episodes=43210/100000 learned=43000 stale=10 lost=2 return=-0.232558 best=-0.232558"
+        "update=430 episodes=43210/100000 learned=43000 lost=2 return=-0.232558 best=-0.232558"
         " eps=74.3 sps=7430 lag=0.8 elapsed_s=754.2 policy_loss=-0.0123 value_loss=12.3"
     ), line
     assert "return=nan best=nan" in plain_line(status(returns=()))
@@ -240,7 +266,7 @@ def test_plain_line_is_one_stable_ascii_line() -> None:
 def test_summary_accounts_for_every_episode_and_repeats_the_error() -> None:
     text = str(summary(status(phase="failed", first_error="Worker 3 died\n  at step 7")))
     for expected in (
-        *("failed", "43,210 finished = 43,000 learned + 10 stale + 2 lost + 198 waiting", "100,000"),
+        *("failed", "43,212 played = 43,000 learned + 210 waiting + 2 lost", "100,000"),
         *(
             "70.1 episodes/s",
             "best -0.2326 after 43,000 episodes",
@@ -316,6 +342,16 @@ def stops_after(redraws: int) -> Callable[[float], Awaitable[None]]:
     return sleep
 
 
+async def until_stopped(task: asyncio.Task[None], stop: Any) -> None:
+    """Wait until the sleep of `stops_after` is in its last round. Raises what `task` raises if it ends before."""
+    waiting = asyncio.create_task(stop.stopped.wait())
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if not waiting.done():
+        waiting.cancel()
+        await task
+        pytest.fail("showing ended early")
+
+
 @pytest.mark.asyncio
 async def test_cancelling_leaves_the_last_frame_on_the_normal_screen() -> None:
     console, file = terminal()
@@ -328,7 +364,7 @@ async def test_cancelling_leaves_the_last_frame_on_the_normal_screen() -> None:
 
     stop: Any = stops_after(3)
     task = asyncio.create_task(show(get_status, console, sleep=stop))
-    await stop.stopped.wait()
+    await until_stopped(task, stop)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -357,7 +393,7 @@ async def test_only_lines_that_changed_are_written() -> None:
     console, file = terminal()
     stop: Any = stops_after(5)
     task = asyncio.create_task(show(status, console, sleep=stop))
-    await stop.stopped.wait()
+    await until_stopped(task, stop)
     assert len(re.findall(r"\x1b\[1;1H", file.getvalue())) == 1, "an unchanged line was written again"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -384,25 +420,29 @@ class _Closed(io.StringIO):
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("plain", [True, False])
-async def test_a_closed_terminal_does_not_end_the_run(plain: bool) -> None:
+async def test_a_closed_terminal_does_not_end_the_run() -> None:
     console = Console(file=_Closed(), force_terminal=True, width=80, height=24)
-    await asyncio.wait_for(show(status, console, plain=plain, sleep=stops_after(9)), 10)
+    await asyncio.wait_for(show(status, console, sleep=stops_after(9)), 10)
 
 
-@pytest.mark.asyncio
-async def test_without_a_terminal_there_are_plain_lines_only() -> None:
+def test_a_closed_pipe_does_not_end_the_run() -> None:
+    log = PlainLog(Console(file=_Closed()))
+    log.write(status(updates=1))
+    log.write(status(updates=2))
+
+
+def test_log_has_each_warning_each_update_and_the_first_error_once() -> None:
     file = io.StringIO()
-    news = iter(
-        [
-            status(updates=0, warnings=()),
-            status(updates=1, warnings=("one",)),
-            status(updates=1, warnings=("one",)),
-            status(updates=2, warnings=("one", "two \x1b[2J")),
-            status(updates=3, warnings=("two \x1b[2J", "three"), first_error="it broke", phase="failed"),
-        ]
-    )
-    await show(lambda: next(news), Console(file=file), sleep=stops_after(9))
+    log = PlainLog(Console(file=file))
+    for news in (
+        status(updates=0, warnings=()),
+        status(updates=1, warnings=("one",)),
+        status(updates=1, warnings=("one",)),
+        status(updates=2, warnings=("one", "two \x1b[2J")),
+        status(updates=3, warnings=("two \x1b[2J", "three"), first_error="it broke", phase="failed"),
+        status(updates=3, warnings=("two \x1b[2J", "three"), first_error="it broke", phase="failed"),
+    ):
+        log.write(news)
     lines = [line.split(" episodes=")[0] for line in file.getvalue().splitlines()]
     assert lines == [
         *("warning: one", "update=1", "warning: two \ufffd[2J", "update=2"),
@@ -410,15 +450,20 @@ async def test_without_a_terminal_there_are_plain_lines_only() -> None:
     ]
 
 
-@pytest.mark.asyncio
-@pytest.mark.parametrize("how", ["plain", "dumb", "ascii"])
-async def test_a_terminal_that_cannot_show_the_frame_gets_plain_lines(how: str) -> None:
+@pytest.mark.parametrize("how", ["dumb", "ascii", "file"])
+def test_where_no_frame_can_be_shown_the_log_can_be_written(how: str) -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii" if how == "ascii" else "utf-8")
     term = "dumb" if how == "dumb" else "xterm"
-    console = Console(file=file, force_terminal=True, _environ={"TERM": term})
+    console = Console(file=file, force_terminal=how != "file", _environ={"TERM": term})
+    assert not can_draw(console)
     shown = status(phase="finished", warnings=("naïve",))
-    await show(lambda: shown, console, plain=how == "plain", sleep=stops_after(9))
+    PlainLog(console).write(shown)
     written = raw.getvalue().decode()
     assert "\x1b" not in written
     assert written.splitlines()[1] == plain_line(shown)
+
+
+def test_a_terminal_can_show_frames() -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    assert can_draw(Console(file=file, force_terminal=True, _environ={"TERM": "xterm"}))

@@ -39,7 +39,7 @@ def test_run_leaves_its_files(tmp_path: Path) -> None:
     assert list(rows[0]) == [metric.name for metric in METRICS]
     assert json.loads((folder / "config.json").read_text())["total_episodes"] == 20
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["start", "end"]
+    assert [event["event"] for event in events] == ["start", "first_episode", "end"]
     with safe_open(folder / "weights.safetensors", "numpy") as file:
         shape = json.loads(file.metadata()["policy"])
         assert shape["hidden"] == [8]
@@ -55,7 +55,7 @@ def test_cancelled_run_is_saved_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancelled())
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["start", "interrupted", "end"]
+    assert [event["event"] for event in events] == ["start", "first_episode", "interrupted", "end"]
     assert (tmp_path / "run" / "weights.safetensors").exists()
 
 

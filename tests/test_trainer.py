@@ -77,6 +77,7 @@ def test_iterating_gives_an_update_for_each_batch(loop: str) -> None:
     assert [update.episodes for update in updates] == [10, 20, 30]
     assert all(set(update.values) == {metric.name for metric in METRICS} for update in updates)
     assert all(math.isfinite(value) for update in updates for value in update.values.values())
+    assert all(np.mean(update.returns) == pytest.approx(update.mean_return) for update in updates)
     assert (result.episodes, result.updates, result.lost) == (30, 3, 0)
     assert result.steps == updates[-1].steps == sum(update.batch_steps for update in updates)
     assert result.mean_return == updates[-1].mean_return
@@ -384,7 +385,7 @@ def test_configuration_is_checked_where_the_trainer_is_made() -> None:
 
 
 def test_updates_and_results_can_be_copied_and_pickled() -> None:
-    update = Update({"update": 1, "mean_return": 2.5})
+    update = Update({"update": 1, "mean_return": 2.5}, (2.0, 3.0))
     for each in (copy.copy(update), copy.deepcopy(update), pickle.loads(pickle.dumps(update))):
         assert each == update
         assert each.mean_return == 2.5

@@ -14,7 +14,11 @@ def register_environments() -> None:
     The environment truncates its episodes itself, at its argument ``max_steps``.
     """
     if "aiotrain/Cage2-v0" not in gymnasium.registry:
-        gymnasium.register("aiotrain/Cage2-v0", entry_point="aiotrain.cage2.env:Cage2Env")
+        gymnasium.register(
+            "aiotrain/Cage2-v0",
+            entry_point="aiotrain.cage2.env:Cage2Env",
+            vector_entry_point="aiotrain.cage2.vector_env:Cage2VectorEnv",
+        )
 
 
 register_environments()

@@ -234,13 +234,16 @@ class SharedMemoryCollector:
 
     def _task_done(self, worker: _Worker, sent: _Task, future: asyncio.Future[task.PlayResult]) -> None:
         """The commit: what the future's slots hold counts from here on."""
-        if self._closing or future.cancelled() or self._ring is None:
+        if future.cancelled():
+            return
+        error = future.exception()  # looked at even while closing: asyncio reports those that nobody has seen
+        if self._closing or self._ring is None:
             return
         now = time.monotonic()
         worker.busy_s += now - worker.head_since_s
         worker.head_since_s = now
         worker.tasks.remove(sent)
-        if (error := future.exception()) is not None:
+        if error is not None:
             self._outcomes.append(self._salvage(worker, sent, error))
         else:
             self._outcomes.append(self._accept(worker, sent, future.result()))

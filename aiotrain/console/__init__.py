@@ -1,12 +1,13 @@
 """The console: a pure function from a run's status to a frame of text, and what draws it while a run lives.
 
-`render` makes one frame; `show` keeps a terminal up to date, or writes a `plain_line` per update where there
-is none; `summary` is the last word of a run; `save_svg` makes a picture. Text from outside (names, warnings,
-errors) reaches the terminal as printable characters only, and never as markup.
+`render` makes one frame; `show` keeps a terminal up to date with frames, where `can_draw` says that it can show them;
+`PlainLog` writes a `plain_line` per update anywhere else; `summary` is the last word of a run; `save_svg` makes a
+picture. Text from outside (names, warnings, errors) reaches the terminal as printable characters only, and never as
+markup.
 """
 
 from aiotrain.console.frame import render
-from aiotrain.console.live import REDRAWS_PER_S, show
+from aiotrain.console.live import REDRAWS_PER_S, PlainLog, can_draw, show
 from aiotrain.console.report import plain_line, save_svg, summary
 
-__all__ = ["REDRAWS_PER_S", "plain_line", "render", "save_svg", "show", "summary"]
+__all__ = ["REDRAWS_PER_S", "PlainLog", "can_draw", "plain_line", "render", "save_svg", "show", "summary"]

@@ -111,9 +111,10 @@ def _achieved(status: Status, width: int, height: int) -> list[Line]:
 def _doing(status: Status, width: int, height: int) -> list[Line]:
     inner = width - 4
     hint = panels.hint(status)
-    # Two lines are kept free for the hint: boxes that move as it comes and goes are hard to read.
-    time = [*panels.time_bars(status, inner), *paragraph(f"▸ {hint}" if hint else "", "hint", inner, 2)]
-    time += [[]] * (6 - len(time))
+    # Lines are kept free for the hint: boxes that move as it comes and goes are hard to read.
+    room = 2 if inner >= 56 else 3
+    time = [*panels.time_bars(status, inner), *paragraph(f"▸ {hint}" if hint else "", "hint", inner, room)]
+    time += [[]] * (4 + room - len(time))
     legend, restarts = flow(panels.legend(status), inner, gap=2), panels.restarts(status, inner)
     short = -(-len(status.losses) // 2)
     rows = height - len(time) - 2 - 2 - (2 + 2 + short)  # of the workers' box, at most

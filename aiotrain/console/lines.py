@@ -145,8 +145,8 @@ def paragraph(text: str, style: str, width: int, height: int) -> list[Line]:
     """Break text from outside into at most `height` lines; where that cuts it off, an ellipsis says so."""
     width = max(2, width)
     text = printable(text[: width * (height + 1)])
-    # words are counted in characters: text with wide ones is cut at any cell instead
-    pieces = wrap(text, width) if cell_len(text) == len(text) else chop_cells(text, width)
+    # flags stay whole; words are counted in characters: text with wide ones is cut at any cell instead
+    pieces = wrap(text, width, break_on_hyphens=False) if cell_len(text) == len(text) else chop_cells(text, width)
     if len(pieces) > height > 0:  # the last line takes what is left, as far as it goes
         last = " ".join(pieces[height - 1 :])
         return [*([(piece, style)] for piece in pieces[: height - 1]), clip(last, style, width)]

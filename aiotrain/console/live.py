@@ -1,4 +1,4 @@
-"""Keeps a terminal up to date while a run lives; where there is none, writes one plain line per update."""
+"""Keeps a terminal up to date while a run lives; for where there is none, a log with one plain line per update."""
 
 from __future__ import annotations
 
@@ -19,31 +19,62 @@ from aiotrain.status import Status
 
 REDRAWS_PER_S: Final = 4.0
 """How often a terminal is redrawn, per second. The numbers are means over seconds."""
-_OVER: Final = frozenset({"finished", "stopped", "interrupted", "failed"})
+
+
+def can_draw(console: Console) -> bool:
+    """Whether `console` is a terminal that can show the frame."""
+    return console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
 
 
 async def show(
     get_status: Callable[[], Status],
     console: Console,
     *,
-    plain: bool = False,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
-    """Show a run until its phase says that it is over, or until cancelled.
+    """Draw a run on a terminal until its phase says that it is over, or until cancelled.
 
-    On a terminal: frames on the alternate screen; the last one stays on the normal screen, followed by what
-    was printed meanwhile. Without a terminal, on one that cannot show the frame, or with `plain`: a plain
-    line for each update, warning and error. When the terminal goes away, showing ends and the run goes on.
+    Frames are drawn on the alternate screen; the last one stays on the normal screen, followed by what was printed
+    meanwhile. When the terminal goes away, drawing ends and the run goes on.
 
     `get_status` is called on the event loop; drawing happens in a thread, because a terminal may block
     (a slow connection, Ctrl-S). `sleep` waits between redraws, in seconds; tests give their own.
     """
-    drawable = console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
-    with suppress(OSError):  # the terminal or the pipe was closed: nobody is looking
-        if plain or not drawable:
-            await _lines(get_status, console, sleep)
-        else:
-            await _frames(get_status, console, sleep)
+    with suppress(OSError):  # the terminal was closed: nobody is looking
+        await _frames(get_status, console, sleep)
+
+
+class PlainLog:
+    """Writes what is new about a run as lines of text, for a log or a terminal that cannot show frames.
+
+    When whoever reads it has gone, the log ends and the run goes on.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._warnings: tuple[str, ...] = ()
+        self._first_error: str | None = None
+        self._updates = 0
+        self._closed = False
+
+    def write(self, status: Status) -> None:
+        """Write the warnings, the first error and the plain line of the update that were not written yet."""
+        news = [f"warning: {_brief(text)}" for text in _added(self._warnings, status.warnings)]
+        if status.first_error and not self._first_error:
+            news.append(f"error: {_brief(status.first_error)}")
+        if status.updates > self._updates:
+            news.append(plain_line(status))
+        self._warnings, self._first_error, self._updates = status.warnings, status.first_error, status.updates
+        if not news or self._closed:
+            return
+        encoding = self._console.encoding
+        # a log may be in any encoding, and a warning must not fail for the sake of a letter
+        lines = [charts.printable(line).encode(encoding, "replace").decode(encoding) for line in news]
+        try:
+            self._console.file.write("".join(f"{line}\n" for line in lines))
+            self._console.file.flush()
+        except OSError:
+            self._closed = True
 
 
 async def _frames(
@@ -62,14 +93,17 @@ async def _frames(
         ):
             while True:
                 await loop.run_in_executor(thread, _draw, console, screen, status)
-                if status.phase in _OVER:
+                if status.over:
                     break
                 await sleep(1 / REDRAWS_PER_S)
                 status = get_status()
     finally:
         # One line less than the screen has, for the prompt.
         width, height = console.size
-        terminal.write(_ansi(console, get_status(), width, height - 1) + held.text())
+        last = get_status()
+        # What failed before it has learned anything has no numbers: the error shall stand alone.
+        nothing = last.phase == "failed" and not last.updates
+        terminal.write(("" if nothing else _ansi(console, last, width, height - 1)) + held.text())
         terminal.flush()
 
 
@@ -95,35 +129,10 @@ def _ansi(console: Console, status: Status, width: int, height: int) -> str:
     return capture.get()
 
 
-async def _lines(
-    get_status: Callable[[], Status], console: Console, sleep: Callable[[float], Awaitable[object]]
-) -> None:
-    seen: Status | None = None
-    try:
-        while seen is None or seen.phase not in _OVER:
-            if seen is not None:
-                await sleep(1 / REDRAWS_PER_S)
-            status = get_status()
-            _write_news(console, seen, status)
-            seen = status
-    except asyncio.CancelledError:
-        _write_news(console, seen, get_status())
-        raise
-
-
-def _write_news(console: Console, seen: Status | None, status: Status) -> None:
-    """Write what `status` has and `seen` had not yet."""
-    news = [f"warning: {text}" for text in _added(seen.warnings if seen else (), status.warnings)]
-    if status.first_error and not (seen and seen.first_error):
-        news.append(f"error: {status.first_error}")
-    if status.updates > (seen.updates if seen else 0):
-        news.append(plain_line(status))
-    for line in news:
-        # a log may be in any encoding, and a warning must not fail for the sake of a letter
-        line = charts.printable(line).encode(console.encoding, "replace").decode(console.encoding)
-        console.file.write(f"{line}\n")
-    if news:
-        console.file.flush()
+def _brief(text: str) -> str:
+    """Return `text` on one line. Of a traceback, the first line says where it belongs and the last what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ... ".join([lines[0], lines[-1]] if len(lines) > 1 else lines)
 
 
 def _added(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:

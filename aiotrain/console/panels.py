@@ -18,9 +18,10 @@ _WORKERS: Final = {
     WorkerState.STARTING: ("◌", "label"),
     WorkerState.WAITING: ("□", "collect"),
     WorkerState.PLAYING: ("■", "good"),
+    WorkerState.ENDED: ("·", "label"),
 }
 _SEVERITY: Final = {state: severity for severity, state in enumerate(_WORKERS)}
-_PHASES: Final = {"finished": "good", "training": "good", "failed": "bad", "interrupted": "warn"}
+_PHASES: Final = {"finished": "good", "training": "good", "failed": "bad", "interrupted": "warn", "stopped": "warn"}
 _COUNTED_PITCH: Final = 6  # cells of the grid that hold a glyph, up to four characters and a space
 _SHORT_LOSSES: Final = {
     "policy_loss": "policy",
@@ -47,7 +48,10 @@ def identity(status: Status, width: int) -> Line:
     right: Line = [("  ● ", _PHASES.get(status.phase, "label")), (charts.printable(status.phase), "value")]
     where = (status.environment, status.collector, status.device)
     tail: Line = [(f" · {charts.printable(text)}", "label") for text in where]
-    # What is played says what the numbers mean: a long run name gives way to it.
+    # What is played says what the numbers mean: a long run name gives way to it, but device and collector to the name.
+    name = length([(charts.printable(status.run_name), "")])
+    while len(tail) > 1 and 11 + name + length(tail) + length(right) > width:
+        tail.pop()
     room = max(12, width - 11 - length(tail) - length(right))
     return spread([(" aiotrain ", "brand"), (" ", ""), *clip(status.run_name, "value", room), *tail], right, width)
 
@@ -98,12 +102,16 @@ def spark(status: Status, width: int, height: int) -> list[Line]:
 
 def legend(status: Status) -> list[Line]:
     """Count the workers in each state that occurs."""
-    counts = Counter(worker.state for worker in status.workers)
+    counts = Counter(_states(status))
     return [
         [(f"{glyph} ", style), (f"{counts[state]:,}", "value"), (f" {state.value}", "label")]
         for state, (glyph, style) in reversed(_WORKERS.items())
         if counts[state]
     ]
+
+
+def _states(status: Status) -> list[WorkerState]:
+    return [WorkerState.ENDED if status.over else worker.state for worker in status.workers]
 
 
 def grid(status: Status, width: int, height: int) -> list[Line]:
@@ -113,7 +121,7 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
     apart or close together; where there is too little for all, a cell stands for several workers and shows
     the worst of their states.
     """
-    workers = status.workers
+    workers, states = status.workers, _states(status)
     if not workers or height < 1:
         return []
     label = len(str(len(workers) - 1)) + 1
@@ -124,7 +132,8 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
         if rows <= height:
             even = -(-len(workers) // (10 * rows))  # rows as even as tens allow
             cells = [
-                (worker.state, charts.short(worker.episodes) if pitch == _COUNTED_PITCH else "") for worker in workers
+                (state, charts.short(worker.episodes) if pitch == _COUNTED_PITCH else "")
+                for state, worker in zip(states, workers, strict=True)
             ]
             return _cells(cells, 10 * even, pitch, label, 1)
     per_row = 10 * tens or room  # less than ten only where the whole line is too narrow
@@ -132,8 +141,7 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
     if -(-len(workers) // per_row) > height:
         each = -(-len(workers) // (per_row * max(1, height - 1)))
     worst = [
-        (min((worker.state for worker in workers[start : start + each]), key=_SEVERITY.__getitem__), "")
-        for start in range(0, len(workers), each)
+        (min(states[start : start + each], key=_SEVERITY.__getitem__), "") for start in range(0, len(workers), each)
     ]
     note: Line = [(f"a cell is {each} workers and shows the worst", "label")]
     return [*_cells(worst, per_row, 1, label, each), *([note] if each > 1 else [])][:height]
@@ -186,10 +194,10 @@ def shares(status: Status) -> list[tuple[str, float, str, str]]:
 def time_lines(status: Status, width: int) -> list[Line]:
     """Draw where the time goes as one stacked bar with its legend; without room, the bar is left out."""
     key: list[Line] = [
-        [(f"{glyph} ", style), (name, "label"), (charts.percent(share), "value")]
+        [(f"{glyph} ", style), (f"{name} ", "label"), (charts.percent(share), "value")]
         for name, share, glyph, style in shares(status)
     ]
-    key.append([("workers busy", "label"), (charts.percent(status.worker_busy_share), "value")])
+    key.append([("workers busy ", "label"), (charts.percent(status.worker_busy_share), "value")])
     room = min(60, width - sum(length(item) + 2 for item in key) - 5)
     if room < 8:
         return flow(key, width, gap=2)
@@ -211,24 +219,27 @@ def time_bars(status: Status, width: int) -> list[Line]:
 
 def hint(status: Status) -> str:
     """Name the bottleneck and what to change, in one sentence; empty when it is not clear."""
-    if status.phase != "training" or not status.updates or not status.workers:
+    # The shares are known up to the last update: the first few say little.
+    if status.phase != "training" or status.updates < 3 or not status.workers:
         return ""
+    if status.learn_share >= 0.85:
+        return "The learner is always at work: lower --epochs, raise --minibatch-size or --learner-threads."
     if status.learn_share >= 0.5 and status.worker_busy_share < 0.7:
-        return "Workers wait for the learner: raise --max-policy-lag or lower --epochs."
+        return "Workers wait for the learner: raise --max-policy-lag, lower --epochs or raise --minibatch-size."
     if status.collect_share >= 0.6 and status.worker_busy_share >= 0.85:
-        return "The learner waits and all workers play: raise --workers if cores are free."
+        return "The learner waits for episodes, as it should: more cores, or --workers while cores are free, help."
     if status.collect_share >= 0.6 and status.worker_busy_share < 0.6:
-        if status.slots_in_use >= 0.95 * status.slots:
-            return "The ring is full and workers wait for slots: raise --slots."
-        return "Learner and workers both wait: raise --max-policy-lag."
+        return "Learner and workers both wait: raise --max-policy-lag or --episodes-per-update."
     if status.idle_share >= 0.5:
-        return "Neither collecting nor learning: something else holds up the event loop."
+        return "Neither collecting nor learning: the program that iterates over the updates takes the time."
     return ""
 
 
 def ring(status: Status) -> Line:
     """Say how full the ring is."""
-    share = status.slots_in_use / status.slots if status.slots else math.nan
+    if not status.slots:  # not made yet, or given back
+        return field("ring", "-")
+    share = status.slots_in_use / status.slots
     filled, empty = charts.bar(share, 10)
     used: Line = [
         (filled, "ramp1"),

@@ -48,15 +48,15 @@ def summary(status: Status) -> Text:
     text = Text()
 
     def row(label: str, value: str, style: str = "") -> None:
-        text.append(f"{label:<11}", "bold")
+        text.append(f"{label:<12}", "bold")
         text.append(f"{value}\n", style)
 
-    row(status.phase[:10], f"{charts.printable(status.run_name)} after {charts.duration(status.elapsed_s)}")
+    row(status.phase, f"{charts.printable(status.run_name)} after {charts.duration(status.elapsed_s)}")
     accounts = (
         f"{panels.played(status):,} played = {status.episodes_learned:,} learned"
         f" + {panels.waiting(status):,} waiting + {status.episodes_lost:,} lost"
     )
-    row("episodes", f"{accounts}\n{'':11}of a budget of {status.episodes_total:,}")
+    row("episodes", f"{accounts}\n{'':12}of a budget of {status.episodes_total:,}")
     episodes_rate, steps_rate = charts.rate(status.mean_episodes_per_s), charts.rate(status.mean_steps_per_s)
     mean = f"{episodes_rate} episodes/s, {steps_rate} steps/s"
     row("throughput", f"{mean} on average, {status.steps_finished:,} steps")
@@ -71,7 +71,7 @@ def summary(status: Status) -> Text:
     row("workers", f"{len(status.workers):,}, restarted {restarts:,} times, {len(status.warnings):,} warnings")
     if status.first_error:
         lines = [charts.printable(line) for line in status.first_error.splitlines() if line.strip()]
-        row("error", f"\n{'':11}".join(lines), "bold red")
+        row("error", f"\n{'':12}".join(lines), "bold red")
     return text
 
 

@@ -1,0 +1,147 @@
+"""The state of a batch of environments: one NumPy record an environment, allocated once."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiotrain.cage2.engine.tables import NUM_HOSTS, OBSERVATION_SIZE, RED_AGENTS, RULES
+from aiotrain.cage2.scenario import HOST_TYPES
+
+MAX_STEPS_LIMIT: Final = 65_535
+"""Longest episode: a host's sessions, at most one more a step, are counted in 16 bits."""
+
+
+def _fingerprint() -> str:
+    """Hash the sources that make the rules."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in ("../scenario.py", "tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+STATE: Final = np.dtype(
+    [
+        # What the caller sets, and a reset leaves alone.
+        ("red", np.uint8),
+        ("rules", np.uint8),
+        ("order", np.uint8, (5,)),
+        ("max_steps", np.uint32),
+        # The random generator (xoshiro256++) and the words it has given since the reset.
+        ("generator", np.uint64, (4,)),
+        ("words", np.uint32),
+        # The episode so far.
+        ("steps", np.uint32),
+        ("return_tenths", np.int32),
+        ("fixes", np.uint32),
+        ("compliant_fixes", np.uint32),
+        # Costs that go on until a Restore, in tenths a step.
+        ("burden", np.int32),
+        # Sets of hosts.
+        ("held", np.uint16),
+        ("privileged", np.uint16),
+        ("files", np.uint16),
+        ("broken_mail", np.uint16),
+        # Per host: decoys and red's memory of open ports as sets of exploits; red's user-level sessions
+        # that a Remove would end, and those that it would not.
+        ("decoys", np.uint8, (NUM_HOSTS,)),
+        ("remembered", np.uint8, (NUM_HOSTS,)),
+        ("removable", np.uint16, (NUM_HOSTS,)),
+        ("durable", np.uint16, (NUM_HOSTS,)),
+        # OTService.
+        ("ot_known", np.uint8),
+        ("ot_down", np.uint8),
+        ("ot_immune", np.uint8),
+        # B_lineAgent.
+        ("stage", np.uint8),
+        ("target", np.uint8),
+        ("server_attacked", np.uint8),
+        # RedMeanderAgent: sets of subnets and of hosts.
+        ("known_subnets", np.uint8),
+        ("swept", np.uint8),
+        ("known_addresses", np.uint16),
+        ("known_names", np.uint16),
+        ("scanned", np.uint16),
+        ("exploited", np.uint16),
+        ("escalated", np.uint16),
+        ("mapped", np.uint16),
+        # What blue sees, and the host whose activity bits may be set.
+        ("active", np.uint8),
+        ("observation", np.int8, (OBSERVATION_SIZE,)),
+        # Compiled functions are cached by the types of their arguments and by the age of their own file
+        # alone. A name made from the sources gives new rules a new type, so that no cache, not even that of
+        # a function in another file which calls this engine, can bring old rules back.
+        ("sources_" + _fingerprint(), np.uint8),
+    ],
+    align=True,
+)
+"""One environment. Public to read: ``observation`` (int8 [52]), ``held`` (set of hosts on which red has a
+session, User0 always among them), ``privileged`` (those on which it is root or SYSTEM), ``steps``,
+``return_tenths``, ``fixes`` and ``compliant_fixes``. To set before a reset: ``red``, ``rules``, ``order``,
+``max_steps`` (0: no end).
+"""
+
+NO_TAPE: Final[NDArray[np.uint64]] = np.zeros((0, 0), np.uint64)
+"""Pass this as ``tape`` to let every environment draw from its own generator."""
+
+
+def allocate(
+    num_envs: int,
+    *,
+    red_agent: str | Sequence[str] = "B_lineAgent",
+    rules: str = "main",
+    max_steps: int = 100,
+) -> NDArray[Any]:
+    """Allocate ``num_envs`` environments, to be reset before their first step.
+
+    Args:
+        num_envs: number of environments, at least 1.
+        red_agent: one of ``RED_AGENTS`` for all, or one for each environment.
+        rules: one of ``RULES``.
+        max_steps: steps after which an episode is truncated, 0 to 65,535; 0: never.
+
+    Returns:
+        Records of dtype ``STATE``, shape [num_envs]. The order of host types is that of ``HOST_TYPES``.
+
+    Raises:
+        ValueError: an argument is not one of the above.
+
+    """
+    names = [red_agent] * num_envs if isinstance(red_agent, str) else list(red_agent)
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    if len(names) != num_envs:
+        raise ValueError(f"{len(names)} red agents were given for {num_envs} environments")
+    for name in names:
+        if name not in RED_AGENTS:
+            raise ValueError(f"unknown red agent {name!r}; choose one of {', '.join(RED_AGENTS)}")
+    if rules not in RULES:
+        raise ValueError(f"unknown rules {rules!r}; choose one of {', '.join(RULES)}")
+    if not 0 <= max_steps <= MAX_STEPS_LIMIT:
+        raise ValueError(f"max_steps must lie between 0 (no end) and {MAX_STEPS_LIMIT}, got {max_steps}")
+    state = np.zeros(num_envs, STATE)
+    state["red"] = [RED_AGENTS.index(name) for name in names]
+    state["rules"] = RULES.index(rules)
+    state["order"] = np.arange(5)
+    state["max_steps"] = max_steps
+    return state
+
+
+def set_order(state: NDArray[Any], order: Sequence[str]) -> None:
+    """Set the order of host types by which fix actions are judged.
+
+    Args:
+        state: records of dtype ``STATE`` (all of them, or a slice).
+        order: the five names of ``HOST_TYPES``, most urgent first.
+
+    Raises:
+        ValueError: ``order`` is not a permutation of ``HOST_TYPES``.
+
+    """
+    if sorted(order) != sorted(HOST_TYPES):
+        raise ValueError(f"an order names each of {', '.join(HOST_TYPES)} once, got {', '.join(order)}")
+    state["order"] = [HOST_TYPES.index(name) for name in order]

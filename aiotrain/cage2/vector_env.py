@@ -1,0 +1,183 @@
+"""The compiled engine as a Gymnasium vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import ArrayLike, NDArray
+
+from aiotrain.cage2.engine import (
+    NO_TAPE,
+    RED_AGENTS,
+    allocate,
+    compiled,
+    reset_one,
+    restart_one,
+    set_order,
+    step_one,
+)
+from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS
+
+_OTHERWISE: Final = "; for anything else, take make_vec(..., vectorization_mode='sync') or 'async'"
+
+
+class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]]):
+    """Many compiled environments of CAGE Challenge 2, one call a step for all of them.
+
+    ``gymnasium.make_vec("aiotrain/Cage2-v0", num_envs=1024)`` gives this class. It equals ``Cage2Env`` in
+    spaces, rules and the law of its episodes, not in the episode that a seed gives: the engine has a random
+    generator of its own.
+
+    Observations, actions, rewards
+        int8 [num_envs, 52], int64 [num_envs] and float64 [num_envs], as of ``Cage2Env``.
+    End
+        Never terminated; truncated at ``max_steps``. In the step after that (``AutoresetMode.NEXT_STEP``) the
+        environment is reset and its action ignored, with reward 0.
+    Info
+        ``info["red_hosts"]``, int64 [num_envs]: bit h is set if red has a session of any privilege on host h.
+        ``info["_red_hosts"]``, bool [num_envs]: all true, as Gymnasium marks that every environment has the
+        entry.
+
+    Args:
+        num_envs: how many environments.
+        red_agent: a name of ``RED_AGENTS`` for all, or one name for each environment.
+        max_steps: the length of an episode in steps, 1 to 65,535.
+        rules: "main" (csle-cyborg and CybORG's main branch) or "leaderboard".
+        order: the order of host types for `compliance`, a permutation of
+            ``aiotrain.cage2.scenario.HOST_TYPES``. scenario: must stay None.
+
+    Raises:
+        ValueError: an argument is out of its range, or asks for what only ``Cage2Env`` can do.
+
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        red_agent: str | Sequence[str] = "B_lineAgent",
+        max_steps: int = 100,
+        rules: str = "main",
+        order: Sequence[str] = HOST_TYPES,
+        scenario: None = None,
+    ) -> None:
+        if scenario is not None:
+            raise ValueError("the compiled engine plays Scenario2 only" + _OTHERWISE)
+        if isinstance(red_agent, type) or (isinstance(red_agent, str) and ":" in red_agent):
+            raise ValueError(f"the compiled engine plays {', '.join(RED_AGENTS)} only" + _OTHERWISE)
+        if max_steps < 1:
+            raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
+        self.state = allocate(num_envs, red_agent=red_agent, rules=rules, max_steps=max_steps)
+        set_order(self.state, order)
+        self.num_envs = num_envs
+        self.max_steps = max_steps
+        self.single_observation_space = gymnasium.spaces.MultiBinary(NUM_BITS)
+        self.single_action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self._seeded = False
+        self._has_entry = np.ones(num_envs, np.bool_)
+
+    @property
+    def compliance(self) -> NDArray[np.float64]:
+        """Share of this episode's fix actions that respected the order, float64 [num_envs]; NaN without any.
+
+        A Remove or Restore counts while red holds a host other than User0; it complies if its host is of
+        the first type of the order that red holds at that moment.
+        """
+        fixes = self.state["fixes"]
+        share = np.full(self.num_envs, np.nan)
+        np.divide(self.state["compliant_fixes"], fixes, out=share, where=fixes > 0)
+        return share
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Begin an episode in every environment; ``options`` are not used.
+
+        Args:
+            seed: environment i is seeded with ``seed + i``, or with ``seed[i]`` of a sequence. Where None,
+                it goes on
+                with its own random numbers, which at the first reset come from the operating system.
+            options: ignored.
+
+        Raises:
+            ValueError: a sequence of seeds of another length than ``num_envs``, or a negative seed.
+
+        """
+        seeds: list[int | None]
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
+        if any(s is not None and s < 0 for s in seeds):
+            raise ValueError("seeds must not be negative")
+        # The generator behind np_random, which wrappers use, follows the first seed.
+        super().reset(seed=seeds[0])
+        fresh = (
+            np.random.SeedSequence().generate_state(self.num_envs, np.uint64) if not self._seeded else None
+        )
+        for index, own in enumerate(seeds):
+            if own is not None:
+                reset_one(self.state, index, np.uint64(own % 2**64))
+            elif fresh is not None:
+                reset_one(self.state, index, fresh[index])
+            else:
+                restart_one(self.state, index)
+        self._seeded = True
+        return self.state["observation"].copy(), self._info()
+
+    def step(
+        self, actions: ArrayLike
+    ) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Play one step in every environment, or reset it if the step before truncated its episode.
+
+        Raises:
+            ValueError: actions of another shape than [num_envs], or outside 0..144.
+            gymnasium.error.ResetNeeded: before the first reset.
+
+        """
+        if not self._seeded:
+            raise gymnasium.error.ResetNeeded("call reset() before the first step()")
+        chosen = np.asarray(actions)
+        if chosen.shape != (self.num_envs,) or chosen.dtype.kind not in "iu":
+            raise ValueError(
+                f"actions must be integers of shape ({self.num_envs},), "
+                f"got {chosen.dtype} of shape {chosen.shape}"
+            )
+        chosen = np.ascontiguousarray(chosen, np.int64)
+        if chosen.min() < 0 or chosen.max() >= NUM_ACTIONS:
+            raise ValueError(f"actions must lie in 0..{NUM_ACTIONS - 1}, got {chosen.min()}..{chosen.max()}")
+        rewards = np.empty(self.num_envs)
+        truncations = np.empty(self.num_envs, np.bool_)
+        _advance(self.state, chosen, rewards, truncations)
+        terminations = np.zeros(self.num_envs, np.bool_)
+        return self.state["observation"].copy(), rewards, terminations, truncations, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        return {"red_hosts": self.state["held"].astype(np.int64), "_red_hosts": self._has_entry.copy()}
+
+
+@compiled
+def _advance(
+    state: Any, actions: NDArray[np.int64], rewards: NDArray[np.float64], truncations: NDArray[np.bool_]
+) -> None:
+    for index in range(len(state)):
+        env = state[index]
+        if env.steps >= env.max_steps:
+            restart_one(state, index)
+            rewards[index] = 0.0
+            truncations[index] = False
+        else:
+            rewards[index] = step_one(state, index, actions[index], NO_TAPE) / 10.0
+            truncations[index] = env.steps >= env.max_steps

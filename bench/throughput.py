@@ -1,0 +1,287 @@
+"""How much of what the cores could play is played, and learned from.
+
+    python bench/throughput.py                                     # CAGE 2, driven leanly
+    python bench/throughput.py --env CartPole-v1 --envs-per-worker 16
+    python bench/throughput.py --env bench.envs:stock_cage2 --workers 2 --seconds 8
+
+The ceiling is what bare processes, one per core, play of the same environment with the same NumPy policy and as many
+environments in a batch, without any communication. In each repeat the ceiling, collection alone with each number of
+workers, and whole training runs are measured one after the other; every ratio is to the ceiling of its own repeat, and
+medians are reported. All players run at the workers' scheduling priority.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from aiotrain import Config, Trainer
+from aiotrain.batching import Batcher
+from aiotrain.cli import Arguments
+from aiotrain.collect.processes import preload
+from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.factory import EnvFactory
+from aiotrain.policy import NumpyPolicy, PolicyShape
+from aiotrain.spaces import EnvSpec
+from aiotrain.trainer import make_factory, slot_steps_for
+from aiotrain.worker import initialize
+
+WARM_UP_S = 1.0
+
+
+# ----------------------------------------------------------------------- ceiling
+
+
+def bare_player(
+    factory: EnvFactory, envs: int, hidden: tuple[int, ...], start: Any, stop: Any, counts: Any, index: int
+) -> None:
+    """Play in this process until told to stop; count steps while the measurement runs."""
+    initialize()
+    players = [factory() for _ in range(envs)]
+    spec = EnvSpec.of(players[0], factory.name, factory.max_episode_steps)
+    policy = initial_policy(spec, hidden)
+    generator = np.random.default_rng(index)
+    low, high = np.array(spec.action_low, spec.action_dtype), np.array(spec.action_high, spec.action_dtype)
+    seeds = iter(range(index * 10**6, 10**9))
+    observations = [env.reset(seed=next(seeds))[0] for env in players]
+    while True:
+        start.wait()
+        if stop.value < 0:
+            return
+        steps = 0
+        while not stop.value:
+            noise = policy.noise(generator, len(players))
+            actions, _ = policy.act(spec.encode(np.array(observations)), noise)
+            given = list(np.clip(actions, low, high)) if spec.action_kind == "gaussian" else actions.tolist()
+            for lane, env in enumerate(players):
+                observations[lane], _, terminated, truncated, _ = env.step(given[lane])
+                if terminated or truncated:
+                    observations[lane] = env.reset(seed=next(seeds))[0]
+            steps += len(players)
+        counts[index] = steps
+        start.wait()
+
+
+def initial_policy(spec: EnvSpec, hidden: tuple[int, ...]) -> NumpyPolicy:
+    """A policy with the weights of a learner that has not learned yet."""
+    import torch
+
+    from aiotrain.config import PPOConfig
+    from aiotrain.ppo import Learner
+
+    shape = PolicyShape.of(spec, hidden)
+    learner = Learner(spec, shape, PPOConfig(hidden_sizes=hidden), seed=0, device=torch.device("cpu"))
+    policy = NumpyPolicy(shape)
+    policy.parameters[:] = learner.parameters()
+    policy.refresh()
+    return policy
+
+
+class Ceiling:
+    """Bare processes, one per core, that wait between measurements."""
+
+    def __init__(self, factory: EnvFactory, envs: int, hidden: tuple[int, ...], processes: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self._start = context.Barrier(processes + 1, timeout=300)
+        self._stop = context.Value("i", 0, lock=False)
+        self._counts = context.Array("q", processes, lock=False)
+        self._processes = [
+            context.Process(
+                target=bare_player,
+                args=(factory, envs, hidden, self._start, self._stop, self._counts, index),
+                daemon=True,
+            )
+            for index in range(processes)
+        ]
+        for process in self._processes:
+            process.start()
+
+    def measure(self, seconds: float) -> float:
+        """Steps per second of all processes together."""
+        self._stop.value = 0
+        self._start.wait()
+        began = time.perf_counter()
+        time.sleep(seconds)
+        self._stop.value = 1
+        elapsed = time.perf_counter() - began
+        self._start.wait()
+        return sum(self._counts) / elapsed
+
+    def close(self) -> None:
+        self._stop.value = -1
+        self._start.wait()
+        for process in self._processes:
+            process.join(10)
+
+
+# -------------------------------------------------------------------- collection
+
+
+class Collection:
+    """The shared-memory collector without a learner: whole batches are thrown away."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._collector = SharedMemoryCollector(
+            make_factory(config),
+            workers=config.workers,
+            envs_per_worker=config.envs_per_worker,
+            run_seed=config.seed,
+            episode_timeout_s=config.episode_timeout_s,
+            start_timeout_s=config.start_timeout_s,
+            warn=print,
+        )
+
+    async def open(self) -> None:
+        spec = await self._collector.start()
+        slot_steps = self._config.slot_steps or slot_steps_for(spec)
+        await self._collector.open(PolicyShape.of(spec, self._config.ppo.hidden_sizes), slot_steps)
+        self._collector.publish(initial_policy(spec, self._config.ppo.hidden_sizes).parameters, 0)
+        self._batcher = Batcher(
+            episodes_per_update=self._config.episodes_per_update,
+            steps_per_update=self._config.steps_per_update,
+            max_policy_lag=10,
+            total_episodes=10**12,
+            total_steps=None,
+            slot_steps=slot_steps,
+        )
+        while not all(worker.state.value == "waiting" for worker in self._collector.describe().workers):
+            await asyncio.sleep(0.05)
+
+    async def measure(self, seconds: float) -> dict[str, float]:
+        """Steps per second, and the main process's CPU ms per episode."""
+        counts = self._batcher.counts
+        ends = time.perf_counter() + WARM_UP_S
+        await self._play_until(ends)
+        began, steps, episodes, cpu = time.perf_counter(), counts.steps, counts.finished, time.process_time()
+        await self._play_until(began + seconds)
+        elapsed = time.perf_counter() - began
+        result = {
+            "steps_per_s": (counts.steps - steps) / elapsed,
+            "main_cpu_ms_per_episode": 1e3 * (time.process_time() - cpu) / max(counts.finished - episodes, 1),
+        }
+        while counts.in_flight:
+            await self._take()
+        return result
+
+    async def _play_until(self, end: float) -> None:
+        while time.perf_counter() < end:
+            while room := self._collector.room(self._batcher.wanted()):
+                self._collector.submit(self._batcher.next_launch(room))
+            await self._take()
+
+    async def _take(self) -> None:
+        if self._config.steps_per_update is None:
+            self._collector.submit_unfinished()
+        for outcome in await self._collector.outcomes():
+            self._batcher.add(outcome)
+        while self._batcher.pop_batch() is not None:
+            self._batcher.learned()
+
+    async def close(self) -> None:
+        await self._collector.close()
+
+
+# ---------------------------------------------------------------------- training
+
+
+async def train(config: Config, seconds: float) -> dict[str, float]:
+    """A whole training run of about so many seconds: steps learned per second, once it is under way."""
+    learned = []
+    async with Trainer(config) as trainer:
+        async for update in trainer:
+            learned.append((time.perf_counter(), update.steps, update.learn_s, update.collect_s))
+            if learned[-1][0] - learned[0][0] > seconds + WARM_UP_S:
+                break
+    began = next(index for index, point in enumerate(learned) if point[0] - learned[0][0] >= WARM_UP_S)
+    elapsed = learned[-1][0] - learned[began][0]
+    return {
+        "steps_per_s": (learned[-1][1] - learned[began][1]) / elapsed,
+        "learning": sum(point[2] for point in learned[began + 1 :]) / elapsed,
+    }
+
+
+# -------------------------------------------------------------------------- main
+
+
+async def measure(config: Config, workers: list[int], repeats: int, seconds: float, say: Callable[[str], None]) -> Any:
+    """All figures of all repeats."""
+    factory = make_factory(config)
+    preload(["aiotrain.cage2.env"] if factory.is_cage2 else [])
+    cores = len(os.sched_getaffinity(0))
+    ceiling = Ceiling(factory, config.envs_per_worker, config.ppo.hidden_sizes, cores)
+    collections = {count: Collection(dataclasses.replace(config, workers=count)) for count in workers}
+    results: dict[str, list[dict[str, float]]] = {}
+    try:
+        for collection in collections.values():
+            await collection.open()
+        ceiling.measure(WARM_UP_S)
+        for repeat in range(repeats):
+            top = ceiling.measure(seconds)
+            rows = {"ceiling": {"steps_per_s": top}}
+            for count, collection in collections.items():
+                rows[f"collected, {count} workers"] = await collection.measure(seconds + 0.03 * count)
+            rows[f"trained, {workers[0]} workers"] = await train(
+                dataclasses.replace(config, workers=workers[0]), seconds
+            )
+            for name, row in rows.items():
+                row["ratio"] = row["steps_per_s"] / top
+                results.setdefault(name, []).append(row)
+            say(f"repeat {repeat + 1}: " + ", ".join(f"{name} {row['ratio']:.3f}" for name, row in rows.items()))
+    finally:
+        for collection in collections.values():
+            await collection.close()
+        ceiling.close()
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 10, 100], help="training uses the first number")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments, others = parser.parse_known_args()
+    config = tyro.cli(
+        Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=Arguments(total_episodes=10**9)
+    )
+
+    console = Console(soft_wrap=True)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        results = runner.run(measure(config, arguments.workers, arguments.repeats, arguments.seconds, console.print))
+    table = Table(
+        title=f"{config.env}, {config.envs_per_worker} environments per worker, medians of {arguments.repeats}"
+    )
+    for column in ("", "steps/s", "÷ ceiling", "main process, CPU ms/episode", "learning, share of time"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, rows in results.items():
+        median = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        table.add_row(
+            name,
+            f"{median['steps_per_s']:,.0f}",
+            f"{median['ratio']:.3f}",
+            f"{median['main_cpu_ms_per_episode']:.3f}" if "main_cpu_ms_per_episode" in median else "",
+            f"{median['learning']:.2f}" if "learning" in median else "",
+        )
+    console.print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"config": config.resolved(), "results": results}, indent=1, default=str))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""The command line as its users meet it: help, refusals, signals, exit codes and what a run leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.cells import cell_len
+from safetensors.numpy import load_file
+
+from aiotrain.cli import Arguments, main
+from aiotrain.config import PPOConfig
+from aiotrain.records import METRICS
+
+RUN = Path(__file__).parents[1] / "run.py"
+ENVIRONMENTS = '''
+    """Environments that tests name as module:factory."""
+
+    import os
+
+    import gymnasium
+
+    class Tiny(gymnasium.Env):
+        observation_space = gymnasium.spaces.Discrete(3)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.steps = 0
+            return 0, {}
+
+        def step(self, action):
+            self.steps += 1
+            return self.steps % 3, float(action), self.steps >= 5, False, {}
+
+    class Unsupported(Tiny):
+        observation_space = gymnasium.spaces.Text(5)
+
+    class Raising(Tiny):
+        def __init__(self):
+            raise RuntimeError("no licence for the simulator")
+
+    class RaisingLater(Tiny):
+        def step(self, action):
+            raise RuntimeError("the simulator crashed")
+
+    not_callable = 3
+'''
+SMALL = ("--workers", "2", "--total-episodes", "20", "--episodes-per-update", "10")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder to start in, with a module of environments."""
+    (tmp_path / "tiny_envs.py").write_text(textwrap.dedent(ENVIRONMENTS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Starts run.py with flags in `folder`. Afterwards its segments must be gone, and its processes with them."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*flags: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        environ = {**os.environ, "COLUMNS": "80", "TERM": "dumb"}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(RUN), *flags],
+                cwd=folder,
+                env=environ,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield run
+    for process in started:
+        ended = process.poll() is not None
+        if not ended:
+            process.kill()
+        process.communicate()
+        assert ended, "the command was still running"
+        assert not list(Path("/dev/shm").glob(f"aiotrain-{process.pid}-*")), "shared memory was left behind"
+        assert not left_of(process.pid), "processes were left behind"
+
+
+def left_of(group: int) -> list[psutil.Process]:
+    """Return the processes of a process group that are still there after a while."""
+    deadline = time.monotonic() + 5
+    while (alive := [each for each in psutil.process_iter() if _is_alive(each, group)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive
+
+
+def _is_alive(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.Error):
+        return False
+
+
+def wait_for_update(run: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the run in the folder `run` has learned something."""
+    deadline = time.monotonic() + 60
+    while not ((run / "updates.csv").exists() and (run / "updates.csv").read_text().count("\n") > 1):
+        assert process.poll() is None, f"it ended early: {process.communicate()}"
+        assert time.monotonic() < deadline, "no update within a minute"
+        time.sleep(0.02)
+
+
+# --------------------------------------------------------------------- help
+
+
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    done = subprocess.run(
+        [sys.executable, str(RUN), "--help"],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
+    wide = [line for line in help_text.splitlines() if cell_len(line) > 80]
+    assert not wide, f"wider than 80 cells: {wide}"
+
+
+def test_help_documents_every_option(help_text: str) -> None:
+    settings = [*dataclasses.fields(Arguments), *dataclasses.fields(PPOConfig)]
+    options: dict[str, str] = {}
+    for line in help_text.splitlines():
+        flags = re.match(r"│ (-[^│]*?)(?:  +|│| │)([^│]*)", line)
+        if flags:
+            names = re.findall(r"--([a-z-]+)", flags[1])
+            options |= dict.fromkeys(names, "")
+        text = line.strip("│ ") if not flags else flags[2].strip()
+        for name in names if options else ():
+            options[name] += f" {text}"
+    for setting in settings:
+        if setting.name != "ppo":
+            said = options.get(setting.name.replace("_", "-"))
+            assert said is not None, f"{setting.name} is no option"
+            assert len(said.partition("(default:")[0].strip()) > 15, f"{setting.name} is not explained: {said!r}"
+            assert "(default:" in said, f"the default of {setting.name} is not told: {said!r}"
+
+
+# ----------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--env", "CartPole-v11"], ["'CartPole-v11' is not registered", "CartPole-v1", "module:factory"]),
+        (["--env", "no_such_module:make"], ["no module 'no_such_module'", "folder you start in"]),
+        (["--env", "tiny_envs:"], ["nothing in it"]),
+        (["--red-agent", "B_linAgent"], ["red-agent", "'B_linAgent'", "did you mean B_lineAgent"]),
+        (["--red-agent", "no_such_module:Red"], ["red-agent", "'no_such_module'"]),
+        (["--workers", "0"], ["workers must be at least 1, not 0"]),
+        (["--workers", "-3"], ["workers must be at least 1, not -3"]),
+        (["--n-workers", "0"], ["workers must be at least 1"]),
+        (["--workers", "100000000"], ["open files", "--envs-per-worker"]),
+        (["--total-episodes", "5", "--episodes-per-update", "6"], ["episodes-per-update (6)", "total-episodes (5)"]),
+        (
+            ["--workers", "0", "--gamma", "2", "--epochs", "0"],
+            ["3 settings cannot work:", "workers", "ppo.gamma", "ppo.epochs"],
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(
+    flags: list[str], expected: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags) == 2
+    out, err = capsys.readouterr()
+    for text in expected:
+        assert text in err, f"{text!r} is missing:\n{err}"
+    assert err.startswith("aiotrain: ")
+    assert "Traceback" not in err
+    assert out == ""
+    assert [path.name for path in folder.iterdir() if path.name != "__pycache__"] == ["tiny_envs.py"]
+
+
+def test_an_unknown_flag_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--worker", "3"])
+    assert ended.value.code == 2
+    assert "--workers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ("Unsupported", ["Text", "observation"]),
+        ("Tinny", ["tiny_envs has no factory 'Tinny'", "nearest names are Tiny"]),
+        ("not_callable", ["tiny_envs has no factory 'not_callable'"]),
+        ("Raising", ["Traceback", "RuntimeError: no licence for the simulator", "tiny_envs.py"]),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_refused_with_the_reason(
+    env: str, expected: list[str], start: Start
+) -> None:
+    process = start("--env", f"tiny_envs:{env}", *SMALL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    for text in expected:
+        assert text in err, f"{text!r} is missing:\n{err}"
+
+
+def test_a_run_that_fails_after_its_start_ends_with_1_and_its_summary(start: Start) -> None:
+    process = start("--env", "tiny_envs:RaisingLater", "--run-dir", "run", *SMALL)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 1, err
+    assert "RuntimeError: the simulator crashed" in out
+    assert "\nfailed " in out
+
+
+def test_a_python_without_the_packages_is_told_what_to_do() -> None:
+    done = subprocess.run([sys.executable, "-I", "-S", str(RUN)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "is not installed" in done.stderr
+    assert "make train" in done.stderr
+
+
+# --------------------------------------------------------------------- runs
+
+
+def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder: Path) -> None:
+    process = start("--env", "tiny_envs:Tiny", "--run-dir", "out/run", *SMALL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err == ""
+    run = folder / "out" / "run"
+    assert json.loads((run / "config.json").read_text())["env"] == "tiny_envs:Tiny"
+    with (run / "updates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [metric.name for metric in METRICS]
+    assert [row["episodes"] for row in rows] == ["10", "20"]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert events[0]["event"] == "start"
+    assert events[-1]["event"] == "end"
+    assert events[-1]["phase"] == "finished"
+    assert all(tensor.size for tensor in load_file(run / "weights.safetensors").values())
+    assert re.findall(r"^update=(\d+)", out, re.MULTILINE) == ["1", "2"]
+    assert "20 played = 20 learned + 0 waiting + 0 lost" in out
+
+
+def test_without_a_name_the_run_gets_a_folder_of_its_own(start: Start, folder: Path) -> None:
+    process = start("--env", "tiny_envs:Tiny", *SMALL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    (run,) = (folder / "runs").iterdir()
+    assert run.name.startswith("tiny-envs-Tiny-"), run.name
+    assert str(run.relative_to(folder)) in out
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(start: Start, folder: Path) -> None:
+    (folder / "old").mkdir()
+    (folder / "old" / "updates.csv").write_text("precious")
+    process = start("--env", "tiny_envs:Tiny", "--run-dir", "old", *SMALL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "holds a run already" in err
+    assert (folder / "old" / "updates.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("to_all", [False, True])
+def test_a_signal_ends_the_run_in_order(
+    which: signal.Signals, code: int, to_all: bool, start: Start, folder: Path
+) -> None:
+    flags = ("--workers", "2", "--total-episodes", "10000000", "--episodes-per-update", "50")
+    process = start("--env", "tiny_envs:Tiny", "--run-dir", "run", *flags)
+    wait_for_update(folder / "run", process)
+    if to_all:  # as a terminal's Ctrl-C does
+        os.killpg(process.pid, which)
+    else:
+        process.send_signal(which)
+    out, err = process.communicate(timeout=5)
+    assert process.returncode == code, err
+    assert err == ""
+    assert "\ninterrupted " in out
+    last = json.loads((folder / "run" / "events.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["phase"]) == ("end", "interrupted")
+    assert load_file(folder / "run" / "weights.safetensors")
+
+
+def test_a_closed_pipe_ends_the_log_and_not_the_run(start: Start, folder: Path) -> None:
+    reading, writing = os.pipe()
+    process = start("--env", "tiny_envs:Tiny", "--run-dir", "run", *SMALL, stdout=writing)
+    os.close(writing)
+    os.close(reading)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err == ""
+    assert (folder / "run" / "updates.csv").read_text().count("\n") == 3
