@@ -9,6 +9,8 @@ result = asyncio.run(aiotrain.train(aiotrain.Config(env="CartPole-v1", workers=2
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import aiotrain.cage2  # noqa: F401  (registers aiotrain/Cage2-v0 with Gymnasium)
+
 if TYPE_CHECKING:
     from aiotrain.config import Config, PPOConfig
     from aiotrain.errors import (

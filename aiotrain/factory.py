@@ -33,10 +33,7 @@ class EnvFactory:
 
     @classmethod
     def of(cls, env: str | Callable[..., Any], max_episode_steps: int | None = None, **kwargs: Any) -> EnvFactory:
-        """The factory for ``env``.
-
-        Raises ConfigError for an unknown id, with the nearest, and for a callable that cannot travel.
-        """
+        """The factory for ``env``. Raises ConfigError for an unknown id and for a callable that cannot travel."""
         if callable(env):
             try:
                 target = cloudpickle.dumps(env)

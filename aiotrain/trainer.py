@@ -229,8 +229,6 @@ class Trainer:
         if self._gathering is not None:
             self._gathering.cancel()
             await asyncio.wait([self._gathering])
-            if not self._gathering.cancelled():
-                self._gathering.exception()  # nobody may ask for it any more, if the loop was left early
         try:
             await self._collector.close()
         finally:

@@ -67,7 +67,7 @@ def test_module_that_cannot_be_found(env: str, words: str) -> None:
 
 
 def test_name_that_the_module_does_not_have_is_told() -> None:
-    with pytest.raises(gymnasium.error.Error, match="no_such_factory"):
+    with pytest.raises(EnvError, match="no_such_factory"):
         EnvFactory.of("envs:no_such_factory")()
 
 

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from aiotrain.config import PPOConfig
 from aiotrain.policy import NumpyPolicy, PolicyShape
-from aiotrain.ppo import ActorCritic, Learner, RunningMoments, _discounted_returns_so_far, advantages, pick_device
+from aiotrain.ppo import (
+    ActorCritic,
+    Learner,
+    RunningMoments,
+    Tanh,
+    _Categorical,
+    _discounted_returns_so_far,
+    advantages,
+    pick_device,
+)
 from aiotrain.ring import Trajectories
 from aiotrain.spaces import EnvSpec
 from envs import Action, Observation
@@ -188,8 +197,9 @@ def test_loss_is_the_formula(action: Action) -> None:
         z = (batch.actions - head) / np.exp(log_std)
         new = (-0.5 * z**2 - log_std - 0.5 * math.log(2 * math.pi)).sum(axis=1)
         entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+    a = advantage
     ratio = np.exp(new - old)
-    surrogate = np.minimum(ratio * advantage, np.clip(ratio, 0.9, 1.1) * advantage)
+    surrogate = np.minimum(ratio * a, np.clip(ratio, 0.9, 1.1) * a)
     with torch.no_grad():
         values = one.network.value(torch.from_numpy(inputs)).numpy()
     value_loss = 0.5 * ((values - returns) ** 2).mean()
@@ -210,6 +220,45 @@ def test_gaussian_entropy_is_torchs() -> None:
         expected = torch.distributions.Normal(network.actor(inputs), network.log_std.exp())
     torch.testing.assert_close(entropy, expected.entropy().sum(-1))
     torch.testing.assert_close(log_probs, expected.log_prob(actions).sum(-1))
+
+
+def test_derivatives_are_autograds_own() -> None:
+    """Hidden units and distribution bring derivatives of their own."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 5, generator=generator)
+    actions = torch.randint(0, 5, (6,), generator=generator)
+    weights = torch.randn(2, 6, generator=generator)
+
+    def derivative(own: bool) -> torch.Tensor:
+        inputs = logits.clone().requires_grad_()
+        if own:
+            log_prob, entropy = _Categorical.apply(Tanh()(inputs), actions)  # type: ignore[no-untyped-call]
+        else:
+            distribution = torch.distributions.Categorical(logits=torch.tanh(inputs))
+            log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+        (weights[0] * log_prob + weights[1] * entropy).sum().backward()
+        assert inputs.grad is not None
+        return inputs.grad
+
+    torch.testing.assert_close(derivative(own=True), derivative(own=False), rtol=1e-4, atol=1e-5)
+
+
+def test_advantages_are_brought_to_mean_0_and_deviation_1_over_the_batch() -> None:
+    spec = spec_of()
+    one = learner(spec, dataclasses.replace(PLAIN, epochs=1, minibatch_size=7))
+    seen = []
+    loss = one._loss
+
+    def noted(*given: Any) -> Any:
+        seen.append(given[3])
+        return loss(*given)
+
+    one._loss = noted  # type: ignore[method-assign]
+    one.update(trajectories(spec, [9, 11]), 0.0)
+    advantage = torch.cat(seen).numpy()
+    assert len(advantage) == 20
+    assert advantage.mean() == pytest.approx(0, abs=1e-6)
+    assert advantage.std() == pytest.approx(1, rel=1e-5)
 
 
 # ----------------------------------------------------------------------- update

@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from aiotrain.weights import Weights
@@ -45,6 +46,29 @@ def test_no_reader_sees_a_torn_vector(start: str) -> None:
     if start == "process":
         assert writer.exitcode == 0  # type: ignore[union-attr]
         writer.close()  # type: ignore[union-attr]
+
+
+def test_copy_that_the_writer_overtook_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two versions come in the middle of a copy: the second goes to the buffer that is being read."""
+    weights = Weights.create(4)
+    weights.publish(np.zeros(4, np.float32), 0)
+    overtaken = []
+
+    def copy(into: npt.NDArray[np.float32], source: npt.NDArray[np.float32]) -> None:
+        into[:2] = source[:2]
+        if not overtaken:
+            overtaken.append(True)
+            for version in (1, 2):
+                weights.publish(np.full(4, version, np.float32), version)
+        into[2:] = source[2:]
+
+    monkeypatch.setattr(np, "copyto", copy)
+    vector = np.empty(4, np.float32)
+    try:
+        assert weights.pull(vector, -1) == 2
+        assert vector.tolist() == [2, 2, 2, 2]
+    finally:
+        weights.close()
 
 
 def test_pull_copies_only_what_is_new() -> None:

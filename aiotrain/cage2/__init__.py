@@ -1,8 +1,7 @@
 """CAGE Challenge 2: the scenario, the environment on CybORG, and what is needed to train a defender on it.
 
-Importing this package registers ``aiotrain/Cage2-v0`` with Gymnasium. Gymnasium 1.0 and later look at no
-entry points, so a program either imports it (``gymnasium.register_envs(aiotrain.cage2)`` says so to linters)
-or lets Gymnasium do so: ``gymnasium.make("aiotrain.cage2:aiotrain/Cage2-v0")``.
+Importing ``aiotrain``, or this package, registers ``aiotrain/Cage2-v0`` with Gymnasium. Gymnasium since 1.0 reads no
+entry points, so a program that imports neither writes ``gymnasium.make("aiotrain.cage2:aiotrain/Cage2-v0")``.
 """
 
 import gymnasium
