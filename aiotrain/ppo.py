@@ -32,6 +32,7 @@ _HIDDEN_GAIN = math.sqrt(2)
 _POLICY_GAIN = 0.01
 _VALUE_GAIN = 1.0
 _ADAM_EPSILON = 1e-5
+_SMALLEST_DEVIATION = 1e-6  # of returns: less is none at all, and no measure of the rewards' scale
 
 
 def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -344,7 +345,8 @@ class Learner:
             return batch.rewards
         returns = _discounted_returns_so_far(batch.rewards, batch.headers["length"], self._config.gamma)
         self._return_moments.add(returns)
-        return batch.rewards / np.float32(math.sqrt(float(self._return_moments.variance) + 1e-8))
+        deviation = math.sqrt(float(self._return_moments.variance))
+        return batch.rewards / np.float32(deviation) if deviation > _SMALLEST_DEVIATION else batch.rewards
 
     def _renew_normalisation(self, observations: npt.NDArray[Any]) -> None:
         """After the update, because the behaviour log-probs of its batch belong to the old normalisation."""
