@@ -193,7 +193,3 @@ class _Interruption:
         """Leave the signals to their defaults again."""
         for each in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(each)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -46,7 +46,7 @@ __all__ = ["Result", "Trainer", "Update", "make_factory", "slot_steps_for", "tra
 
 _DEFAULT_SLOT_STEPS = 1024
 _LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
-_HOPELESS = 3  # episodes given up without a finished one between them, after which the environment is to blame
+_HOPELESS = 3  # episodes given up without a trajectory between them, after which the environment is to blame
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,15 @@ class Trainer:
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._meter = Meter()
         self._given_up_in_a_row = 0
-        self._updates: list[Update] = []
+        self._version = 0  # of the policy: updates done
+        self._last_update: Update | None = None
         self._returns: list[tuple[int, float]] = []
         self._learned_episodes = self._learned_steps = 0
         self._training_since_s = 0.0
         self._stopped_s: float | None = None
         self._device: str = config.device
         self._collect_s = self._learn_s = 0.0
-        self._last_update_s = self._started_s
+        self._updated_s = self._started_s
 
     # ------------------------------------------------------------- life cycle
 
@@ -181,7 +182,6 @@ class Trainer:
             slot_steps=slot_steps,
         )
         await self._collector.open(self.policy_shape, slot_steps)
-        self._version = 0
         self._collector.publish(self._learner.parameters(), self._version)
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
         self._gathering = asyncio.create_task(self._gather(), name="aiotrain gather")
@@ -377,12 +377,12 @@ class Trainer:
                 **metrics,
                 "collect_s": collect_s,
                 "learn_s": learn_s,
-                "episodes_per_s": len(ended) / max(now - self._last_update_s, 1e-9),
+                "episodes_per_s": len(ended) / max(now - self._updated_s, 1e-9),
             },
             returns,
         )
-        self._last_update_s = now
-        self._updates.append(update)
+        self._updated_s = now
+        self._last_update = update
         self._returns.append((self._learned_episodes, update.mean_return))
         if self._records is not None:
             self._records.update(update.values)
@@ -402,8 +402,8 @@ class Trainer:
         return Result(
             episodes=self._learned_episodes,
             steps=self._learned_steps,
-            updates=len(self._updates),
-            mean_return=self._updates[-1].mean_return if self._updates else math.nan,
+            updates=self._version,
+            mean_return=self._last_update.mean_return if self._last_update else math.nan,
             lost=self._batcher.counts.lost,
             elapsed_s=self._elapsed_s(),
             weights=self._learner.parameters(),
@@ -413,7 +413,7 @@ class Trainer:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
         counts = self._batcher.counts if hasattr(self, "_batcher") else Counts()
-        last = self._updates[-1] if self._updates else None
+        last = self._last_update
         elapsed_s = self._elapsed_s()
         trained_s = max(elapsed_s - self._training_since_s, 1e-9)
         mean = self._meter.mean_rates()
@@ -441,7 +441,7 @@ class Trainer:
             slots=collector.slots,
             slots_in_use=collector.slots_in_use,
             ring_bytes=collector.ring_bytes,
-            policy_version=len(self._updates),
+            policy_version=self._version,
             policy_lag=last.policy_lag if last else 0.0,
             collect_share=self._collect_s / trained_s,
             learn_share=self._learn_s / trained_s,
@@ -451,7 +451,7 @@ class Trainer:
             losses={metric.name: last.values[metric.name] for metric in METRICS if metric.group == "loss"}
             if last
             else {},
-            updates=len(self._updates),
+            updates=self._version,
             warnings=tuple(self._warnings),
             first_error=self._first_error,
         )

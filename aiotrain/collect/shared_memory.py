@@ -40,7 +40,7 @@ _QUEUED = 2  # tasks on a worker: one being played, one waiting
 _TASK_CPU_S = 0.03  # what a task should cost: a hundred times what the main process spends on it
 _IN_FLIGHT = 256  # trajectories in the tasks of all workers together, unless there are more workers than that
 _STARTING_AT_ONCE = 4  # processes that are brought up at the same time
-_DEATHS_IN_A_ROW = 5  # without a finished episode between them, after which a worker is given up
+_DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, after which the run fails
 _GRACE_S = 2.0  # for a worker to finish its task and close its environments when the collector closes
 _TERM_S = 1.0  # between SIGTERM and SIGKILL
 
@@ -159,7 +159,7 @@ class SharedMemoryCollector:
         return max(self._envs, _IN_FLIGHT // (_QUEUED * len(self._workers)), 1)
 
     async def _bring_up(self, worker: _Worker) -> None:
-        """Start the worker's process and let it join, again and again until it does or is given up."""
+        """Start the worker's process and let it join, again and again until it does or the run fails."""
         assert self._posting is not None
         while not worker.ready:
             if worker.deaths_in_a_row:
