@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -32,56 +31,21 @@ from aiotrain.collect import Collector, CollectorStatus
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, EnvError, TrainerStateError
-from aiotrain.factory import CAGE2_ID, EnvFactory
+from aiotrain.factory import make_factory
 from aiotrain.meter import Meter
 from aiotrain.policy import PolicyShape
 from aiotrain.records import METRICS, Records
+from aiotrain.results import Result, Update
+from aiotrain.ring import slot_steps_for
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import Status
 
 if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
     from aiotrain.ppo import Learner
 
-__all__ = ["Result", "Trainer", "Update", "make_factory", "slot_steps_for", "train"]
+__all__ = ["Result", "Trainer", "Update", "train"]
 
-_DEFAULT_SLOT_STEPS = 1024
-_LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
 _HOPELESS = 3  # episodes given up without a trajectory between them, after which the environment is to blame
-
-
-@dataclass(frozen=True)
-class Update:
-    """One learner update. Every metric of records.METRICS is an attribute: ``update.mean_return``."""
-
-    values: Mapping[str, float]
-    """All metrics by name."""
-    returns: tuple[float, ...]
-    """Return of each episode that ended in the batch, in the order in which they were launched."""
-
-    def __getattr__(self, name: str) -> float:
-        values: Mapping[str, float] = self.__dict__.get("values", {})  # not there yet while copied or unpickled
-        try:
-            return values[name]
-        except KeyError:
-            raise AttributeError(f"an update has no metric {name!r}; it has {', '.join(values)}") from None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training came to."""
-
-    episodes: int
-    """Episodes learned."""
-    steps: int
-    """Environment steps learned."""
-    updates: int
-    mean_return: float
-    """Mean return of the last update's episodes."""
-    lost: int
-    """Attempts at episodes that were lost with a worker or environment."""
-    elapsed_s: float
-    weights: np.ndarray[Any, np.dtype[np.float32]]
-    """The policy's parameters, as policy.PolicyShape lays them out."""
 
 
 async def train(config: Config) -> Result:
@@ -469,28 +433,6 @@ class Trainer:
     def _event(self, kind: str, **details: Any) -> None:
         if self._records is not None:
             self._records.event(kind, **details)
-
-
-def make_factory(config: Config) -> EnvFactory:
-    """The factory for the configured environment. Raises ConfigError."""
-    if config.env != CAGE2_ID:
-        return EnvFactory.of(config.env, config.max_episode_steps)
-    from aiotrain.cage2.env import red_agent_class  # loads the simulator, which other environments do without
-
-    try:
-        red_agent_class(config.red_agent)
-    except ValueError as error:
-        raise ConfigError(f"red-agent: {error}") from error
-    kwargs: dict[str, Any] = {"red_agent": config.red_agent}
-    if config.max_episode_steps is not None:
-        kwargs["max_steps"] = config.max_episode_steps
-    return EnvFactory.of(config.env, **kwargs)
-
-
-def slot_steps_for(spec: EnvSpec) -> int:
-    """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
-    limit = spec.max_episode_steps
-    return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
 
 
 def _import_learner(threads: int) -> Any:

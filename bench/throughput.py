@@ -35,10 +35,10 @@ from aiotrain.batching import Batcher
 from aiotrain.cli import Arguments
 from aiotrain.collect.processes import preload
 from aiotrain.collect.shared_memory import SharedMemoryCollector
-from aiotrain.factory import EnvFactory
+from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
+from aiotrain.ring import slot_steps_for
 from aiotrain.spaces import EnvSpec
-from aiotrain.trainer import make_factory, slot_steps_for
 from aiotrain.worker import initialize
 
 WARM_UP_S = 1.0
