@@ -33,7 +33,7 @@ class Batch:
 
 @dataclass
 class Counts:
-    """Exact accounting of episodes: finished = learned + waiting."""
+    """Exact accounting: what is finished and not learned waits in a batch that is not whole."""
 
     finished: int = 0
     """Episodes played to their end."""

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from aiotrain.policy import PolicyShape
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["save_weights"]
+__all__ = ["save_weights", "write_whole"]
 
 
 def save_weights(path: Path, tensors: Mapping[str, npt.NDArray[Any]], shape: PolicyShape, spec: EnvSpec) -> None:

@@ -22,9 +22,9 @@ import tyro
 import uvloop
 from rich.console import Console
 
+from aiotrain.cage2 import CAGE2_ID
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
-from aiotrain.factory import CAGE2_ID
 from aiotrain.shm import human_bytes
 
 if TYPE_CHECKING:
@@ -193,7 +193,3 @@ class _Interruption:
         """Leave the signals to their defaults again."""
         for each in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(each)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from aiotrain.cage2 import CAGE2_ID
 from aiotrain.errors import ConfigError
-from aiotrain.factory import CAGE2_ID
 
 __all__ = ["Config", "PPOConfig"]
 

@@ -12,11 +12,11 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
+from aiotrain.cage2 import CAGE2_ID
+from aiotrain.config import Config
 from aiotrain.errors import ConfigError, EnvError
 
-__all__ = ["CAGE2_ID", "EnvFactory"]
-
-CAGE2_ID = "aiotrain/Cage2-v0"
+__all__ = ["EnvFactory", "make_factory"]
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,27 @@ class EnvFactory:
                 callables = [name for name, value in vars(module).items() if callable(value)]
                 raise EnvError(f"env: {module_name} has no factory {attribute!r}. {_nearest(attribute, callables)}")
 
-        importlib.import_module("aiotrain.cage2")
-
         def make(**kwargs: Any) -> Any:
             # The checker looks at every step; the worker's own checks are cheaper and name episode and seed.
             return gymnasium.make(str(self.target), disable_env_checker=True, **kwargs)
 
         return make
+
+
+def make_factory(config: Config) -> EnvFactory:
+    """The factory for the configured environment. Raises ConfigError."""
+    if config.env != CAGE2_ID:
+        return EnvFactory.of(config.env, config.max_episode_steps)
+    from aiotrain.cage2.env import red_agent_class  # loads the simulator, which other environments do without
+
+    try:
+        red_agent_class(config.red_agent)
+    except ValueError as error:
+        raise ConfigError(f"red-agent: {error}") from error
+    kwargs: dict[str, Any] = {"red_agent": config.red_agent}
+    if config.max_episode_steps is not None:
+        kwargs["max_steps"] = config.max_episode_steps
+    return EnvFactory.of(config.env, **kwargs)
 
 
 def _refuse_unknown(env: str) -> None:
@@ -104,7 +118,6 @@ def _refuse_unknown(env: str) -> None:
         if not attribute:
             raise ConfigError(f"env: {env!r} names a module but nothing in it; write module:factory")
         return
-    importlib.import_module("aiotrain.cage2")  # registers its environment
     if not _is_registered(env):
         raise ConfigError(
             f"env: {env!r} is not registered with Gymnasium. {_nearest(env, list(gymnasium.registry))} "

@@ -85,7 +85,7 @@ class NumpyPolicy:
         mean, scale, *rest = self.shape.split(self.parameters)
         self._log_std = rest.pop() if self.shape.kind == "gaussian" else None
         self._std = None if self._log_std is None else np.exp(self._log_std)
-        # Normalising is linear, so it is folded into the first layer where no clipping is at stake.
+        # With mean 0 and scale 1, as long as nothing is normalised, the inputs are taken as they are.
         self._normalised = bool((mean != 0).any() or (scale != 1).any())
         self._mean, self._scale = mean, scale
         self._layers = list(zip(rest[0::2], rest[1::2], strict=True))

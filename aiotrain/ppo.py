@@ -139,9 +139,8 @@ class ActorCritic(nn.Module):
         if self.log_std is not None:
             deviation = (actions - head) * torch.exp(-self.log_std)
             constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * self.shape.outputs
-            return -0.5 * (deviation * deviation).sum(-1) - constant, constant + 0.5 * self.shape.outputs + 0 * head[
-                :, 0
-            ]
+            entropy = (constant + 0.5 * self.shape.outputs).expand(len(head))
+            return -0.5 * (deviation * deviation).sum(-1) - constant, entropy
         log_prob, entropy = _Categorical.apply(head, actions)  # type: ignore[no-untyped-call]
         return log_prob, entropy
 

@@ -18,10 +18,13 @@ import numpy.typing as npt
 from aiotrain.shm import Fields, Segment
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["BROKEN_OFF", "FREE", "LENT", "PLAYING", "SEALED", "Ring", "RingLayout", "Trajectories"]
+__all__ = ["BROKEN_OFF", "FREE", "LENT", "PLAYING", "SEALED", "Ring", "RingLayout", "Trajectories", "slot_steps_for"]
 
 FREE, LENT, PLAYING, SEALED, BROKEN_OFF = range(5)
 """States of a slot: nobody's; a task's but not begun; being written; whole; given up by its environment."""
+
+_DEFAULT_SLOT_STEPS = 1024
+_LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
 
 HEADER = np.dtype(
     [
@@ -76,6 +79,12 @@ class RingLayout:
             "log_probs": (per_slot, np.float32),
             "rewards": (per_slot, np.float32),
         }
+
+
+def slot_steps_for(spec: EnvSpec) -> int:
+    """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
+    limit = spec.max_episode_steps
+    return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _observation_layout(
             return "one_hot", (), str(space.dtype), int(space.n), int(space.start)
     raise UnsupportedSpaceError(
         f"{name}: observation space {space} is not supported: a policy here takes {_SUPPORTED_OBSERVATIONS} "
-        f"observations of numbers. {_wrapper_advice(space, 'gymnasium.wrappers.FlattenObservation')}"
+        f"observations of numbers. {_wrapper_advice(space)}"
     )
 
 
@@ -121,9 +121,9 @@ def _action_layout(
     )
 
 
-def _wrapper_advice(space: spaces.Space[Any], flatten: str) -> str:
+def _wrapper_advice(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Dict | spaces.Tuple | spaces.MultiDiscrete):
-        return f"Wrap the environment in {flatten}."
+        return "Wrap the environment in gymnasium.wrappers.FlattenObservation."
     return "Wrap the environment so that its observations have this form."
 
 

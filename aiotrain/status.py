@@ -64,14 +64,14 @@ class Status:
     episodes_finished: int
     """Episodes that came to an end: learned + still waiting to be learned."""
     steps_finished: int
-    """Environment steps in the finished episodes."""
+    """Environment steps in all trajectories that came back, of unfinished episodes too."""
     episodes_learned: int
     """Episodes that went into an update."""
 
     episodes_lost: int
-    """Attempts at episodes lost with the worker that played them."""
+    """Attempts at episodes that were lost with a worker or environment."""
     episodes_in_flight: int
-    """Episodes handed to workers and not finished."""
+    """Trajectories handed to workers and not back yet."""
 
     episodes_per_s: float
     """Episodes finished per second, over the last few seconds."""
@@ -90,7 +90,7 @@ class Status:
     slots: int
     """Slots in the ring."""
     slots_in_use: int
-    """Slots that are being written, or hold an episode not yet consumed."""
+    """Slots lent to tasks: being written, or waiting in a worker's queue."""
     ring_bytes: int
     """Size of the ring, in bytes."""
 

@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -32,56 +31,21 @@ from aiotrain.collect import Collector, CollectorStatus
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, EnvError, TrainerStateError
-from aiotrain.factory import CAGE2_ID, EnvFactory
+from aiotrain.factory import make_factory
 from aiotrain.meter import Meter
 from aiotrain.policy import PolicyShape
 from aiotrain.records import METRICS, Records
+from aiotrain.results import Result, Update
+from aiotrain.ring import slot_steps_for
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import Status
 
 if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
     from aiotrain.ppo import Learner
 
-__all__ = ["Result", "Trainer", "Update", "make_factory", "slot_steps_for", "train"]
+__all__ = ["Result", "Trainer", "Update", "train"]
 
-_DEFAULT_SLOT_STEPS = 1024
-_LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
-_HOPELESS = 3  # episodes given up without a finished one between them, after which the environment is to blame
-
-
-@dataclass(frozen=True)
-class Update:
-    """One learner update. Every metric of records.METRICS is an attribute: ``update.mean_return``."""
-
-    values: Mapping[str, float]
-    """All metrics by name."""
-    returns: tuple[float, ...]
-    """Return of each episode that ended in the batch, in the order in which they were launched."""
-
-    def __getattr__(self, name: str) -> float:
-        values: Mapping[str, float] = self.__dict__.get("values", {})  # not there yet while copied or unpickled
-        try:
-            return values[name]
-        except KeyError:
-            raise AttributeError(f"an update has no metric {name!r}; it has {', '.join(values)}") from None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training came to."""
-
-    episodes: int
-    """Episodes learned."""
-    steps: int
-    """Environment steps learned."""
-    updates: int
-    mean_return: float
-    """Mean return of the last update's episodes."""
-    lost: int
-    """Attempts at episodes that were lost with a worker or environment."""
-    elapsed_s: float
-    weights: np.ndarray[Any, np.dtype[np.float32]]
-    """The policy's parameters, as policy.PolicyShape lays them out."""
+_HOPELESS = 3  # episodes given up without a trajectory between them, after which the environment is to blame
 
 
 async def train(config: Config) -> Result:
@@ -130,14 +94,15 @@ class Trainer:
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._meter = Meter()
         self._given_up_in_a_row = 0
-        self._updates: list[Update] = []
+        self._version = 0  # of the policy: updates done
+        self._last_update: Update | None = None
         self._returns: list[tuple[int, float]] = []
         self._learned_episodes = self._learned_steps = 0
         self._training_since_s = 0.0
         self._stopped_s: float | None = None
         self._device: str = config.device
         self._collect_s = self._learn_s = 0.0
-        self._last_update_s = self._started_s
+        self._updated_s = self._started_s
 
     # ------------------------------------------------------------- life cycle
 
@@ -181,7 +146,6 @@ class Trainer:
             slot_steps=slot_steps,
         )
         await self._collector.open(self.policy_shape, slot_steps)
-        self._version = 0
         self._collector.publish(self._learner.parameters(), self._version)
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
         self._gathering = asyncio.create_task(self._gather(), name="aiotrain gather")
@@ -377,12 +341,12 @@ class Trainer:
                 **metrics,
                 "collect_s": collect_s,
                 "learn_s": learn_s,
-                "episodes_per_s": len(ended) / max(now - self._last_update_s, 1e-9),
+                "episodes_per_s": len(ended) / max(now - self._updated_s, 1e-9),
             },
             returns,
         )
-        self._last_update_s = now
-        self._updates.append(update)
+        self._updated_s = now
+        self._last_update = update
         self._returns.append((self._learned_episodes, update.mean_return))
         if self._records is not None:
             self._records.update(update.values)
@@ -402,8 +366,8 @@ class Trainer:
         return Result(
             episodes=self._learned_episodes,
             steps=self._learned_steps,
-            updates=len(self._updates),
-            mean_return=self._updates[-1].mean_return if self._updates else math.nan,
+            updates=self._version,
+            mean_return=self._last_update.mean_return if self._last_update else math.nan,
             lost=self._batcher.counts.lost,
             elapsed_s=self._elapsed_s(),
             weights=self._learner.parameters(),
@@ -413,7 +377,7 @@ class Trainer:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
         counts = self._batcher.counts if hasattr(self, "_batcher") else Counts()
-        last = self._updates[-1] if self._updates else None
+        last = self._last_update
         elapsed_s = self._elapsed_s()
         trained_s = max(elapsed_s - self._training_since_s, 1e-9)
         mean = self._meter.mean_rates()
@@ -441,7 +405,7 @@ class Trainer:
             slots=collector.slots,
             slots_in_use=collector.slots_in_use,
             ring_bytes=collector.ring_bytes,
-            policy_version=len(self._updates),
+            policy_version=self._version,
             policy_lag=last.policy_lag if last else 0.0,
             collect_share=self._collect_s / trained_s,
             learn_share=self._learn_s / trained_s,
@@ -451,7 +415,7 @@ class Trainer:
             losses={metric.name: last.values[metric.name] for metric in METRICS if metric.group == "loss"}
             if last
             else {},
-            updates=len(self._updates),
+            updates=self._version,
             warnings=tuple(self._warnings),
             first_error=self._first_error,
         )
@@ -469,28 +433,6 @@ class Trainer:
     def _event(self, kind: str, **details: Any) -> None:
         if self._records is not None:
             self._records.event(kind, **details)
-
-
-def make_factory(config: Config) -> EnvFactory:
-    """The factory for the configured environment. Raises ConfigError."""
-    if config.env != CAGE2_ID:
-        return EnvFactory.of(config.env, config.max_episode_steps)
-    from aiotrain.cage2.env import red_agent_class  # loads the simulator, which other environments do without
-
-    try:
-        red_agent_class(config.red_agent)
-    except ValueError as error:
-        raise ConfigError(f"red-agent: {error}") from error
-    kwargs: dict[str, Any] = {"red_agent": config.red_agent}
-    if config.max_episode_steps is not None:
-        kwargs["max_steps"] = config.max_episode_steps
-    return EnvFactory.of(config.env, **kwargs)
-
-
-def slot_steps_for(spec: EnvSpec) -> int:
-    """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
-    limit = spec.max_episode_steps
-    return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
 
 
 def _import_learner(threads: int) -> Any:

@@ -27,7 +27,6 @@ class Weights:
         self._buffers: npt.NDArray[np.float32] = segment.arrays["buffers"]  # type: ignore[assignment]
         self._version: npt.NDArray[np.int64] = segment.arrays["version"]  # type: ignore[assignment]
         self.name = segment.name
-        self.nbytes = segment.nbytes
 
     @staticmethod
     def _fields(size: int) -> Fields:

@@ -127,12 +127,11 @@ def inspect(factory: EnvFactory) -> EnvSpec:
     return spec
 
 
-def join(posting: Posting, factory: EnvFactory) -> int:
-    """Attach to ring and weights and make the environments. Returns the process id. Raises EnvError."""
+def join(posting: Posting, factory: EnvFactory) -> None:
+    """Attach to ring and weights and make the environments. Raises EnvError."""
     while len(_state.spare_envs) < posting.envs:
         _state.spare_envs.append(_make(factory))
     _state.player = Player(posting, factory, _state.spare_envs)
-    return os.getpid()
 
 
 def play(slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:

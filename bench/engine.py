@@ -3,7 +3,7 @@
 Both play uniformly random actions in 100-step episodes, resets included, in turns in one process; medians
 over the repeats. The engine's actions are drawn beforehand. Also measured: the Gymnasium vector environment
 over the engine, and how long the first call of a process takes with an empty and with a filled compilation
-cache. Run it as ``python bench/engine.py``.
+cache. Run it as ``python -m bench.engine``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from env import stock_player, timed
 from rich.console import Console
 from rich.table import Table
 
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_batch, step_batch
 from aiotrain.cage2.scenario import NUM_ACTIONS
 from aiotrain.cage2.vector_env import Cage2VectorEnv
+from bench.env import stock_player, timed
 
 FIRST_CALL = """
 import time

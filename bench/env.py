@@ -1,7 +1,7 @@
 """Steps a second of the CAGE 2 environment and of csle-cyborg's own ChallengeWrapper, resets included.
 
 Both play the same episodes (same seeds, same random actions) in turn, in one process; medians over the
-repeats. Run it as ``python bench/env.py``.
+repeats. Run it as ``python -m bench.env``.
 """
 
 from __future__ import annotations

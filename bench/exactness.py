@@ -12,7 +12,7 @@ number of steps:
                actions: the frequency of every bit in every step; the root mean square of the z values
                must be about 1
 
-The first difference ends the run with status 1 and is told. Run it as ``python bench/exactness.py``.
+The first difference ends the run with status 1 and is told. Run it as ``python -m bench.exactness``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Return curves over several seeds: what a change to the algorithm or to the data path must show.
 
-    python bench/learning.py --env CartPole-v1 --steps-per-update 2048 --total-steps 200000 --threshold 475 --window 100
-    python bench/learning.py --lags 0 1 --total-episodes 5000 --threshold -60 --window 200
+    python -m bench.learning --env CartPole-v1 --steps-per-update 2048 --total-steps 200000 --threshold 475 --window 100
+    python -m bench.learning --lags 0 1 --total-episodes 5000 --threshold -60 --window 200
 
 Every other flag is one of aiotrain's own. Prints, for each lag and seed, when the mean return of the last ``--window``
 training episodes first passed ``--threshold``, and what it was at the end; ``--csv`` and ``--png`` keep the curves.

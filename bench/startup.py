@@ -1,7 +1,7 @@
 """What ``run.py --workers 100`` costs: time to the first finished episode, memory, and how late the event loop gets.
 
-    python bench/startup.py
-    python bench/startup.py --workers 2 10 100 --repeats 5
+    python -m bench.startup
+    python -m bench.startup --workers 2 10 100 --repeats 5
 
 Each repeat starts the real program in a terminal of 160x50 (a pseudo-terminal), so that the console is drawn, waits for
 the first finished episode, and sums up the memory (PSS: shared pages counted once) of its processes in full training.

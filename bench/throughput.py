@@ -1,8 +1,8 @@
 """How much of what the cores could play is played, and learned from.
 
-    python bench/throughput.py                                     # CAGE 2, driven leanly
-    python bench/throughput.py --env CartPole-v1 --envs-per-worker 16
-    python bench/throughput.py --env bench.envs:stock_cage2 --workers 2 --seconds 8
+    python -m bench.throughput                                     # CAGE 2, driven leanly
+    python -m bench.throughput --env CartPole-v1 --envs-per-worker 16
+    python -m bench.throughput --env bench.envs:stock_cage2 --workers 2 --seconds 8
 
 The ceiling is what bare processes, one per core, play of the same environment with the same NumPy policy and as many
 environments in a batch, without any communication. In each repeat the ceiling, collection alone with each number of
@@ -35,10 +35,10 @@ from aiotrain.batching import Batcher
 from aiotrain.cli import Arguments
 from aiotrain.collect.processes import preload
 from aiotrain.collect.shared_memory import SharedMemoryCollector
-from aiotrain.factory import EnvFactory
+from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
+from aiotrain.ring import slot_steps_for
 from aiotrain.spaces import EnvSpec
-from aiotrain.trainer import make_factory, slot_steps_for
 from aiotrain.worker import initialize
 
 WARM_UP_S = 1.0

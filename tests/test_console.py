@@ -299,7 +299,6 @@ def test_curve_rises_from_the_lower_left_to_the_upper_right() -> None:
         (charts.duration(3723), "1:02:03"),
         (charts.duration(None), "-"),
         (charts.duration(2e5), "2d 07:33"),
-        (charts.size(12_900_000), "12.3 MiB"),
         (charts.number(-1e300), "-1.00e300"),
         (charts.short(9_960), "9k"),
         (charts.short(1_234_567), "1.2M"),

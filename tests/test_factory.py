@@ -8,8 +8,9 @@ import threading
 import gymnasium
 import pytest
 
+from aiotrain.cage2 import CAGE2_ID
 from aiotrain.errors import ConfigError, EnvError
-from aiotrain.factory import CAGE2_ID, EnvFactory
+from aiotrain.factory import EnvFactory
 from envs import Toy, closure, not_an_environment, toy
 
 

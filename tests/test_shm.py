@@ -165,6 +165,9 @@ def test_killed_owner_leaves_no_segment() -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12_900_000, "12.3 MiB"), (3 << 30, "3.0 GiB")],
+)
 def test_bytes_as_people_write_them(count: int, text: str) -> None:
     assert shm.human_bytes(count) == text

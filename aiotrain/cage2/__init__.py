@@ -6,18 +6,13 @@ entry points, so a program that imports neither writes ``gymnasium.make("aiotrai
 
 import gymnasium
 
+__all__ = ["CAGE2_ID"]
 
-def register_environments() -> None:
-    """Register ``aiotrain/Cage2-v0``; harmless to repeat.
+CAGE2_ID = "aiotrain/Cage2-v0"
 
-    The environment truncates its episodes itself, at its argument ``max_steps``.
-    """
-    if "aiotrain/Cage2-v0" not in gymnasium.registry:
-        gymnasium.register(
-            "aiotrain/Cage2-v0",
-            entry_point="aiotrain.cage2.env:Cage2Env",
-            vector_entry_point="aiotrain.cage2.vector_env:Cage2VectorEnv",
-        )
-
-
-register_environments()
+if CAGE2_ID not in gymnasium.registry:
+    gymnasium.register(  # without a time limit: the environment truncates its episodes itself, at its ``max_steps``
+        CAGE2_ID,
+        entry_point="aiotrain.cage2.env:Cage2Env",
+        vector_entry_point="aiotrain.cage2.vector_env:Cage2VectorEnv",
+    )

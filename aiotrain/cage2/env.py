@@ -7,7 +7,7 @@ import importlib
 import random
 import warnings
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from aiotrain.cage2 import simulator
 from aiotrain.cage2.lean import LeanSimulator, departures
 from aiotrain.cage2.randomness import Stream, is_redirected
-from aiotrain.cage2.scenario import scenario2
+from aiotrain.cage2.scenario import RED_AGENTS, scenario2
 from aiotrain.cage2.stock import StockSimulator
 from aiotrain.cage2.texts import unknown_name
-
-RED_AGENTS: Final = ("B_lineAgent", "RedMeanderAgent", "SleepAgent")
 
 
 class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):

@@ -120,7 +120,6 @@ class LeanSimulator:
             for action in self._actions
         ]
         self._action_costs = [round(10 * action.cost) for action in self._actions]
-        self._table = bytearray(4 * len(self.hosts))
         self._observations: dict[str, Any] = {}
 
     def reset(self, generator: Random) -> tuple[bytearray, int]:

@@ -96,6 +96,9 @@ RED_ACTIONS: Final = (
     "Impact",
     "SSHBruteForce",
 )
+RED_AGENTS: Final = ("B_lineAgent", "RedMeanderAgent", "SleepAgent")
+"""CybORG's class names of the red agents; in the engine, an agent's number is its place here."""
+
 GREEN_ACTIONS: Final = ("Sleep", "GreenPingSweep", "GreenPortScan", "GreenConnection")
 
 # Where red's escalation on a host reveals the address of another one.

@@ -69,9 +69,7 @@ def _blue_load_agent_on_first_use() -> Iterator[None]:
 with _stand_in(_LoadedOnUse("paramiko")), _blue_load_agent_on_first_use():
     from csle_cyborg.agents import B_lineAgent, BaseAgent, RedMeanderAgent, SleepAgent
     from csle_cyborg.shared.actions.action import InvalidAction
-    from csle_cyborg.shared.observation import Observation
     from csle_cyborg.shared.results import Results
-    from csle_cyborg.simulator.session import Session
     from csle_cyborg.simulator.simulation_controller import SimulationController
     from csle_cyborg.simulator.subnet import Subnet
 
@@ -81,10 +79,8 @@ __all__ = [
     "B_lineAgent",
     "BaseAgent",
     "InvalidAction",
-    "Observation",
     "RedMeanderAgent",
     "Results",
-    "Session",
     "SimulationController",
     "SleepAgent",
     "Subnet",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, context, forkserver, popen_forkserver, reduction, spawn, util
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from aiotrain import worker
 
-__all__ = ["WorkerExecutor", "preload"]
+__all__ = ["WorkerExecutor", "cause_of_end", "preload"]
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -108,3 +110,20 @@ class WorkerExecutor(ProcessPoolExecutor):
         """Send SIGKILL."""
         if (process := self._context.made) is not None and process.pid is not None:
             process.kill()
+
+
+def cause_of_end(error: BaseException, executor: WorkerExecutor | None) -> str:
+    """Why a worker is lost, in words."""
+    if not isinstance(error, BrokenProcessPool):
+        return str(error) or type(error).__name__
+    code = None if executor is None else executor.exit_code
+    if code is None:
+        return "its process ended"
+    if code >= 0:
+        return f"its process ended with exit code {code}: the environment, or a library under it, left the process"
+    name = signal.Signals(-code).name
+    hint = {
+        "SIGKILL": "killed from outside, often by the system for lack of memory",
+        "SIGSEGV": "a crash in compiled code under the environment",
+    }.get(name, "a signal")
+    return f"its process ended by {name}: {hint}"

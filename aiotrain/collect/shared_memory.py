@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import functools
 import math
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from aiotrain import worker as task
 from aiotrain.collect import CollectorStatus, Launch, LostEpisode, Outcome
-from aiotrain.collect.processes import WorkerExecutor, preload
+from aiotrain.collect.processes import WorkerExecutor, cause_of_end, preload
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
@@ -40,7 +39,7 @@ _QUEUED = 2  # tasks on a worker: one being played, one waiting
 _TASK_CPU_S = 0.03  # what a task should cost: a hundred times what the main process spends on it
 _IN_FLIGHT = 256  # trajectories in the tasks of all workers together, unless there are more workers than that
 _STARTING_AT_ONCE = 4  # processes that are brought up at the same time
-_DEATHS_IN_A_ROW = 5  # without a finished episode between them, after which a worker is given up
+_DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, after which the run fails
 _GRACE_S = 2.0  # for a worker to finish its task and close its environments when the collector closes
 _TERM_S = 1.0  # between SIGTERM and SIGKILL
 
@@ -124,7 +123,7 @@ class SharedMemoryCollector:
             self._spec: EnvSpec = await self._run(first, task.inspect, self._factory)
         except BrokenProcessPool as error:
             raise EnvError(
-                f"the process that made environment {self._factory.name} died ({_cause(error, first.executor)}). "
+                f"the process that made environment {self._factory.name} died ({cause_of_end(error, first.executor)}). "
                 "Does the environment, or a library that it loads, end the process?"
             ) from error
         except TimeoutError as error:
@@ -159,7 +158,7 @@ class SharedMemoryCollector:
         return max(self._envs, _IN_FLIGHT // (_QUEUED * len(self._workers)), 1)
 
     async def _bring_up(self, worker: _Worker) -> None:
-        """Start the worker's process and let it join, again and again until it does or is given up."""
+        """Start the worker's process and let it join, again and again until it does or the run fails."""
         assert self._posting is not None
         while not worker.ready:
             if worker.deaths_in_a_row:
@@ -170,7 +169,7 @@ class SharedMemoryCollector:
                     posting = dataclasses.replace(self._posting, worker=worker.index)
                     await self._run(worker, task.join, posting, self._factory)
             except (AiotrainError, BrokenProcessPool, TimeoutError) as error:
-                self._count_death(worker, f"did not start: {_cause(error, worker.executor)}")
+                self._count_death(worker, f"did not start: {cause_of_end(error, worker.executor)}")
                 if self._failure is not None:
                     return
             else:
@@ -305,9 +304,10 @@ class SharedMemoryCollector:
         assert worker.executor is not None
         worker.ready = False
         worker.restarts += 1
-        cause = (
-            f"hung for {self._episode_timeout_s:g} s and was killed" if worker.hung else _cause(error, worker.executor)
-        )
+        if worker.hung:
+            cause = f"hung for {self._episode_timeout_s:g} s and was killed"
+        else:
+            cause = cause_of_end(error, worker.executor)
         worker.hung = False
         self._count_death(worker, cause)
         if self._failure is None:
@@ -450,20 +450,3 @@ def _join_threads(executors: Sequence[WorkerExecutor]) -> None:
     """Wait for the executors' threads, which end with their processes."""
     for executor in executors:
         executor.shutdown(wait=True)
-
-
-def _cause(error: BaseException, executor: WorkerExecutor | None) -> str:
-    """Why a worker is lost, in words."""
-    if not isinstance(error, BrokenProcessPool):
-        return str(error) or type(error).__name__
-    code = None if executor is None else executor.exit_code
-    if code is None:
-        return "its process ended"
-    if code >= 0:
-        return f"its process ended with exit code {code}: the environment, or a library under it, left the process"
-    name = signal.Signals(-code).name
-    hint = {
-        "SIGKILL": "killed from outside, often by the system for lack of memory",
-        "SIGSEGV": "a crash in compiled code under the environment",
-    }.get(name, "a signal")
-    return f"its process ended by {name}: {hint}"

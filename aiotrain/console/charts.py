@@ -92,15 +92,6 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def size(count: int) -> str:
-    """Format a number of bytes in B, KiB, MiB, GiB or TiB."""
-    value, units = float(count), ["B", "KiB", "MiB", "GiB"]
-    while value >= 1024 and units[1:]:
-        value /= 1024
-        units.pop(0)
-    return f"{value:.0f} B" if units[0] == "B" else f"{value:,.1f} {units[0]}"
-
-
 def bar(share: float, width: int) -> tuple[str, str]:
     """Return the filled and the empty part of a horizontal bar, `width` cells together."""
     share = min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiotrain.console import charts
 from aiotrain.console.lines import Line, clip, fit, flow, length, paragraph, spread
+from aiotrain.shm import human_bytes
 from aiotrain.status import Status, WorkerState
 
 # Each state has a glyph of its own, so that the grid can be read without colours. Worst state first.
@@ -246,7 +247,7 @@ def ring(status: Status) -> Line:
         (empty, "border"),
         (f" {status.slots_in_use:,}/{status.slots:,}", "value"),
     ]
-    return [("ring ", "label"), *used, (f" slots · {charts.size(status.ring_bytes)}", "label")]
+    return [("ring ", "label"), *used, (f" slots · {human_bytes(status.ring_bytes)}", "label")]
 
 
 def policy(status: Status) -> Line:

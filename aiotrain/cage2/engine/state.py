@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine.tables import NUM_HOSTS, OBSERVATION_SIZE, RED_AGENTS, RULES
-from aiotrain.cage2.scenario import HOST_TYPES
+from aiotrain.cage2.engine.tables import NUM_HOSTS, OBSERVATION_SIZE, RULES
+from aiotrain.cage2.scenario import HOST_TYPES, RED_AGENTS
 
 MAX_STEPS_LIMIT: Final = 65_535
 """Longest episode: a host's sessions, at most one more a step, are counted in 16 bits."""

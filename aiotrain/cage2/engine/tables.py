@@ -28,6 +28,7 @@ from aiotrain.cage2.scenario import (
     HOSTS,
     NUM_ACTIONS,
     NUM_BITS,
+    RED_AGENTS,
     REVEALS,
     SUBNETS,
     WINDOWS_HOSTS,
@@ -42,10 +43,8 @@ ENTERPRISE2: Final = HOST_INDEX["Enterprise2"]
 OP_SERVER0: Final = HOST_INDEX["Op_Server0"]
 USER0: Final = HOST_INDEX["User0"]
 
-RED_AGENTS: Final = ("B_lineAgent", "RedMeanderAgent", "SleepAgent")
-"""CybORG's class names of the red agents; an agent's number is its place here."""
-B_LINE: Final = 0
-MEANDER: Final = 1
+B_LINE: Final = RED_AGENTS.index("B_lineAgent")
+MEANDER: Final = RED_AGENTS.index("RedMeanderAgent")
 
 RULES: Final = ("main", "leaderboard")
 """Rule sets: csle-cyborg and CybORG's main branch, or the leaderboard's commit, 606813b."""
