@@ -119,14 +119,13 @@ class Config:
             raise ConfigError.of(faults)
 
     def _faults(self) -> list[str]:
-        counted_in_episodes = self.steps_per_update is None
         checks = [
             (self.workers >= 1, f"workers must be at least 1, not {self.workers}"),
             (self.envs_per_worker >= 1, f"envs-per-worker must be at least 1, not {self.envs_per_worker}"),
             (self.total_episodes >= 1, f"total-episodes must be at least 1, not {self.total_episodes}"),
             (self.episodes_per_update >= 1, f"episodes-per-update must be at least 1, not {self.episodes_per_update}"),
             (
-                not counted_in_episodes or not 1 <= self.total_episodes < self.episodes_per_update,
+                self.steps_per_update is not None or not 1 <= self.total_episodes < self.episodes_per_update,
                 f"episodes-per-update ({self.episodes_per_update}) is more than the budget, total-episodes "
                 f"({self.total_episodes}): there would be no full update",
             ),

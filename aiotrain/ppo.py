@@ -123,9 +123,12 @@ class ActorCritic(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(shape.outputs)) if shape.kind == "gaussian" else None
         self.register_buffer("input_mean", torch.zeros(shape.inputs))
         self.register_buffer("input_scale", torch.ones(shape.inputs))
+        self.normalizes = False
 
     def normalize(self, inputs: Tensor) -> Tensor:
-        """Inputs ``[N, inputs]`` as the layers take them."""
+        """Inputs ``[N, inputs]`` as the layers take them: as they are until there is something to normalise by."""
+        if not self.normalizes:
+            return inputs
         return ((inputs - self.input_mean) * self.input_scale).clamp(-INPUT_CLIP, INPUT_CLIP)
 
     def value(self, normalized: Tensor) -> Tensor:
@@ -351,5 +354,6 @@ class Learner:
         """After the update, because the behaviour log-probs of its batch belong to the old normalisation."""
         assert self._input_moments is not None
         self._input_moments.add(self._spec.encode(observations))
+        self.network.normalizes = True
         self.network.input_mean.copy_(torch.from_numpy(self._input_moments.mean))
         self.network.input_scale.copy_(torch.from_numpy(1 / np.sqrt(self._input_moments.variance + 1e-8)))

@@ -203,7 +203,7 @@ class Trainer:
                     self._learning.exception()
             self._stopped_s = time.monotonic()
             if self._phase == "stopping":
-                self._phase = "finished" if self._batcher.done else "stopped"
+                self._phase = "finished" if self._batcher.done and not self._batches else "stopped"
             if self._records is not None:
                 try:
                     if hasattr(self, "_learner"):

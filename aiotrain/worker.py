@@ -136,8 +136,11 @@ def join(posting: Posting, factory: EnvFactory) -> None:
 
 def play(slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:
     """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order."""
-    assert _state.player is not None, "play before join"
-    return _state.player.play(slots, episodes)
+    assert _state.player is not None, "play before join, or after a task that broke the worker"
+    player, _state.player = _state.player, None  # if this raises, no queued task goes on with what is left
+    result = player.play(slots, episodes)
+    _state.player = player
+    return result
 
 
 class _State:
@@ -206,6 +209,7 @@ class Player:
         self._posting, self._spec, self._factory = posting, posting.spec, factory
         self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
         self._weights = Weights.attach(posting.weights_name, posting.policy.size)
+        self._one_hot = self._spec.observation_kind == "one_hot"
         self._policy = NumpyPolicy(posting.policy)
         self._version = -1
         self._idle = [_Lane(env) for env in envs]
@@ -269,6 +273,8 @@ class Player:
         """Put ``observation`` in the slot's next row. Its values are checked when the slot is full, its shape now."""
         if np.shape(observation) != self._spec.observation_shape:
             raise _InvalidStep(_observation_fault(observation, self._spec))
+        if self._one_hot and not 0 <= observation - self._spec.observation_start < self._spec.inputs:
+            raise _InvalidStep(f"observation {observation}, which the Discrete space does not have")
         lane.rows[len(lane.rewards)] = observation
 
     def _step_until_one_leaves(self, active: list[_Lane], failures: list[EpisodeFailure]) -> list[_Lane]:

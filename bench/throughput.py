@@ -206,9 +206,10 @@ async def train(config: Config, seconds: float) -> dict[str, float]:
     async with Trainer(config) as trainer:
         async for update in trainer:
             learned.append((time.perf_counter(), update.steps, update.learn_s, update.collect_s))
-            if learned[-1][0] - learned[0][0] > seconds + WARM_UP_S:
+            warm = [index for index, point in enumerate(learned) if point[0] - learned[0][0] >= WARM_UP_S]
+            if len(warm) > 1 and learned[-1][0] - learned[warm[0]][0] > seconds:
                 break
-    began = next(index for index, point in enumerate(learned) if point[0] - learned[0][0] >= WARM_UP_S)
+    began = warm[0]
     elapsed = learned[-1][0] - learned[began][0]
     return {
         "steps_per_s": (learned[-1][1] - learned[began][1]) / elapsed,

@@ -28,8 +28,8 @@ def numpy_policy(shape: PolicyShape, seed: int = 0) -> NumpyPolicy:
     return policy
 
 
-def torch_policy(shape: PolicyShape) -> ActorCritic:
-    """A network with a normalisation and biases that are not those of the start."""
+def torch_policy(shape: PolicyShape, normalizes: bool) -> ActorCritic:
+    """A network with biases, and a normalisation if there is to be one, that are not those of the start."""
     generator = torch.Generator().manual_seed(1)
     network = ActorCritic(shape, generator)
     with torch.no_grad():
@@ -37,15 +37,18 @@ def torch_policy(shape: PolicyShape) -> ActorCritic:
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         if network.log_std is not None:
             network.log_std.add_(0.3 * torch.randn(shape.outputs, generator=generator))
-        network.input_mean.add_(0.2 * torch.randn(shape.inputs, generator=generator))
-        network.input_scale.mul_(torch.rand(shape.inputs, generator=generator) + 0.5)
+        if normalizes:
+            network.normalizes = True
+            network.input_mean.add_(0.2 * torch.randn(shape.inputs, generator=generator))
+            network.input_scale.mul_(torch.rand(shape.inputs, generator=generator) + 0.5)
     return network
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("deviation", [1.0, 100.0], ids=["plain", "clipped"])
-def test_log_probs_are_torchs(shape: PolicyShape, deviation: float) -> None:
-    network = torch_policy(shape)
+@pytest.mark.parametrize("normalizes", [True, False], ids=["normalized", "as it is"])
+def test_log_probs_are_torchs(shape: PolicyShape, deviation: float, normalizes: bool) -> None:
+    network = torch_policy(shape, normalizes)
     policy = NumpyPolicy(shape)
     policy.parameters[:] = network.flat_parameters()
     policy.refresh()
