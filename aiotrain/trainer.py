@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its l
 
 __all__ = ["Result", "Trainer", "Update", "train"]
 
+_LAUNCHES_AT_ONCE = 2  # before other callbacks have their turn; each takes a few tenths of a millisecond
 _HOPELESS = 3  # episodes given up without a trajectory between them, after which the environment is to blame
 
 
@@ -93,6 +94,7 @@ class Trainer:
         self._batches: deque[Batch] = deque()
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._meter = Meter()
+        self._launching: asyncio.Handle | None = None
         self._given_up_in_a_row = 0
         self._version = 0  # of the policy: updates done
         self._last_update: Update | None = None
@@ -224,7 +226,7 @@ class Trainer:
     async def _gather(self) -> None:
         """Launch episodes and put together batches, until the budget is used up."""
         while not self._batcher.done:
-            self._launch()
+            self._launch_soon()
             for outcome in await self._collector.outcomes():
                 given_up = self._batcher.add(outcome)
                 if outcome.trajectories is not None:
@@ -239,11 +241,23 @@ class Trainer:
                 self._news.set()
 
     def _launch(self) -> None:
-        """Hand out what may be played now, as far as there is room."""
+        """Hand out what may be played now, as far as there is room: a few launches now, the rest by and by.
+
+        With 100 workers a new version sets off a hundred launches; all at once they would hold up the event loop.
+        """
+        self._launching = None
         if self.config.steps_per_update is None:
             self._collector.submit_unfinished()
-        while room := self._collector.room(self._batcher.wanted()):
+        for _ in range(_LAUNCHES_AT_ONCE):
+            if not (room := self._collector.room(self._batcher.wanted())):
+                return
             self._collector.submit(self._batcher.next_launch(room))
+        self._launch_soon()
+
+    def _launch_soon(self) -> None:
+        """Have ``_launch`` called in the event loop's next round."""
+        if self._launching is None and self._state is _State.OPEN:
+            self._launching = asyncio.get_running_loop().call_soon(self._launch)
 
     def _give_up(self, episode: int, reason: str) -> None:
         self._given_up_in_a_row += 1
@@ -293,7 +307,7 @@ class Trainer:
         if self._state is _State.OPEN:
             self._collector.publish(self._learner.parameters(), self._version)
             self._batcher.learned()
-            self._launch()
+            self._launch_soon()
         now = time.monotonic()
         self._collect_s += began_s - asked_s
         self._learn_s += now - began_s

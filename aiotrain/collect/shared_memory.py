@@ -36,7 +36,7 @@ __all__ = ["SharedMemoryCollector"]
 _T = TypeVar("_T")
 
 _QUEUED = 2  # tasks on a worker: one being played, one waiting
-_TASK_CPU_S = 0.03  # what a task should cost: a hundred times what the main process spends on it
+_TASK_CPU_S = 0.05  # what a task should cost: a hundred times what the main process spends on it
 _IN_FLIGHT = 256  # trajectories in the tasks of all workers together, unless there are more workers than that
 _STARTING_AT_ONCE = 4  # processes that are brought up at the same time
 _DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, after which the run fails
