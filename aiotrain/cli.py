@@ -185,6 +185,10 @@ class _Interruption:
     def _arrived(self, which: signal.Signals) -> None:
         if self.by is not None:
             self._trainer.abort()
+            from aiotrain.console.screen import LEAVE
+
+            if os.isatty(1):
+                os.write(1, LEAVE.encode())
             os._exit(128 + which)
         self.by = which
         self._task.cancel()

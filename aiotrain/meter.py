@@ -20,14 +20,9 @@ class Meter:
         self._first: tuple[float, int, int] | None = None
         self._last = (0.0, 0, 0)
 
-    @property
-    def started(self) -> bool:
-        """Whether anything was finished yet."""
-        return self._first is not None
-
     def tick(self, episodes: int, steps: int) -> None:
-        """Note the counts now; until the first episode is finished, nothing is noted."""
-        if not episodes:
+        """Note the counts now; until there is a first step, nothing is noted."""
+        if not steps:
             return
         self._last = (time.monotonic(), episodes, steps)
         self._first = self._first or self._last

@@ -59,6 +59,8 @@ class Records:
     def __init__(self, folder: Path, config: Mapping[str, Any], tensorboard: bool) -> None:
         self.folder = folder
         make_board = _tensorboard_writer() if tensorboard else None
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"run-dir: {folder} is not a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._updates = (folder / "updates.csv").open("x", newline="")

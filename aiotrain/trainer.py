@@ -132,8 +132,11 @@ class Trainer:
             self._device = str(device)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        if config.run_dir is not None:
-            self._records = Records(Path(config.run_dir), config.resolved(), config.tensorboard)
+        if config.total_steps is not None and config.steps_per_update is None and not self.spec.max_episode_steps:
+            raise ConfigError(
+                f"total-steps needs steps-per-update here: {self.spec.name} tells no time limit, and a batch of whole "
+                "episodes would wait for one that never ends"
+            )
         self.policy_shape = PolicyShape.of(self.spec, config.ppo.hidden_sizes)
         self._learner: Learner = await self._in_thread(
             ppo.Learner, self.spec, self.policy_shape, config.ppo, seed=config.seed, device=device
@@ -148,6 +151,8 @@ class Trainer:
             slot_steps=slot_steps,
         )
         await self._collector.open(self.policy_shape, slot_steps)
+        if config.run_dir is not None:
+            self._records = Records(Path(config.run_dir), config.resolved(), config.tensorboard)
         self._collector.publish(self._learner.parameters(), self._version)
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
         self._gathering = asyncio.create_task(self._gather(), name="aiotrain gather")
@@ -227,13 +232,14 @@ class Trainer:
         """Launch episodes and put together batches, until the budget is used up."""
         while not self._batcher.done:
             self._launch_soon()
+            finished_before = self._batcher.counts.finished
             for outcome in await self._collector.outcomes():
                 given_up = self._batcher.add(outcome)
                 if outcome.trajectories is not None:
                     self._given_up_in_a_row = 0
                 for episode in given_up:
                     self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
-            if self._batcher.counts.finished and not self._meter.started:
+            if self._batcher.counts.finished and not finished_before:
                 self._event("first_episode", elapsed_s=round(self._elapsed_s(), 3))
             self._meter.tick(self._batcher.counts.finished, self._batcher.counts.steps)
             while (batch := self._batcher.pop_batch()) is not None:

@@ -101,7 +101,15 @@ def initialize() -> None:
     threadpoolctl.threadpool_limits(1)
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker is a child process"
+    multiprocessing.util.Finalize(None, _close_envs, exitpriority=10)
     threading.Thread(target=_leave_with_parent, args=(parent.sentinel,), name="parent watch", daemon=True).start()
+
+
+def _close_envs() -> None:
+    """Let the environments end what they own, when the process ends of itself."""
+    for env in _state.envs:
+        with contextlib.suppress(Exception):
+            env.close()
 
 
 def _leave_with_parent(sentinel: int) -> None:
@@ -116,7 +124,7 @@ def inspect(factory: EnvFactory) -> EnvSpec:
     The worker keeps it. Raises EnvError with the traceback, UnsupportedSpaceError or InvalidStepError.
     """
     env = _make(factory)
-    _state.spare_envs.append(env)
+    _state.envs.append(env)
     spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
     try:
         observation, _ = env.reset(seed=0)
@@ -129,9 +137,9 @@ def inspect(factory: EnvFactory) -> EnvSpec:
 
 def join(posting: Posting, factory: EnvFactory) -> None:
     """Attach to ring and weights and make the environments. Raises EnvError."""
-    while len(_state.spare_envs) < posting.envs:
-        _state.spare_envs.append(_make(factory))
-    _state.player = Player(posting, factory, _state.spare_envs)
+    while len(_state.envs) < posting.envs:
+        _state.envs.append(_make(factory))
+    _state.player = Player(posting, factory, _state.envs)
 
 
 def play(slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:
@@ -147,7 +155,7 @@ class _State:
     """What the process keeps between tasks."""
 
     def __init__(self) -> None:
-        self.spare_envs: list[gymnasium.Env[Any, Any]] = []
+        self.envs: list[gymnasium.Env[Any, Any]] = []
         self.player: Player | None = None
 
 
@@ -209,6 +217,7 @@ class Player:
         self._posting, self._spec, self._factory = posting, posting.spec, factory
         self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
         self._weights = Weights.attach(posting.weights_name, posting.policy.size)
+        self._dtype = np.dtype(self._spec.observation_dtype)
         self._one_hot = self._spec.observation_kind == "one_hot"
         self._policy = NumpyPolicy(posting.policy)
         self._version = -1
@@ -275,6 +284,10 @@ class Player:
             raise _InvalidStep(_observation_fault(observation, self._spec))
         if self._one_hot and not 0 <= observation - self._spec.observation_start < self._spec.inputs:
             raise _InvalidStep(f"observation {observation}, which the Discrete space does not have")
+        if not np.can_cast(np.asarray(observation).dtype, self._dtype, "same_kind"):
+            raise _InvalidStep(
+                f"observation of dtype {np.asarray(observation).dtype} where the space says {self._dtype}"
+            )
         lane.rows[len(lane.rewards)] = observation
 
     def _step_until_one_leaves(self, active: list[_Lane], failures: list[EpisodeFailure]) -> list[_Lane]:
@@ -387,7 +400,9 @@ class Player:
         failure = EpisodeFailure(lane.slot, lane.episode, lane.seed, step, invalid, f"{where}: {what}".rstrip())
         with contextlib.suppress(*_BREAKDOWNS):  # it is broken already; what counts is the new one
             lane.env.close()
+        _state.envs = [env for env in _state.envs if env is not lane.env]
         lane.env = _make(self._factory)
+        _state.envs.append(lane.env)
         lane.episode = -1
         self._idle.append(lane)
         return failure

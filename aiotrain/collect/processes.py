@@ -7,12 +7,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, context, forkserver, popen_forkserver, reduction, spawn, util
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVar
 
 from aiotrain import worker
 
@@ -21,7 +21,12 @@ __all__ = ["WorkerExecutor", "cause_of_end", "preload"]
 
 def preload(modules: Sequence[str]) -> None:
     """Have the forkserver import ``modules`` once, for all workers. Without effect once it runs."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["aiotrain.worker", *modules])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["aiotrain.collect.quiet", "aiotrain.worker", *modules]
+    )
+
+
+_T = TypeVar("_T")
 
 
 class _Popen(popen_forkserver.Popen):
@@ -88,6 +93,14 @@ class WorkerExecutor(ProcessPoolExecutor):
     def __init__(self) -> None:
         self._context = _Context()
         super().__init__(1, mp_context=self._context, initializer=worker.initialize)
+
+    def start(self, function: Callable[..., _T], *args: Any) -> Future[_T]:
+        """Submit the first task, which starts the process, and the forkserver if need be; see ``quiet``."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return self.submit(function, *args)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @property
     def alive(self) -> bool:

@@ -179,7 +179,7 @@ class SharedMemoryCollector:
     async def _run(self, worker: _Worker, function: Callable[..., _T], *args: Any) -> _T:
         """Run ``function`` in the worker within the start's deadline. Submitting starts the process, which blocks."""
         assert worker.executor is not None
-        future = await asyncio.to_thread(worker.executor.submit, function, *args)
+        future = await asyncio.to_thread(worker.executor.start, function, *args)
         try:
             async with asyncio.timeout(self._start_timeout_s):
                 return await asyncio.wrap_future(future)

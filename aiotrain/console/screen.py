@@ -11,7 +11,7 @@ from typing import IO, Final, Self, TextIO
 
 # Alternate screen, no cursor, no wrapping: the last cell of the screen can be written without scrolling it.
 _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
-_LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _REPAINT_EVERY: Final = 10  # redraws; whatever a child process wrote over the frame is gone after these
 _HELD_LINES: Final = 500
 _Kind = type[BaseException] | None
@@ -35,7 +35,7 @@ class Screen:
         return self
 
     def __exit__(self, kind: _Kind, error: BaseException | None, trace: _Trace) -> None:
-        self._write(_LEAVE)
+        self._write(LEAVE)
 
     def draw(self, lines: Sequence[str], size: tuple[int, int]) -> None:
         """Show `lines` (each already as wide as the screen) on a screen of `size` columns and lines."""
