@@ -73,6 +73,8 @@ class Config:
     """Environment: a Gymnasium id, module:factory, or (from Python) a callable that makes one."""
     red_agent: str = "B_lineAgent"
     """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, or module:Class."""
+    simulator: Literal["cyborg", "compiled"] = "cyborg"
+    """What plays CAGE 2: csle-cyborg itself, or the compiled engine, exact and a hundred times as fast."""
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps. Default: the environment's own limit (CAGE 2: 100)."""
 
@@ -142,6 +144,10 @@ class Config:
             (
                 self.device in ("auto", "cpu", "cuda"),
                 f"device must be auto, cpu or cuda, not {self.device!r}",
+            ),
+            (
+                self.simulator in ("cyborg", "compiled"),
+                f"simulator must be cyborg or compiled, not {self.simulator!r}",
             ),
             (not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to"),
         ]

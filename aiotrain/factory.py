@@ -52,6 +52,11 @@ class EnvFactory:
         """Whether this is the CAGE 2 environment of this package."""
         return self.target == CAGE2_ID
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether this is the compiled engine, whose episodes can be played without Python."""
+        return self.is_cage2 and ("simulator", "compiled") in self.kwargs
+
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """A new environment. Raises whatever the user's code raises, and EnvError if it made something else."""
         made: Any = self._maker()(**dict(self.kwargs))
@@ -90,16 +95,26 @@ def make_factory(config: Config) -> EnvFactory:
     """The factory for the configured environment. Raises ConfigError."""
     if config.env != CAGE2_ID:
         return EnvFactory.of(config.env, config.max_episode_steps)
-    from aiotrain.cage2.env import red_agent_class  # loads the simulator, which other environments do without
-
     try:
-        red_agent_class(config.red_agent)
+        _refuse_unknown_red_agent(config)
     except ValueError as error:
         raise ConfigError(f"red-agent: {error}") from error
-    kwargs: dict[str, Any] = {"red_agent": config.red_agent}
+    kwargs: dict[str, Any] = {"simulator": config.simulator, "red_agent": config.red_agent}
     if config.max_episode_steps is not None:
         kwargs["max_steps"] = config.max_episode_steps
     return EnvFactory.of(config.env, **kwargs)
+
+
+def _refuse_unknown_red_agent(config: Config) -> None:
+    """Raise ValueError. For cyborg, this imports the simulator, which other environments do without."""
+    if config.simulator == "compiled":
+        from aiotrain.cage2.scenario import compiled_red_agent
+
+        compiled_red_agent(config.red_agent)
+    else:
+        from aiotrain.cage2.env import red_agent_class
+
+        red_agent_class(config.red_agent)
 
 
 def _refuse_unknown(env: str) -> None:

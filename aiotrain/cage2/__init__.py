@@ -4,15 +4,35 @@ Importing ``aiotrain``, or this package, registers ``aiotrain/Cage2-v0`` with Gy
 entry points, so a program that imports neither writes ``gymnasium.make("aiotrain.cage2:aiotrain/Cage2-v0")``.
 """
 
+from typing import Any
+
 import gymnasium
 
-__all__ = ["CAGE2_ID"]
+__all__ = ["CAGE2_ID", "SIMULATORS", "make"]
 
 CAGE2_ID = "aiotrain/Cage2-v0"
+SIMULATORS = ("cyborg", "compiled")
+
+
+def make(simulator: str = "cyborg", **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """The environment on csle-cyborg (``Cage2Env``) or on the compiled engine (``Cage2CompiledEnv``).
+
+    ``kwargs`` are those of the class. Raises ValueError for another simulator.
+    """
+    if simulator == "compiled":
+        from aiotrain.cage2.compiled_env import Cage2CompiledEnv
+
+        return Cage2CompiledEnv(**kwargs)
+    if simulator == "cyborg":
+        from aiotrain.cage2.env import Cage2Env
+
+        return Cage2Env(**kwargs)
+    raise ValueError(f"unknown simulator {simulator!r}; choose one of {', '.join(SIMULATORS)}")
+
 
 if CAGE2_ID not in gymnasium.registry:
     gymnasium.register(  # without a time limit: the environment truncates its episodes itself, at its ``max_steps``
         CAGE2_ID,
-        entry_point="aiotrain.cage2.env:Cage2Env",
+        entry_point="aiotrain.cage2:make",
         vector_entry_point="aiotrain.cage2.vector_env:Cage2VectorEnv",
     )

@@ -1,19 +1,8 @@
-"""What runs in a worker process: make environments, take slots, play episodes into them.
-
-Each public function here is a task that the event loop submits to the worker's executor. A worker keeps its
-environments, its copy of the weights and any episode that outgrew its slots between tasks. All randomness of episode i
-comes from (run seed, i), so that it does not matter which worker plays it.
-"""
+"""Playing episodes of Gymnasium environments into slots, all environments of a worker in one batch."""
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 import time
 import traceback
 from collections import deque
@@ -24,7 +13,6 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
 from aiotrain.factory import EnvFactory
@@ -34,19 +22,18 @@ from aiotrain.spaces import EnvSpec
 from aiotrain.weights import Weights
 
 __all__ = [
+    "BREAKDOWNS",
     "EpisodeFailure",
     "PlayResult",
+    "Player",
     "Posting",
     "episode_streams",
-    "initialize",
-    "inspect",
-    "join",
-    "play",
+    "make_env",
+    "observation_fault",
 ]
 
-_NICENESS = 10  # below the main process: loop, learner and console stay prompt with more workers than cores
 _NOISE_BLOCK = 128  # steps whose random numbers are drawn at once
-_BREAKDOWNS = (Exception, SystemExit)  # sys.exit in an environment ends its episode, not the run
+BREAKDOWNS = (Exception, SystemExit)  # sys.exit in an environment ends its episode, not the run
 
 
 @dataclass(frozen=True)
@@ -92,86 +79,16 @@ def episode_streams(run_seed: int, episode: int) -> tuple[int, np.random.Generat
     return int(generator.integers(2**31)), generator
 
 
-def initialize() -> None:
-    """Set the process up: priority, signals, one BLAS thread, and a watch on the parent."""
-    os.nice(_NICENESS)
-    faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process alone decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threadpoolctl.threadpool_limits(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker is a child process"
-    multiprocessing.util.Finalize(None, _close_envs, exitpriority=10)
-    threading.Thread(target=_leave_with_parent, args=(parent.sentinel,), name="parent watch", daemon=True).start()
-
-
-def _close_envs() -> None:
-    """Let the environments end what they own, when the process ends of itself."""
-    for env in _state.envs:
-        with contextlib.suppress(Exception):
-            env.close()
-
-
-def _leave_with_parent(sentinel: int) -> None:
-    """End this process when the parent's end of the pipe closes, however the parent died."""
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
-
-
-def inspect(factory: EnvFactory) -> EnvSpec:
-    """Make an environment, reset it once, and tell what it is like.
-
-    The worker keeps it. Raises EnvError with the traceback, UnsupportedSpaceError or InvalidStepError.
-    """
-    env = _make(factory)
-    _state.envs.append(env)
-    spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
-    try:
-        observation, _ = env.reset(seed=0)
-    except _BREAKDOWNS as error:
-        raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
-    if fault := _observation_fault(observation, spec):
-        raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
-    return spec
-
-
-def join(posting: Posting, factory: EnvFactory) -> None:
-    """Attach to ring and weights and make the environments. Raises EnvError."""
-    while len(_state.envs) < posting.envs:
-        _state.envs.append(_make(factory))
-    _state.player = Player(posting, factory, _state.envs)
-
-
-def play(slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:
-    """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order."""
-    assert _state.player is not None, "play before join, or after a task that broke the worker"
-    player, _state.player = _state.player, None  # if this raises, no queued task goes on with what is left
-    result = player.play(slots, episodes)
-    _state.player = player
-    return result
-
-
-class _State:
-    """What the process keeps between tasks."""
-
-    def __init__(self) -> None:
-        self.envs: list[gymnasium.Env[Any, Any]] = []
-        self.player: Player | None = None
-
-
-_state = _State()
-
-
-def _make(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
+def make_env(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
     try:
         return factory()
     except AiotrainError:
         raise
-    except _BREAKDOWNS as error:
+    except BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} cannot be made:\n{traceback.format_exc()}") from error
 
 
-def _observation_fault(observation: Any, spec: EnvSpec) -> str:
+def observation_fault(observation: Any, spec: EnvSpec) -> str:
     """What is wrong with the shape, dtype or finiteness of ``observation``; empty if nothing is."""
     array = np.asarray(observation)
     if array.shape != spec.observation_shape:
@@ -213,8 +130,9 @@ class _InvalidStep(Exception):
 class Player:
     """Plays tasks in the worker's environments, all of which act in one batch."""
 
-    def __init__(self, posting: Posting, factory: EnvFactory, envs: Sequence[gymnasium.Env[Any, Any]]) -> None:
+    def __init__(self, posting: Posting, factory: EnvFactory, envs: list[gymnasium.Env[Any, Any]]) -> None:
         self._posting, self._spec, self._factory = posting, posting.spec, factory
+        self._envs = envs
         self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
         self._weights = Weights.attach(posting.weights_name, posting.policy.size)
         self._dtype = np.dtype(self._spec.observation_dtype)
@@ -230,7 +148,7 @@ class Player:
         self._clip = (low, high)
 
     def play(self, slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:
-        """See the module's ``play``."""
+        """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order."""
         cpu_began = time.process_time()
         self._version = self._weights.pull(self._policy.parameters, self._version)
         self._policy.refresh()
@@ -246,7 +164,7 @@ class Player:
                         self._begin_episode(lane, waiting.popleft(), slot)
                     else:
                         self._go_on(lane, slot)
-                except _BREAKDOWNS as error:
+                except BREAKDOWNS as error:
                     failures.append(self._fail(lane, error))
                 else:
                     active.append(lane)
@@ -281,7 +199,7 @@ class Player:
     def _write_observation(self, lane: _Lane, observation: Any) -> None:
         """Put ``observation`` in the slot's next row. Its values are checked when the slot is full, its shape now."""
         if np.shape(observation) != self._spec.observation_shape:
-            raise _InvalidStep(_observation_fault(observation, self._spec))
+            raise _InvalidStep(observation_fault(observation, self._spec))
         if self._one_hot and not 0 <= observation - self._spec.observation_start < self._spec.inputs:
             raise _InvalidStep(f"observation {observation}, which the Discrete space does not have")
         if not np.can_cast(np.asarray(observation).dtype, self._dtype, "same_kind"):
@@ -301,7 +219,7 @@ class Player:
             ):
                 try:
                     goes_on = self._step(lane, action, given, log_prob)
-                except _BREAKDOWNS as error:
+                except BREAKDOWNS as error:
                     failures.append(self._fail(lane, error))
                     continue
                 if goes_on:
@@ -388,7 +306,7 @@ class Player:
         if seen.dtype.kind == "f" and not np.isfinite(seen).all():
             step = int((~np.isfinite(seen)).reshape(len(seen), -1).any(axis=1).argmax())
             del lane.rewards[step:]
-            raise _InvalidStep(_observation_fault(seen[step], self._spec))
+            raise _InvalidStep(observation_fault(seen[step], self._spec))
 
     def _fail(self, lane: _Lane, error: BaseException) -> EpisodeFailure:
         """Report the episode as failed and give the lane a new environment."""
@@ -398,11 +316,10 @@ class Player:
         what = f"the environment returned {error}" if invalid else f"the environment raised\n{traceback.format_exc()}"
         self._ring.headers["state"][lane.slot] = BROKEN_OFF
         failure = EpisodeFailure(lane.slot, lane.episode, lane.seed, step, invalid, f"{where}: {what}".rstrip())
-        with contextlib.suppress(*_BREAKDOWNS):  # it is broken already; what counts is the new one
+        with contextlib.suppress(*BREAKDOWNS):  # it is broken already; what counts is the new one
             lane.env.close()
-        _state.envs = [env for env in _state.envs if env is not lane.env]
-        lane.env = _make(self._factory)
-        _state.envs.append(lane.env)
+        place = self._envs.index(lane.env)
+        lane.env = self._envs[place] = make_env(self._factory)
         lane.episode = -1
         self._idle.append(lane)
         return failure

@@ -1,0 +1,66 @@
+"""The compiled engine as a Gymnasium environment, one episode at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from aiotrain.cage2.engine import NO_TAPE, allocate, reset_one, restart_one, step_one
+from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS, compiled_red_agent
+
+__all__ = ["Cage2CompiledEnv"]
+
+
+class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
+    """``Cage2Env`` on the compiled engine: ``gymnasium.make("aiotrain/Cage2-v0", simulator="compiled")``.
+
+    Equal in spaces, rewards, ``info`` and the law of its episodes, not in the episode that a seed gives: the engine
+    has a random generator of its own. It plays Scenario2 against the three red agents of the challenge.
+
+    Raises ValueError for a red agent that is not in it and for ``max_steps`` below 1 or above 65,535.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
+
+    def __init__(self, red_agent: str | type = "B_lineAgent", max_steps: int = 100, rules: str = "main") -> None:
+        if max_steps < 1:
+            raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
+        self.max_steps = max_steps
+        self.observation_space = gymnasium.spaces.MultiBinary(NUM_BITS)
+        self.action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
+        self._state = allocate(1, red_agent=compiled_red_agent(red_agent), rules=rules, max_steps=max_steps)
+        self._seeded = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Start an episode; ``options`` are not used."""
+        super().reset(seed=seed)
+        if seed is not None:
+            reset_one(self._state, 0, np.uint64(seed))
+        elif self._seeded:
+            restart_one(self._state, 0)
+        else:
+            reset_one(self._state, 0, self.np_random.integers(2**63, dtype=np.uint64))
+        self._seeded = True
+        return self._seen()
+
+    def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
+        """Play one step: blue's action, then red's.
+
+        Raises ValueError for an action outside ``0..144`` and ``gymnasium.error.ResetNeeded`` before the first reset.
+        """
+        if not self._seeded:
+            raise gymnasium.error.ResetNeeded("call reset() before the first step()")
+        index = int(action)
+        if not 0 <= index < NUM_ACTIONS:
+            raise ValueError(f"action {index} does not exist: there are {NUM_ACTIONS}, from 0")
+        reward = int(step_one(self._state, 0, index, NO_TAPE)) / 10.0
+        observation, info = self._seen()
+        return observation, reward, False, bool(self._state["steps"][0] >= self.max_steps), info
+
+    def _seen(self) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        return self._state["observation"][0].copy(), {"red_hosts": int(self._state["held"][0])}
