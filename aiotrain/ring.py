@@ -15,10 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.shm import Fields, Segment
+from aiotrain.shm import Fields, Segment, size_of
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["BROKEN_OFF", "FREE", "LENT", "PLAYING", "SEALED", "Ring", "RingLayout", "Trajectories", "slot_steps_for"]
+__all__ = [
+    "BROKEN_OFF",
+    "FREE",
+    "HEADER",
+    "LENT",
+    "PLAYING",
+    "SEALED",
+    "Ring",
+    "RingLayout",
+    "Trajectories",
+    "slot_steps_for",
+]
 
 FREE, LENT, PLAYING, SEALED, BROKEN_OFF = range(5)
 """States of a slot: nobody's; a task's but not begun; being written; whole; given up by its environment."""
@@ -79,6 +90,11 @@ class RingLayout:
             "log_probs": (per_slot, np.float32),
             "rewards": (per_slot, np.float32),
         }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of shared memory that the ring takes."""
+        return size_of(self.fields)
 
 
 def slot_steps_for(spec: EnvSpec) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from aiotrain.errors import SharedMemoryError
 
-__all__ = ["Fields", "Segment", "free_bytes", "human_bytes"]
+__all__ = ["Fields", "Segment", "free_bytes", "human_bytes", "size_of"]
 
 Fields = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]
 """The arrays in a segment: name -> (shape, dtype)."""
@@ -52,6 +52,11 @@ def _offsets(fields: Fields) -> tuple[dict[str, int], int]:
     return offsets, max(end, _ALIGNMENT)
 
 
+def size_of(fields: Fields) -> int:
+    """Bytes that a segment for ``fields`` takes."""
+    return _offsets(fields)[1]
+
+
 class Segment:
     """Named arrays in one piece of shared memory.
 
@@ -78,7 +83,7 @@ class Segment:
 
         Raises SharedMemoryError, with the bytes needed and free, where it does not fit.
         """
-        _, size = _offsets(fields)
+        size = size_of(fields)
         name = f"aiotrain-{os.getpid()}-{secrets.token_hex(6)}"
         _refuse_what_does_not_fit(size, purpose, advice)
         try:

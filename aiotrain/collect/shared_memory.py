@@ -37,7 +37,9 @@ _T = TypeVar("_T")
 
 _QUEUED = 2  # tasks on a worker: one being played, one waiting
 _TASK_CPU_S = 0.05  # what a task should cost: a hundred times what the main process spends on it
-_IN_FLIGHT = 256  # trajectories in the tasks of all workers together, unless there are more workers than that
+_LEAST_TASK_CPU_S = 0.005  # what it should cost even if some workers get nothing for it
+_RING_BYTES = 2**24  # for the tasks of all workers together, unless the smallest possible ones need more
+_LARGEST_TASK = 128  # trajectories
 _STARTING_AT_ONCE = 4  # processes that are brought up at the same time
 _DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, after which the run fails
 _GRACE_S = 2.0  # for a worker to finish its task and close its environments when the collector closes
@@ -108,6 +110,7 @@ class SharedMemoryCollector:
         self._news = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
+        self._task_limit = 1  # most trajectories in a task
         self._trajectory_cpu_s = 0.0  # running mean; 0 while unknown
         self._closing = False
         self._warn = warn
@@ -135,6 +138,8 @@ class SharedMemoryCollector:
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Workers come up in the background; playing begins when the first is there."""
+        affordable = _RING_BYTES // (RingLayout.of(self._spec, 1, slot_steps).nbytes * _QUEUED * len(self._workers))
+        self._task_limit = max(self._envs, min(affordable, _LARGEST_TASK), 1)
         slots = len(self._workers) * (_QUEUED * self._task_limit + self._envs)
         self._ring = Ring.create(RingLayout.of(self._spec, slots, slot_steps))
         self._weights = Weights.create(policy.size)
@@ -151,11 +156,6 @@ class SharedMemoryCollector:
         for worker in self._workers:
             self._spawn(self._bring_up(worker))
         self._spawn(self._watch_for_hung())
-
-    @property
-    def _task_limit(self) -> int:
-        """Most trajectories in a task."""
-        return max(self._envs, _IN_FLIGHT // (_QUEUED * len(self._workers)), 1)
 
     async def _bring_up(self, worker: _Worker) -> None:
         """Start the worker's process and let it join, again and again until it does or the run fails."""
@@ -199,9 +199,12 @@ class SharedMemoryCollector:
         places = sum(_QUEUED - len(worker.tasks) for worker in self._workers if worker.ready)
         if self._closing or not places or not wanted:
             return 0
-        cheap = math.ceil(_TASK_CPU_S / self._trajectory_cpu_s) if self._trajectory_cpu_s else 1
+        cheap, least = (
+            math.ceil(cpu_s / self._trajectory_cpu_s) if self._trajectory_cpu_s else 1
+            for cpu_s in (_TASK_CPU_S, _LEAST_TASK_CPU_S)
+        )
         fair = math.ceil(wanted / places)
-        return min(wanted, max(self._envs, min(cheap, fair)), self._task_limit)
+        return min(wanted, max(self._envs, least, min(cheap, fair)), self._task_limit)
 
     def submit(self, launch: Launch) -> None:
         """See Collector."""

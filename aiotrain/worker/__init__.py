@@ -16,7 +16,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import threadpoolctl

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
+from aiotrain.errors import AiotrainError, EnvError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout
@@ -80,6 +80,7 @@ def episode_streams(run_seed: int, episode: int) -> tuple[int, np.random.Generat
 
 
 def make_env(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
+    """A new environment. Raises EnvError with the traceback."""
     try:
         return factory()
     except AiotrainError:
