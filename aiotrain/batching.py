@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from aiotrain.ring import Trajectories
 
 __all__ = ["Batch", "Batcher", "Counts"]
 
+Options = Mapping[str, Any]
 _TRIES = 3  # of an episode that is lost with its worker or environment, before it is given up
 
 
@@ -29,6 +31,7 @@ class Batch:
 
     number: int
     trajectories: Trajectories
+    options: Options | None
 
 
 @dataclass
@@ -54,6 +57,7 @@ class _OpenBatch:
     """A batch that is being gathered."""
 
     number: int
+    options: Options | None
     to_launch: deque[int] = field(default_factory=deque)
     out: set[int] = field(default_factory=set)  # counting episodes: those not yet settled
     in_flight: int = 0  # counting steps: trajectories that are out
@@ -74,6 +78,8 @@ class Batcher:
     Batches are counted in episodes, or in steps. Counting episodes, batch b consists of the episodes from
     b * episodes_per_update on. Counting steps, as many trajectories are launched as should fill it, and when all are
     back, as many more as are missing: so a batch depends on what was played and not on who was fast.
+
+    ``plan`` says, when a batch is opened, with which options its episodes are reset.
     """
 
     def __init__(
@@ -85,12 +91,14 @@ class Batcher:
         total_episodes: int,
         total_steps: int | None,
         slot_steps: int,
+        plan: Callable[[int], Options | None] = lambda batch: None,
     ) -> None:
         self._episodes_per_update = episodes_per_update
         self._steps_per_update = steps_per_update
         self._max_policy_lag = max_policy_lag
         self._total_episodes = total_episodes
         self._total_steps = total_steps
+        self._plan = plan
         self._expected_steps: float = slot_steps  # of a trajectory
         self._batches: deque[_OpenBatch] = deque()
         self._next_batch = 0
@@ -105,7 +113,7 @@ class Batcher:
     def wanted(self) -> int:
         """Trajectories that may be played now."""
         while self._next_batch <= self._learned_batches + self._max_policy_lag and not self._budget_is_used_up():
-            batch = _OpenBatch(self._next_batch)
+            batch = _OpenBatch(self._next_batch, self._plan(self._next_batch))
             self._next_batch += 1
             self._batches.append(batch)
             if self._steps_per_update is None:
@@ -121,7 +129,7 @@ class Batcher:
         episodes = tuple(batch.to_launch.popleft() for _ in range(min(at_most, len(batch.to_launch))))
         batch.in_flight += len(episodes)
         self.counts.in_flight += len(episodes)
-        return Launch(batch.number, episodes)
+        return Launch(batch.number, episodes, batch.options)
 
     def _budget_is_used_up(self) -> bool:
         if self._next_episode >= self._total_episodes and not self._returned:
@@ -213,7 +221,7 @@ class Batcher:
             if batch.trajectories:
                 trajectories = Trajectories.join(batch.parts)
                 self.counts.learned += int(trajectories.headers["ended"].sum())
-                return Batch(batch.number, trajectories)
+                return Batch(batch.number, trajectories, batch.options)
             self.learned()  # every episode of it was given up
         return None
 

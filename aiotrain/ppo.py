@@ -343,12 +343,13 @@ class Learner:
         return stored.reshape(len(stored), self._spec.inputs).float()
 
     def _scaled_rewards(self, batch: Trajectories) -> FloatArray:
+        rewards = batch.rewards + batch.bonuses
         if not self._config.scale_rewards:
-            return batch.rewards
-        returns = _discounted_returns_so_far(batch.rewards, batch.headers["length"], self._config.gamma)
+            return rewards
+        returns = _discounted_returns_so_far(rewards, batch.headers["length"], self._config.gamma)
         self._return_moments.add(returns)
         deviation = math.sqrt(float(self._return_moments.variance))
-        return batch.rewards / np.float32(deviation) if deviation > _SMALLEST_DEVIATION else batch.rewards
+        return rewards / np.float32(deviation) if deviation > _SMALLEST_DEVIATION else rewards
 
     def _renew_normalisation(self, observations: npt.NDArray[Any]) -> None:
         """After the update, because the behaviour log-probs of its batch belong to the old normalisation."""

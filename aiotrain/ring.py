@@ -49,6 +49,8 @@ HEADER = np.dtype(
         ("seed", np.int64),  # that the episode was reset with
         ("episode_steps", np.int64),  # steps of the episode so far
         ("episode_return", np.float64),  # sum of its rewards so far
+        ("episode_bonus", np.float64),  # sum of its bonuses so far
+        ("compliance", np.float64),  # of the episode so far; NaN where there is none
         ("began_s", np.float64),  # monotonic time at which this trajectory began
         ("state", np.int8),  # last, because the fields of a header are written in their order
     ]
@@ -66,6 +68,8 @@ class RingLayout:
     observation_dtype: str
     action_shape: tuple[int, ...]
     action_dtype: str
+    bonuses: bool
+    """Whether the reward has a second part."""
 
     @classmethod
     def of(cls, spec: EnvSpec, slots: int, steps: int) -> RingLayout:
@@ -77,6 +81,7 @@ class RingLayout:
             spec.observation_dtype,
             spec.action_shape,
             np.dtype(spec.ring_action_dtype).str,
+            spec.has_compliance,
         )
 
     @property
@@ -89,6 +94,7 @@ class RingLayout:
             "actions": ((*per_slot, *self.action_shape), self.action_dtype),
             "log_probs": (per_slot, np.float32),
             "rewards": (per_slot, np.float32),
+            "bonuses": (per_slot if self.bonuses else (self.slots, 0), np.float32),
         }
 
     @property
@@ -118,7 +124,9 @@ class Trajectories:
     log_probs: npt.NDArray[np.float32]
     """``[N]``: log-probability of the action at the time it was drawn."""
     rewards: npt.NDArray[np.float32]
-    """``[N]``"""
+    """``[N]``: what the environment gave."""
+    bonuses: npt.NDArray[np.float32]
+    """``[N]``: what comes on top of it to learn from; zeros where the environment tells no compliance."""
 
     @property
     def steps(self) -> int:
@@ -136,6 +144,7 @@ class Trajectories:
             self.actions[rows],
             self.log_probs[rows],
             self.rewards[rows],
+            self.bonuses[rows],
         )
 
     @classmethod
@@ -166,6 +175,7 @@ class Ring:
         self.actions: npt.NDArray[Any] = arrays["actions"]
         self.log_probs: npt.NDArray[np.float32] = arrays["log_probs"]
         self.rewards: npt.NDArray[np.float32] = arrays["rewards"]
+        self.bonuses: npt.NDArray[np.float32] = arrays["bonuses"]
         self._free = deque(range(layout.slots))
 
     @classmethod
@@ -219,10 +229,11 @@ class Ring:
             self.actions[rows, columns],
             self.log_probs[rows, columns],
             self.rewards[rows, columns],
+            self.bonuses[rows, columns] if self.layout.bonuses else np.zeros(len(rows), np.float32),
         )
 
     def close(self) -> None:
         """Detach; the creator also removes the segment. May be called twice."""
-        for name in ("headers", "observations", "actions", "log_probs", "rewards"):
+        for name in ("headers", "observations", "actions", "log_probs", "rewards", "bonuses"):
             self.__dict__.pop(name, None)
         self._segment.close()

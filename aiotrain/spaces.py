@@ -47,6 +47,8 @@ class EnvSpec:
     """Dtype of the actions that the environment is given; the ring keeps int16, int32 or float32."""
     max_episode_steps: int | None
     """The environment's own time limit in steps, where it tells one."""
+    has_compliance: bool = False
+    """Whether ``info`` tells ``compliance``, and ``alignment``, its change in the step."""
 
     @classmethod
     def of(cls, env: gymnasium.Env[Any, Any], name: str, limit: int | None = None) -> EnvSpec:

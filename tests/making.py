@@ -61,6 +61,7 @@ def trajectories(
         actions,
         np.log(rng.uniform(0.1, 0.9, steps)).astype(np.float32),
         rng.standard_normal(steps).astype(np.float32),
+        np.zeros(steps, np.float32),
     )
 
 

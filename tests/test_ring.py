@@ -146,6 +146,7 @@ def pieces(whole: Trajectories) -> list[Trajectories]:
             whole.actions[end - length : end],
             whole.log_probs[end - length : end],
             whole.rewards[end - length : end],
+            whole.bonuses[end - length : end],
         )
         for i, (end, length) in enumerate(zip(ends, whole.headers["length"], strict=True))
     ]

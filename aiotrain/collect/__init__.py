@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ class Launch(NamedTuple):
     """The batch that is to learn from them."""
     episodes: tuple[int, ...]
     """Episodes to begin, in this order; one trajectory each, unless unfinished episodes take their place."""
+    options: Mapping[str, Any] | None = None
+    """What the environment's ``reset`` is given as options when an episode begins."""
 
 
 class LostEpisode(NamedTuple):

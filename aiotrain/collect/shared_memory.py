@@ -228,7 +228,7 @@ class SharedMemoryCollector:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[task.PlayResult]
         try:
-            future = loop.run_in_executor(worker.executor, task.play, sent.slots, launch.episodes)
+            future = loop.run_in_executor(worker.executor, task.play, sent.slots, launch.episodes, launch.options)
         except BrokenProcessPool as error:  # the worker died with nothing to do, so that no future told of it
             future = loop.create_future()
             future.set_exception(error)

@@ -8,6 +8,7 @@ comes from (run seed, i), so that it does not matter which worker plays it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import faulthandler
 import multiprocessing
 import multiprocessing.connection
@@ -15,7 +16,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -85,12 +86,12 @@ def inspect(factory: EnvFactory) -> EnvSpec:
     _state.envs.append(env)
     spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
     try:
-        observation, _ = env.reset(seed=0)
+        observation, info = env.reset(seed=0)
     except BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
     if fault := observation_fault(observation, spec):
         raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
-    return spec
+    return dataclasses.replace(spec, has_compliance="compliance" in info)
 
 
 def join(posting: Posting, factory: EnvFactory) -> None:
@@ -100,11 +101,14 @@ def join(posting: Posting, factory: EnvFactory) -> None:
     _state.player = Player(posting, factory, _state.envs)
 
 
-def play(slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:
-    """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order."""
+def play(slots: Sequence[int], episodes: Sequence[int], options: Mapping[str, Any] | None) -> PlayResult:
+    """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order.
+
+    ``options`` are what the environment's reset is given.
+    """
     assert _state.player is not None, "play before join, or after a task that broke the worker"
     player, _state.player = _state.player, None  # if this raises, no queued task goes on with what is left
-    result = player.play(slots, episodes)
+    result = player.play(slots, episodes, options)
     _state.player = player
     return result
 

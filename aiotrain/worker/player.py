@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,6 +49,8 @@ class Posting:
     ring_name: str
     ring_layout: RingLayout
     weights_name: str
+    alignment_lambda: float = 0.0
+    """Bonus for a step: this times the change of the episode's compliance."""
 
 
 class EpisodeFailure(NamedTuple):
@@ -111,6 +114,8 @@ class _Lane:
         self.fragment = 0
         self.steps_before = 0  # of the episode, in earlier slots
         self.return_before = 0.0
+        self.compliance = math.nan
+        self.bonus_before = 0.0
         self.observation: Any = None
         self.generator: np.random.Generator
         self.noise: npt.NDArray[Any]
@@ -122,6 +127,7 @@ class _Lane:
         self.actions: list[Any] = []
         self.log_probs: list[float] = []
         self.rewards: list[float] = []
+        self.bonuses: list[float] = []
 
 
 class _InvalidStep(Exception):
@@ -148,7 +154,9 @@ class Player:
         )
         self._clip = (low, high)
 
-    def play(self, slots: Sequence[int], episodes: Sequence[int]) -> PlayResult:
+    def play(
+        self, slots: Sequence[int], episodes: Sequence[int], options: Mapping[str, Any] | None = None
+    ) -> PlayResult:
         """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order."""
         cpu_began = time.process_time()
         self._version = self._weights.pull(self._policy.parameters, self._version)
@@ -162,7 +170,7 @@ class Player:
                 slot = free_slots.popleft()
                 try:
                     if lane.episode < 0:
-                        self._begin_episode(lane, waiting.popleft(), slot)
+                        self._begin_episode(lane, waiting.popleft(), slot, options)
                     else:
                         self._go_on(lane, slot)
                 except BREAKDOWNS as error:
@@ -174,14 +182,14 @@ class Player:
             active = self._step_until_one_leaves(active, failures)
         return PlayResult(tuple(waiting), tuple(failures), time.process_time() - cpu_began)
 
-    def _begin_episode(self, lane: _Lane, episode: int, slot: int) -> None:
+    def _begin_episode(self, lane: _Lane, episode: int, slot: int, options: Mapping[str, Any] | None) -> None:
         lane.episode = episode
         lane.seed, lane.generator = episode_streams(self._posting.run_seed, episode)
         lane.fragment = lane.steps_before = 0
-        lane.return_before = 0.0
+        lane.return_before = lane.bonus_before = 0.0
         lane.noise, lane.noise_used = self._policy.noise(lane.generator, _NOISE_BLOCK), 0
         self._begin_slot(lane, slot)
-        observation, _ = lane.env.reset(seed=lane.seed)
+        observation, _ = lane.env.reset(seed=lane.seed, options=None if options is None else dict(options))
         self._write_observation(lane, observation)
 
     def _go_on(self, lane: _Lane, slot: int) -> None:
@@ -190,7 +198,7 @@ class Player:
 
     def _begin_slot(self, lane: _Lane, slot: int) -> None:
         lane.slot = slot
-        lane.actions, lane.log_probs, lane.rewards = [], [], []
+        lane.actions, lane.log_probs, lane.rewards, lane.bonuses = [], [], [], []
         lane.rows = self._ring.observations[slot]
         header = self._ring.headers[slot]
         header["episode"], header["seed"], header["worker"] = lane.episode, lane.seed, self._posting.worker
@@ -252,11 +260,14 @@ class Player:
 
     def _step(self, lane: _Lane, action: Any, given: Any, log_prob: float) -> bool:
         """One step of ``lane``; whether it goes on in the same slot."""
-        observation, reward, terminated, truncated, _ = lane.env.step(given)
+        observation, reward, terminated, truncated, info = lane.env.step(given)
         lane.actions.append(action)
         lane.log_probs.append(log_prob)
         lane.rewards.append(reward)  # type: ignore[arg-type]  # turned into a float, or refused, with the rest
         self._write_observation(lane, observation)
+        if self._spec.has_compliance:
+            lane.bonuses.append(self._posting.alignment_lambda * info["alignment"])
+            lane.compliance = info["compliance"]
         if terminated or truncated:
             self._seal(lane, ended=True, terminated=bool(terminated))
             lane.episode = -1
@@ -279,6 +290,9 @@ class Player:
         ring.actions[slot, :length] = lane.actions
         ring.log_probs[slot, :length] = lane.log_probs
         ring.rewards[slot, :length] = rewards
+        if self._spec.has_compliance:
+            ring.bonuses[slot, :length] = lane.bonuses
+            lane.bonus_before += sum(lane.bonuses)
         lane.steps_before += length
         lane.return_before += float(rewards.sum())
         ring.headers[slot] = (
@@ -292,6 +306,8 @@ class Player:
             lane.seed,
             lane.steps_before,
             lane.return_before,
+            lane.bonus_before,
+            lane.compliance,
             lane.began_s,
             SEALED,
         )
