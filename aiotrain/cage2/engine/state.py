@@ -19,7 +19,7 @@ def _fingerprint() -> str:
     """Hash the sources that make the rules."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("../scenario.py", "tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
+    for name in ("../scenario.py", "../forward.py", "tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:12]
 
