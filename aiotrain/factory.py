@@ -57,6 +57,13 @@ class EnvFactory:
         """Whether this is the compiled engine, whose episodes can be played without Python."""
         return self.is_cage2 and ("simulator", "compiled") in self.kwargs
 
+    @property
+    def modules(self) -> list[str]:
+        """What is worth importing once for all workers."""
+        if self.is_compiled:
+            return ["aiotrain.worker.compiled"]
+        return ["aiotrain.cage2.env"] if self.is_cage2 else []
+
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """A new environment. Raises whatever the user's code raises, and EnvError if it made something else."""
         made: Any = self._maker()(**dict(self.kwargs))

@@ -123,6 +123,7 @@ class Trainer:
     async def _open(self) -> None:
         config = self.config
         importing = asyncio.get_running_loop().run_in_executor(self._thread, _import_learner, config.learner_threads)
+        self._phase = "compiling" if self._factory.is_compiled else "starting"
         try:
             self.spec: EnvSpec = await self._collector.start()
         finally:

@@ -284,7 +284,9 @@ def exponential(x: Any) -> Any:
 @part
 def tanh(x: Any) -> Any:
     """1 - 2 / (1 + e**2x): absolute error below 2e-7."""
-    return multiply_add(spread(_MINUS_TWO), divide(spread(_ONE), add(spread(_ONE), exponential(add(x, x)))), spread(_ONE))
+    return multiply_add(
+        spread(_MINUS_TWO), divide(spread(_ONE), add(spread(_ONE), exponential(add(x, x)))), spread(_ONE)
+    )
 
 
 @part

@@ -119,7 +119,7 @@ class SharedMemoryCollector:
 
     async def start(self) -> EnvSpec:
         """See Collector. The environment is made in worker 0, which keeps it."""
-        preload(["aiotrain.cage2.env"] if self._factory.is_cage2 else [])
+        preload(self._factory.modules)
         first = self._workers[0]
         first.executor = WorkerExecutor()
         try:

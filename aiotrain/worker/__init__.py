@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import faulthandler
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -17,7 +18,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import threadpoolctl
@@ -35,6 +36,9 @@ from aiotrain.worker.player import (
     make_env,
     observation_fault,
 )
+
+if TYPE_CHECKING:
+    from aiotrain.worker.compiled import CompiledPlayer
 
 __all__ = [
     "EpisodeFailure",
@@ -91,11 +95,21 @@ def inspect(factory: EnvFactory) -> EnvSpec:
         raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
     if fault := observation_fault(observation, spec):
         raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
+    if factory.is_compiled:
+        from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
+
+        compile_rollouts(factory, spec.inputs)  # once, before there are other workers
     return dataclasses.replace(spec, has_compliance="compliance" in info)
 
 
 def join(posting: Posting, factory: EnvFactory) -> None:
     """Attach to ring and weights and make the environments. Raises EnvError."""
+    whole = posting.ring_layout.steps >= (posting.spec.max_episode_steps or math.inf)
+    if factory.is_compiled and whole:
+        from aiotrain.worker.compiled import CompiledPlayer
+
+        _state.player = CompiledPlayer(posting, factory)
+        return
     while len(_state.envs) < posting.envs:
         _state.envs.append(make_env(factory))
     _state.player = Player(posting, factory, _state.envs)
@@ -118,7 +132,7 @@ class _State:
 
     def __init__(self) -> None:
         self.envs: list[gymnasium.Env[Any, Any]] = []
-        self.player: Player | None = None
+        self.player: Player | CompiledPlayer | None = None
 
 
 _state = _State()

@@ -1,0 +1,98 @@
+"""Playing episodes of the compiled CAGE 2 engine into slots, without Python in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aiotrain.cage2.rollout import Rollout
+from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS
+from aiotrain.factory import EnvFactory
+from aiotrain.ring import HEADER, PLAYING, SEALED, Ring
+from aiotrain.weights import Weights
+from aiotrain.worker.player import PlayResult, Posting, episode_streams
+
+__all__ = ["CompiledPlayer", "compile_rollouts"]
+
+
+def compile_rollouts(factory: EnvFactory, inputs: int) -> None:
+    """Compile what a CompiledPlayer needs, or load it from the cache of an earlier process."""
+    layers = [(inputs, 2), (2, NUM_ACTIONS)]
+    rollout = Rollout(layers, red_agent=dict(factory.kwargs)["red_agent"])
+    parameters = np.zeros(2 * inputs + sum((fan_in + 1) * fan_out for fan_in, fan_out in layers), np.float32)
+    parameters[inputs : 2 * inputs] = 1.0
+    rollout.refresh(parameters)
+    rollout.play(
+        np.zeros(1, np.uint64),
+        np.zeros((1, 1), np.float32),
+        np.zeros((1, len(HOST_TYPES)), np.uint8),
+        np.zeros(1, np.int64),
+        np.zeros((1, 2, inputs), np.int8),
+        np.zeros((1, 1), np.int16),
+        np.zeros((1, 1), np.float32),
+        np.zeros((1, 1), np.float32),
+        np.zeros((1, 0), np.float32),
+        0.0,
+    )
+
+
+class CompiledPlayer:
+    """Plays the episodes of a task side by side, each from its own seed and random numbers.
+
+    These are the ones that ``Player`` gives the episode, so that both play the same one with the same weights.
+    """
+
+    def __init__(self, posting: Posting, factory: EnvFactory) -> None:
+        self._posting = posting
+        self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
+        self._weights = Weights.attach(posting.weights_name, posting.policy.size)
+        self._parameters = np.zeros(posting.policy.size, np.float32)
+        self._version = -1
+        assert posting.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
+        self._steps = posting.spec.max_episode_steps
+        self._rollout = Rollout(posting.policy.layers, red_agent=dict(factory.kwargs)["red_agent"])
+
+    def play(
+        self, slots: Sequence[int], episodes: Sequence[int], options: Mapping[str, Any] | None = None
+    ) -> PlayResult:
+        """Play ``episodes``, each whole into one of ``slots``."""
+        cpu_began = time.process_time()
+        version = self._weights.pull(self._parameters, self._version)
+        if version != self._version:
+            self._rollout.refresh(self._parameters)
+            self._version = version
+        streams = [episode_streams(self._posting.run_seed, episode) for episode in episodes]
+        headers = np.zeros(len(episodes), HEADER)
+        headers["worker"] = self._posting.worker
+        headers["episode"] = episodes
+        headers["seed"] = seeds = [seed for seed, _ in streams]
+        headers["began_s"] = time.monotonic()
+        headers["state"] = PLAYING
+        self._ring.headers[slots] = headers
+        played = self._rollout.play(
+            np.array(seeds, np.uint64),
+            np.array([generator.random(self._steps, np.float32) for _, generator in streams]),
+            np.tile(np.arange(len(HOST_TYPES), dtype=np.uint8), (len(episodes), 1)),
+            np.array(slots, np.int64),
+            self._ring.observations,
+            self._ring.actions,
+            self._ring.log_probs,
+            self._ring.rewards,
+            self._ring.bonuses,
+            self._posting.alignment_lambda,
+        )
+        headers["ended"] = True
+        headers["length"] = headers["episode_steps"] = self._steps
+        headers["version"] = self._version
+        headers["episode_return"] = played["return_tenths"] / 10.0
+        headers["compliance"] = np.nan
+        if self._posting.spec.has_compliance:
+            fixed = played["fixes"] > 0
+            headers["compliance"][fixed] = (played["compliant_fixes"] / played["fixes"])[fixed]
+            headers["episode_bonus"] = self._posting.alignment_lambda * np.nan_to_num(headers["compliance"])
+        headers["state"] = SEALED
+        self._ring.headers[slots] = headers
+        return PlayResult((), (), time.process_time() - cpu_began)

@@ -1,0 +1,112 @@
+"""Compiled rollouts in a worker: the same episodes as step by step, whatever else is in the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.scenario import RED_AGENTS
+from aiotrain.factory import EnvFactory
+from aiotrain.policy import PolicyShape
+from aiotrain.ring import Ring, RingLayout, Trajectories
+from aiotrain.spaces import EnvSpec
+from aiotrain.weights import Weights
+from aiotrain.worker import Player, Posting
+from aiotrain.worker.compiled import CompiledPlayer
+from making import weights_for
+
+STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at once
+
+
+class Stage:
+    """Ring and weights for players that play against ``red_agent``."""
+
+    def __init__(self, red_agent: str) -> None:
+        self.factory = EnvFactory.of(CAGE2_ID, simulator="compiled", red_agent=red_agent, max_steps=STEPS)
+        self.spec = EnvSpec.of(self.factory(), "cage2")
+        shape, layout = PolicyShape.of(self.spec, (64, 64)), RingLayout.of(self.spec, SLOTS, STEPS)
+        self.ring, self.weights = Ring.create(layout), Weights.create(shape.size)
+        vector = weights_for(shape, deviation=0.2)
+        mean, scale = shape.split(vector)[:2]
+        mean[...], scale[...] = 0, 1
+        self.weights.publish(vector, 3)
+        self.posting = Posting(2, 1, 5, self.spec, shape, self.ring.name, layout, self.weights.name)
+        self._attached: list[Ring | Weights] = []
+
+    def player(self, compiled: bool) -> Player | CompiledPlayer:
+        made: Player | CompiledPlayer = (
+            CompiledPlayer(self.posting, self.factory)
+            if compiled
+            else Player(self.posting, self.factory, [self.factory()])
+        )
+        self._attached += [made._ring, made._weights]
+        return made
+
+    def play(self, player: Player | CompiledPlayer, episodes: Sequence[int]) -> Trajectories:
+        slots = self.ring.lend(len(episodes))
+        result = player.play(slots, episodes)
+        assert (result.unused, result.failures) == ((), ())
+        played = self.ring.copy_out(slots)
+        self.ring.take_back(slots)
+        return played
+
+    def close(self) -> None:
+        for each in self._attached:
+            each.close()
+        self.ring.close()
+        self.weights.close()
+
+
+@pytest.fixture(params=RED_AGENTS)
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    made = Stage(request.param)
+    yield made
+    made.close()
+
+
+def test_equal_to_playing_step_by_step(stage: Stage) -> None:
+    episodes = (8, 3, 5)
+    compiled, stepwise = (stage.play(stage.player(each), episodes) for each in (True, False))
+    np.testing.assert_array_equal(compiled.observations, stepwise.observations)
+    np.testing.assert_array_equal(compiled.final_observations, stepwise.final_observations)
+    np.testing.assert_array_equal(compiled.actions, stepwise.actions)
+    np.testing.assert_array_equal(compiled.rewards, stepwise.rewards)
+    np.testing.assert_allclose(compiled.log_probs, stepwise.log_probs, rtol=0, atol=1e-5)
+    for name in compiled.headers.dtype.names or ():
+        if name == "began_s":
+            continue
+        np.testing.assert_allclose(compiled.headers[name], stepwise.headers[name], atol=1e-9, err_msg=name)
+
+
+def test_an_episode_does_not_depend_on_its_company(stage: Stage) -> None:
+    player = stage.player(compiled=True)
+    together = stage.play(player, tuple(range(13)))
+    for episode in (0, 6, 12):
+        alone = stage.play(player, (episode,))
+        same = together.select(np.array([episode]))
+        for name in ("observations", "actions", "rewards", "log_probs"):
+            np.testing.assert_array_equal(getattr(same, name), getattr(alone, name), err_msg=f"{name} of {episode}")
+
+
+def test_new_weights_are_played_with(stage: Stage) -> None:
+    player = stage.player(compiled=True)
+    before = stage.play(player, (1,))
+    stage.weights.publish(weights_of_sleep(stage), 4)
+    after = stage.play(player, (1,))
+    assert after.headers["version"].tolist() == [4]
+    assert set(after.actions.tolist()) == {0}
+    assert set(before.actions.tolist()) != {0}
+
+
+def weights_of_sleep(stage: Stage) -> npt.NDArray[np.float32]:
+    """A policy that always takes action 0."""
+    shape = stage.posting.policy
+    vector = np.zeros(shape.size, np.float32)
+    views = shape.split(vector)
+    views[1][...] = 1
+    views[-1][0] = 50
+    return vector
