@@ -155,6 +155,11 @@ class Trainer:
             self._records = Records(Path(config.run_dir), config.resolved(), config.tensorboard)
         self._collector.publish(self._learner.parameters(), self._version)
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
+        if config.steps_per_update is None and self.spec.max_episode_steps is None:
+            self._warn(
+                f"{self.spec.name} tells no time limit: a batch waits for episodes to end. If some never do, cut them "
+                "off by --max-episode-steps, or count in steps by --steps-per-update"
+            )
         self._gathering = asyncio.create_task(self._gather(), name="aiotrain gather")
         self._gathering.add_done_callback(lambda _: self._news.set())
         self._training_since_s = time.monotonic() - self._started_s

@@ -265,6 +265,8 @@ def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder
     assert all(tensor.size for tensor in load_file(run / "weights.safetensors").values())
     assert re.findall(r"^update=(\d+)", out, re.MULTILINE) == ["1", "2"]
     assert "20 played = 20 learned + 0 waiting + 0 lost" in out
+    assert re.search("^warning: .*--steps-per-update", out, re.MULTILINE), "Tiny tells no time limit"
+    assert out.index("warning: ") < out.index("update=1"), "told too late for who waits for the first update"
 
 
 def test_without_a_name_the_run_gets_a_folder_of_its_own(start: Start, folder: Path) -> None:

@@ -21,7 +21,8 @@ VALUES = {metric.name: i + 1 / 3 for i, metric in enumerate(METRICS)}
 
 
 def small(folder: Path, **changes: object) -> Config:
-    settings = {"workers": 1, "total_episodes": 20, "episodes_per_update": 10, "device": "cpu"} | changes
+    settings = {"workers": 1, "total_episodes": 20, "episodes_per_update": 10, "device": "cpu"}
+    settings |= {"max_episode_steps": 20, **changes}  # more than Toy plays: it leaves the run nothing to warn of
     return Config(env=Toy, run_dir=str(folder), ppo=PPOConfig(hidden_sizes=(8,)), **settings)  # type: ignore[arg-type]
 
 

@@ -107,6 +107,22 @@ def test_endless_environment_trains_in_steps() -> None:
     assert all(math.isnan(update.mean_return) for update in updates)
 
 
+@pytest.mark.parametrize(
+    ("changes", "warns"), [({}, True), ({"max_episode_steps": 20}, False), ({"steps_per_update": 100}, False)], ids=str
+)
+def test_missing_time_limit_is_told_where_batches_wait_for_episodes(changes: dict[str, Any], warns: bool) -> None:
+    async def warnings() -> tuple[str, ...]:
+        async with Trainer(config(**changes)) as trainer:
+            return trainer.status().warnings
+
+    assert ["--steps-per-update" in warning for warning in run(warnings())] == [True] * warns
+
+
+def test_budget_in_steps_counts_batches_in_steps_where_there_is_no_time_limit() -> None:
+    with pytest.raises(ConfigError, match="total-steps needs steps-per-update"):
+        run(train(config(total_steps=100)))
+
+
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_policy_lag_is_bounded(lag: int) -> None:
     updates, _ = run(updates_of(config(total_episodes=60, max_policy_lag=lag)))
