@@ -202,6 +202,15 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert [path.name for path in folder.iterdir() if path.name != "__pycache__"] == ["tiny_envs.py"]
 
 
+def test_a_run_folder_that_cannot_be_made_ends_with_2_and_the_reason(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--env", "CartPole-v1", "--run-dir", "/proc/run", *SMALL]) == 2
+    out, err = capsys.readouterr()
+    assert err == "aiotrain: run-dir: /proc/run cannot be written to: No such file or directory\n"
+    assert out == "", "something started"
+
+
 def test_an_unknown_flag_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--worker", "3"])
