@@ -91,6 +91,7 @@ class Trainer:
         self._records: Records | None = None
         self._gathering: asyncio.Task[None] | None = None
         self._learning: asyncio.Task[Update] | None = None
+        self._iterating = False
         self._batches: deque[Batch] = deque()
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._meter = Meter()
@@ -286,6 +287,15 @@ class Trainer:
     async def __anext__(self) -> Update:
         """Learn from the next batch. If this is cancelled, by a timeout say, the next call goes on where it was."""
         self._refuse_unless_open()
+        if self._iterating:
+            raise TrainerStateError("this trainer is at its next update already, which another task waits for")
+        self._iterating = True
+        try:
+            return await self._next_update()
+        finally:
+            self._iterating = False
+
+    async def _next_update(self) -> Update:
         asked_s = time.monotonic()
         if self._learning is None:
             batch = await self._next_batch()

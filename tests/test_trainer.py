@@ -398,6 +398,23 @@ def test_trainer_is_used_once_and_while_it_is_open() -> None:
     run(misuse())
 
 
+def test_one_task_at_a_time_iterates() -> None:
+    async def both() -> list[float]:
+        async with Trainer(config(max_policy_lag=0)) as trainer:
+            gate = _Gate(trainer, asyncio.get_running_loop())
+            first = asyncio.ensure_future(anext(trainer))
+            await asyncio.sleep(0)
+            with pytest.raises(TrainerStateError, match="another task"):
+                await anext(trainer)
+            await gate.entered.wait()
+            with pytest.raises(TrainerStateError, match="another task"):
+                await anext(trainer)
+            gate.go.set()
+            return [(await first).update, *[update.update async for update in trainer]]
+
+    assert run(both()) == [1, 2, 3]
+
+
 def test_configuration_is_checked_where_the_trainer_is_made() -> None:
     with pytest.raises(ConfigError, match="CartPole-v1"):
         Trainer(config("CartPole-v2x"))
