@@ -151,6 +151,11 @@ class Config:
             (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),
             (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),
             (not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to"),
+            (
+                self.env == CAGE2_ID or self.red_agent == Config.red_agent,
+                f"red-agent ({self.red_agent}) is the attacker of {CAGE2_ID} and means nothing to another env; "
+                "leave one of the two out",
+            ),
         ]
         for name in ("max_episode_steps", "total_steps", "steps_per_update", "slot_steps"):
             value = getattr(self, name)

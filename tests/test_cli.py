@@ -178,6 +178,7 @@ def test_help_documents_every_option(help_text: str) -> None:
         (["--env", "tiny_envs:"], ["nothing in it"]),
         (["--red-agent", "B_linAgent"], ["red-agent", "'B_linAgent'", "did you mean B_lineAgent"]),
         (["--red-agent", "no_such_module:Red"], ["red-agent", "'no_such_module'"]),
+        (["--red-agent", "SleepAgent", "--env", "tiny_envs:Tiny"], ["red-agent (SleepAgent)", "aiotrain/Cage2-v0"]),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),
         (["--n-workers", "0"], ["workers must be at least 1"]),
@@ -223,7 +224,7 @@ def test_an_unknown_flag_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixtu
     [
         ("Unsupported", ["Text", "observation"]),
         ("Tinny", ["tiny_envs has no factory 'Tinny'", "nearest names are Tiny"]),
-        ("not_callable", ["tiny_envs has no factory 'not_callable'"]),
+        ("not_callable", ["tiny_envs:not_callable is of type int and cannot be called"]),
         ("Raising", ["Traceback", "RuntimeError: no licence for the simulator", "tiny_envs.py"]),
     ],
 )

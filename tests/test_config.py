@@ -47,6 +47,8 @@ def test_every_setting_is_explained(cls: type) -> None:
         {"episode_timeout_s": 0},
         {"start_timeout_s": -1},
         {"tensorboard": True},
+        {"red_agent": "SleepAgent", "env": "CartPole-v1"},
+        {"red_agent": "SleepAgent", "env": Toy},
     ],
     ids=str,
 )
