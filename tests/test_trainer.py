@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import gc
+import json
 import math
 import os
 import pickle
@@ -340,18 +341,30 @@ def test_cancelling_anywhere_is_a_clean_stop(times: int) -> None:
     run(cancelled())
 
 
-def test_gathering_that_fails_unseen_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The user has left the loop before the error came."""
+def test_gathering_that_fails_unseen_is_told_by_the_status_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    """The user is not in the loop when the error comes."""
 
-    async def leave() -> None:
+    async def look() -> None:
         env = functools.partial(Troubled, "nan reward", range(2**31))
         async with Trainer(config(env)) as trainer:
-            assert trainer._gathering is not None
-            await asyncio.wait([trainer._gathering])
+            while trainer.status().phase != "failed":
+                await asyncio.sleep(0.005)
+            assert "a reward of nan" in (trainer.status().first_error or "")
+        assert trainer.status().phase == "failed"
 
-    run(leave())
+    run(look())
     gc.collect()
     assert caplog.messages == [], "asyncio complains of an exception that nobody asked for"
+
+
+def test_error_that_is_seen_twice_is_one_event(tmp_path: Path) -> None:
+    """As it ends the gathering, and as it comes out of the loop."""
+    env = functools.partial(Troubled, "nan reward", range(2**31))
+    with pytest.raises(InvalidStepError):
+        run(train(config(env, run_dir=str(tmp_path / "run"))))
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [each["type"] for each in events if each["event"] == "error"] == ["InvalidStepError"]
+    assert events[-1]["phase"] == "failed"
 
 
 # ------------------------------------------------------------------------ errors
