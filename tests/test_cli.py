@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -78,8 +81,8 @@ def start(folder: Path) -> Iterator[Start]:
     """Starts run.py with flags in `folder`. Afterwards its segments must be gone, and its processes with them."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*flags: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        environ = {**os.environ, "COLUMNS": "80", "TERM": "dumb"}
+    def run(*flags: str, stdout: int = subprocess.PIPE, term: str = "dumb") -> subprocess.Popen[str]:
+        environ = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": term, "PYTHONUTF8": "1"}
         started.append(
             subprocess.Popen(
                 [sys.executable, str(RUN), *flags],
@@ -317,6 +320,51 @@ def test_a_signal_ends_the_run_in_order(
     last = json.loads((folder / "run" / "events.jsonl").read_text().splitlines()[-1])
     assert (last["event"], last["phase"]) == ("end", "interrupted")
     assert load_file(folder / "run" / "weights.safetensors")
+
+
+def test_ctrl_c_while_workers_start_says_nothing(start: Start) -> None:
+    """It reaches the process from which workers are forked while that one is still importing."""
+    process = start("--env", "tiny_envs:Tiny", *SMALL)
+    deadline = time.monotonic() + 60
+    while not any("forkserver" in " ".join(each.cmdline()) for each in psutil.Process(process.pid).children()):
+        assert process.poll() is None, f"it ended early: {process.communicate()}"
+        assert time.monotonic() < deadline, "no worker within a minute"
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_a_second_signal_ends_the_run_at_once_and_leaves_the_terminal_usable(start: Start, folder: Path) -> None:
+    terminal, its_end = pty.openpty()
+    flags = ("--workers", "2", "--total-episodes", "10000000", "--episodes-per-update", "50")
+    process = start("--env", "tiny_envs:Tiny", "--run-dir", "run", *flags, stdout=its_end, term="xterm")
+    os.close(its_end)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(everything_from, terminal)
+        wait_for_update(folder / "run", process)
+        # two of one kind could arrive as one
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=5)
+        shown = reading.result()
+    os.close(terminal)
+    assert process.returncode in (130, 143), err
+    assert "Traceback" not in err
+    assert not (folder / "run" / "weights.safetensors").exists(), "it ended in order"
+    assert "\x1b[?1049h" in shown, "no live console was there to be left"
+    screen, _, after = shown.rpartition("\x1b[?1049l")
+    assert screen.endswith("\x1b[?7h\x1b[?25h"), f"no cursor or no wrapping afterwards: {screen[-40:]!r}"
+    assert "\x1b[?1049h" not in after
+
+
+def everything_from(terminal: int) -> str:
+    """Read until the other end of a pseudo-terminal is closed."""
+    read = b""
+    with contextlib.suppress(OSError):  # which is how Linux tells
+        while more := os.read(terminal, 65536):
+            read += more
+    return read.decode(errors="replace")
 
 
 def test_a_closed_pipe_ends_the_log_and_not_the_run(start: Start, folder: Path) -> None:

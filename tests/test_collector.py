@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.process
 import functools
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
@@ -315,6 +316,31 @@ async def test_closing_at_any_time_leaves_nothing(moment: str, tmp_path: Path) -
     async with asyncio.timeout(WITHIN_S):
         await one.collector.close()
         await one.collector.close()
+
+
+@pytest.mark.asyncio
+async def test_environments_are_closed_when_their_workers_end(tmp_path: Path) -> None:
+    class Closing(Toy):
+        def close(self) -> None:
+            (tmp_path / f"{os.getpid()}-{id(self)}").touch()
+
+    async with Play(Closing, workers=2, envs=3) as one:
+        await one.open()
+        await one.until_ready()
+        pids = one.pids
+        assert not list(tmp_path.iterdir())
+    assert sorted(int(path.name.split("-")[0]) for path in tmp_path.iterdir()) == sorted(3 * pids)
+
+
+@pytest.mark.asyncio
+async def test_ctrl_c_is_ignored_by_workers_and_by_what_starts_them() -> None:
+    """A terminal sends it to the whole process group; the main process alone decides."""
+    async with Play(Toy, workers=2) as one:
+        await one.open()
+        await one.until_ready()
+        for pid in (*one.pids, multiprocessing.forkserver._forkserver._forkserver_pid):  # type: ignore[attr-defined]
+            masks = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            assert int(masks["SigIgn"], 16) >> (signal.SIGINT - 1) & 1
 
 
 @pytest.mark.asyncio
