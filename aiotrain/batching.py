@@ -45,9 +45,9 @@ class Counts:
     learned: int = 0
     """Finished episodes that went into a batch."""
     lost: int = 0
-    """Attempts that began and were lost; the episode is tried again."""
+    """Attempts that began and were lost; most episodes are tried again."""
     given_up: int = 0
-    """Episodes lost so often that they are not tried again."""
+    """Lost episodes that are not tried again: lost too often, or fragments of them count already."""
     in_flight: int = 0
     """Trajectories being played or queued."""
 
@@ -80,6 +80,10 @@ class Batcher:
     back, as many more as are missing: so a batch depends on what was played and not on who was fast.
 
     ``plan`` says, when a batch is opened, with which options its episodes are reset.
+
+    A lost episode is played again from its beginning, up to three times in all. Counting episodes, fragments that came
+    back before are thrown away for it. Counting steps they may be learned already, and played again from the same seed
+    they would count twice: so they count once, the episode ends there, and fresh ones bring the steps that are missing.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Batcher:
         self._next_episode = 0
         self._returned: deque[int] = deque()  # counting steps: episodes that came back unbegun
         self._tries: dict[int, int] = {}
+        self._cut: set[int] = set()  # counting steps: episodes of which fragments came back, and not yet the end
         self.counts = Counts()
 
     # ------------------------------------------------------------- handing out
@@ -154,17 +159,25 @@ class Batcher:
         self.counts.in_flight -= len(outcome.launch.episodes)
         self.counts.lost += len(outcome.lost)
         if outcome.trajectories is not None:
-            ended = outcome.trajectories.headers["episode"][outcome.trajectories.headers["ended"]].tolist()
+            episodes, has_ended = (outcome.trajectories.headers[name] for name in ("episode", "ended"))
+            ended = episodes[has_ended].tolist()
             self.counts.steps += outcome.trajectories.steps
             self.counts.finished += len(ended)
-            for episode in ended:
+            kept = ended if self._steps_per_update is None else episodes.tolist()  # will not be played again
+            self._cut = self._cut.union(kept).difference(ended)
+            for episode in kept:
                 self._tries.pop(episode, None)
-        given_up = [lost.episode for lost in outcome.lost if not self._may_retry(lost.episode)]
-        self.counts.given_up += len(given_up)
+        cut_short = {lost.episode for lost in outcome.lost} & self._cut
+        again: list[int] = []
+        given_up: list[int] = []
+        for episode in (lost.episode for lost in outcome.lost if lost.episode not in cut_short):
+            (again if self._may_retry(episode) else given_up).append(episode)
+        self._cut -= cut_short
+        self.counts.given_up += len(given_up) + len(cut_short)
         if self._steps_per_update is None:
-            self._add_counting_episodes(outcome, given_up)
+            self._add_counting_episodes(outcome, again, given_up)
         else:
-            self._add_counting_steps(outcome, given_up, self._steps_per_update)
+            self._add_counting_steps(outcome, again, self._steps_per_update)
         return given_up
 
     def _may_retry(self, episode: int) -> bool:
@@ -173,7 +186,7 @@ class Batcher:
             del self._tries[episode]
         return tries < _TRIES
 
-    def _add_counting_episodes(self, outcome: Outcome, given_up: Sequence[int]) -> None:
+    def _add_counting_episodes(self, outcome: Outcome, again: Sequence[int], given_up: Sequence[int]) -> None:
         """Everything goes to the batch of its episode, whichever launch it came with."""
         if outcome.trajectories is not None:
             headers = outcome.trajectories.headers
@@ -184,21 +197,20 @@ class Batcher:
                 self._home(episode).out.discard(episode)
         for episode in reversed(outcome.unused):
             self._home(episode).to_launch.appendleft(episode)
-        for episode in (lost.episode for lost in outcome.lost):
+        for episode in given_up:
+            self._home(episode).out.discard(episode)
+        for episode in again:  # from its beginning, so what there is of it would be there twice
             home = self._home(episode)
-            if episode in given_up:
-                home.out.discard(episode)
-            else:  # it is played again from its beginning, so what there is of it would be there twice
-                home.parts = [part.select(part.headers["episode"] != episode) for part in home.parts]
-                home.to_launch.appendleft(episode)
+            home.parts = [part.select(part.headers["episode"] != episode) for part in home.parts]
+            home.to_launch.appendleft(episode)
 
-    def _add_counting_steps(self, outcome: Outcome, given_up: Sequence[int], steps_per_update: int) -> None:
+    def _add_counting_steps(self, outcome: Outcome, again: Sequence[int], steps_per_update: int) -> None:
         batch = self._find(outcome.launch.batch)
         batch.in_flight -= len(outcome.launch.episodes)
         if outcome.trajectories is not None:
             batch.parts.append(outcome.trajectories)
         self._returned.extend(outcome.unused)
-        batch.to_launch.extendleft(lost.episode for lost in outcome.lost if lost.episode not in given_up)
+        batch.to_launch.extendleft(again)
         if batch.in_flight or batch.to_launch:
             return
         if batch.trajectories:

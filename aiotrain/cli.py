@@ -120,6 +120,8 @@ async def _train(config: Config, plain: bool) -> int:
         async with trainer:
             started = True
             output.print(_start_lines(trainer), markup=False, soft_wrap=True)
+            if not drawing:
+                log.write(trainer.status())  # what there is to warn of, before the first update
             async for _ in trainer:
                 if not drawing:
                     log.write(trainer.status())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.errors import ConfigError
@@ -48,6 +49,8 @@ class PPOConfig:
 
     def faults(self) -> list[str]:
         """What cannot work, a sentence each."""
+        if faults := _of_wrong_type(self):
+            return faults
         checks = [
             (self.learning_rate > 0, f"learning-rate must be positive, not {self.learning_rate:g}"),
             (self.final_learning_rate >= 0, f"final-learning-rate cannot be negative ({self.final_learning_rate:g})"),
@@ -67,7 +70,10 @@ class PPOConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of a run. Raises ConfigError, with all faults at once, where they cannot work."""
+    """Settings of a run. Raises ConfigError, with all faults at once, where they cannot work.
+
+    Where some are of a wrong type, it names these first.
+    """
 
     env: str | Callable[..., Any] = CAGE2_ID
     """Environment: a Gymnasium id, module:factory, or (from Python) a callable that makes one."""
@@ -117,10 +123,15 @@ class Config:
     """The learner."""
 
     def __post_init__(self) -> None:
-        if faults := [*self._faults(), *(f"ppo.{fault}" for fault in self.ppo.faults())]:
+        faults = self._faults()
+        if isinstance(self.ppo, PPOConfig):
+            faults += self.ppo.faults()
+        if faults:
             raise ConfigError.of(faults)
 
     def _faults(self) -> list[str]:
+        if faults := _of_wrong_type(self):
+            return faults
         checks = [
             (self.workers >= 1, f"workers must be at least 1, not {self.workers}"),
             (self.envs_per_worker >= 1, f"envs-per-worker must be at least 1, not {self.envs_per_worker}"),
@@ -141,15 +152,12 @@ class Config:
             (self.learner_threads >= 1, f"learner-threads must be at least 1, not {self.learner_threads}"),
             (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),
             (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),
-            (
-                self.device in ("auto", "cpu", "cuda"),
-                f"device must be auto, cpu or cuda, not {self.device!r}",
-            ),
-            (
-                self.simulator in ("cyborg", "compiled"),
-                f"simulator must be cyborg or compiled, not {self.simulator!r}",
-            ),
             (not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to"),
+            (
+                self.env == CAGE2_ID or self.red_agent == Config.red_agent,
+                f"red-agent ({self.red_agent}) is the attacker of {CAGE2_ID} and means nothing to another env; "
+                "leave one of the two out",
+            ),
         ]
         for name in ("max_episode_steps", "total_steps", "steps_per_update", "slot_steps"):
             value = getattr(self, name)
@@ -165,3 +173,27 @@ class Config:
                 f"{getattr(self.env, '__module__', '?')}:{getattr(self.env, '__qualname__', repr(self.env))}"
             )
         return values
+
+
+def _of_wrong_type(settings: Config | PPOConfig) -> list[str]:
+    """The settings that are of another type than declared, a sentence each."""
+    types = get_type_hints(type(settings))
+    return [
+        f"{each.name.replace('_', '-')} must be of type {each.type}, not {value!r} ({type(value).__name__})"
+        for each in dataclasses.fields(settings)
+        if not _is_of(types[each.name], value := getattr(settings, each.name))
+    ]
+
+
+def _is_of(expected: Any, value: Any) -> bool:
+    """Whether ``value`` is of the type ``expected``, as type checkers see it but for one thing: bool is no number."""
+    kind, inner = get_origin(expected) or expected, get_args(expected)
+    if kind is UnionType:
+        return any(_is_of(each, value) for each in inner)
+    if kind is Literal:
+        return value in inner
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_is_of(inner[0], each) for each in value)
+    return isinstance(value, int | float if kind is float else kind)

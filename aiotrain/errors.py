@@ -7,7 +7,7 @@ AiotrainError
 │   └── InvalidStepError        it returned NaN, a wrong shape or a wrong type
 ├── SharedMemoryError       the ring does not fit, or cannot be created
 ├── WorkerError             workers die faster than they can be replaced
-└── TrainerStateError       a trainer is used before it is open or after it is closed
+└── TrainerStateError       a trainer is used before it is open, after it is closed, or by two tasks at once
 
 All carry one message and nothing else, so that they survive the way from a worker to the main process.
 """
@@ -64,4 +64,4 @@ class WorkerError(AiotrainError):
 
 
 class TrainerStateError(AiotrainError):
-    """A trainer used before it is open, or after it is closed."""
+    """A trainer used before it is open, after it is closed, or by two tasks at once."""

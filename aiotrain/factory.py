@@ -84,10 +84,15 @@ class EnvFactory:
         module_name, colon, attribute = self.target.partition(":")
         if colon:
             module = importlib.import_module(module_name)
-            maker = getattr(module, attribute, None)  # type: ignore[assignment]
-            if callable(maker):
-                return maker
-            if maker is not None or not _is_registered(attribute):  # importing it may have registered an id
+            if hasattr(module, attribute):
+                maker = getattr(module, attribute)
+                if callable(maker):
+                    return maker
+                raise EnvError(
+                    f"env: {self.target} is of type {type(maker).__name__} and cannot be called; "
+                    "name a class or a function that makes an environment"
+                )
+            if not _is_registered(attribute):  # importing it may have registered an id
                 callables = [name for name, value in vars(module).items() if callable(value)]
                 raise EnvError(f"env: {module_name} has no factory {attribute!r}. {_nearest(attribute, callables)}")
 

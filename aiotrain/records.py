@@ -54,25 +54,35 @@ METRICS = (
 
 
 class Records:
-    """The files of a run in ``folder``, which is made. Raises ConfigError if it holds a run already."""
+    """The files of a run in ``folder``, which is made.
+
+    Raises ConfigError if it holds a run already, or cannot be written to; it can then be tried again.
+    """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], tensorboard: bool) -> None:
         self.folder = folder
         make_board = _tensorboard_writer() if tensorboard else None
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"run-dir: {folder} is not a folder")
+        updates = folder / "updates.csv"
+        columns = [metric.name for metric in METRICS]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._updates = (folder / "updates.csv").open("x", newline="")
+            updates.touch(exist_ok=False)  # this claims the folder
+            try:
+                write_whole(folder / "config.json", json.dumps(config, indent=2, default=str).encode() + b"\n")
+                write_whole(updates, ",".join(columns).encode() + b"\r\n")
+                self._board: Any = None if make_board is None else make_board(str(folder))
+            except OSError:
+                updates.unlink()
+                raise
+            self._updates = updates.open("a", newline="")
+            self._events = (folder / "events.jsonl").open("a")
         except FileExistsError as error:
             raise ConfigError(f"run-dir: {folder} holds a run already; name another folder or move it away") from error
         except OSError as error:
             raise ConfigError(f"run-dir: {folder} cannot be written to: {error.strerror}") from error
-        self._rows = csv.DictWriter(self._updates, [metric.name for metric in METRICS])
-        self._rows.writeheader()
-        self._events = (folder / "events.jsonl").open("a")
-        write_whole(folder / "config.json", json.dumps(config, indent=2, default=str).encode() + b"\n")
-        self._board: Any = None if make_board is None else make_board(str(folder))
+        self._rows = csv.DictWriter(self._updates, columns)
 
     def update(self, values: Mapping[str, float]) -> None:
         """A row with the value of every metric."""

@@ -89,8 +89,9 @@ class Trainer:
         )
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
         self._records: Records | None = None
-        self._gathering: asyncio.Task[None] | None = None
+        self._gathering: asyncio.Task[None] | None = None  # there once everything is set up
         self._learning: asyncio.Task[Update] | None = None
+        self._iterating = False
         self._batches: deque[Batch] = deque()
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._meter = Meter()
@@ -156,8 +157,13 @@ class Trainer:
             self._records = Records(Path(config.run_dir), config.resolved(), config.tensorboard)
         self._collector.publish(self._learner.parameters(), self._version)
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
+        if config.steps_per_update is None and self.spec.max_episode_steps is None:
+            self._warn(
+                f"{self.spec.name} tells no time limit: a batch waits for episodes to end. If some never do, cut them "
+                "off by --max-episode-steps, or count in steps by --steps-per-update"
+            )
         self._gathering = asyncio.create_task(self._gather(), name="aiotrain gather")
-        self._gathering.add_done_callback(lambda _: self._news.set())
+        self._gathering.add_done_callback(self._gathered)
         self._training_since_s = time.monotonic() - self._started_s
         self._phase = "training"
 
@@ -172,11 +178,12 @@ class Trainer:
 
     def _note_error(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
-            self._phase = "interrupted"
+            if self._phase != "failed":
+                self._phase = "interrupted"
             self._event("interrupted")
-        else:
+        elif (text := f"{type(error).__name__}: {error}") != self._first_error:  # not noted when it ended the gathering
             self._phase = "failed"
-            self._first_error = self._first_error or f"{type(error).__name__}: {error}"
+            self._first_error = self._first_error or text
             self._event("error", type=type(error).__name__, message=str(error))
 
     async def _shielded_close(self) -> None:
@@ -214,11 +221,8 @@ class Trainer:
                 self._phase = "finished" if self._batcher.done and not self._batches else "stopped"
             if self._records is not None:
                 try:
-                    if hasattr(self, "_learner"):
-                        tensors = self._learner.tensors()
-                        save_weights(
-                            self._records.folder / "weights.safetensors", tensors, self.policy_shape, self.spec
-                        )
+                    path = self._records.folder / "weights.safetensors"
+                    save_weights(path, self._learner.tensors(), self.policy_shape, self.spec)
                     self._event("end", phase=self._phase, episodes=self.episodes)
                 finally:
                     self._records.close()
@@ -246,6 +250,12 @@ class Trainer:
             while (batch := self._batcher.pop_batch()) is not None:
                 self._batches.append(batch)
                 self._news.set()
+
+    def _gathered(self, gathering: asyncio.Task[None]) -> None:
+        """There will be no more batches. What has ended the gathering is told at once, also if nobody iterates."""
+        self._news.set()
+        if not gathering.cancelled() and (error := gathering.exception()) is not None:
+            self._note_error(error)
 
     def _launch(self) -> None:
         """Hand out what may be played now, as far as there is room: a few launches now, the rest by and by.
@@ -282,6 +292,15 @@ class Trainer:
     async def __anext__(self) -> Update:
         """Learn from the next batch. If this is cancelled, by a timeout say, the next call goes on where it was."""
         self._refuse_unless_open()
+        if self._iterating:
+            raise TrainerStateError("this trainer is at its next update already, which another task waits for")
+        self._iterating = True
+        try:
+            return await self._next_update()
+        finally:
+            self._iterating = False
+
+    async def _next_update(self) -> Update:
         asked_s = time.monotonic()
         if self._learning is None:
             batch = await self._next_batch()
@@ -382,7 +401,7 @@ class Trainer:
 
     def result(self) -> Result:
         """What the training came to so far."""
-        if not hasattr(self, "_learner"):
+        if self._gathering is None:
             raise TrainerStateError(f"this trainer is {self._state.value}")
         return Result(
             episodes=self._learned_episodes,
@@ -397,7 +416,7 @@ class Trainer:
     def status(self) -> Status:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
-        counts = self._batcher.counts if hasattr(self, "_batcher") else Counts()
+        counts = Counts() if self._gathering is None else self._batcher.counts
         last = self._last_update
         elapsed_s = self._elapsed_s()
         trained_s = max(elapsed_s - self._training_since_s, 1e-9)

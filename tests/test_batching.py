@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -172,6 +173,44 @@ def test_fragments_of_a_lost_episode_are_thrown_away() -> None:
     batch = one.pop_batch()
     assert batch is not None
     assert batch.trajectories.headers["episode"].tolist() == [0, 1]
+
+
+def cut_off(episodes: Sequence[int]) -> Trajectories:
+    """A first fragment of 3 steps of each episode."""
+    return trajectories(SPEC, [3] * len(episodes), episodes=episodes, ended=[False] * len(episodes))
+
+
+def test_counting_steps_an_episode_that_was_learned_from_is_not_played_again() -> None:
+    one = batcher(steps_per_update=6, slot_steps=3, total_episodes=10**6)
+    launch = one.next_launch(one.wanted())
+    assert launch == Launch(0, (0, 1))
+    one.add(Outcome(launch, cut_off([0, 1]), (), ()))
+    assert one.pop_batch() is not None
+    one.learned()
+    launch = one.next_launch(one.wanted())
+    assert launch == Launch(1, (2, 3)), "0 and 1 go on in the slots of these"
+    assert one.add(Outcome(launch, None, (2, 3), (LostEpisode(0, "killed"), LostEpisode(1, "killed")))) == []
+    assert [one.next_launch(one.wanted()), one.wanted()] == [Launch(1, (2, 3)), 0]
+    assert (one.counts.lost, one.counts.given_up) == (2, 2)
+
+
+def test_counting_steps_fragments_that_come_with_the_loss_of_their_episode_count_once() -> None:
+    one = batcher(steps_per_update=6, slot_steps=3, total_episodes=10**6)
+    launch = one.next_launch(one.wanted())
+    one.add(Outcome(launch, cut_off([0]), (1,), (LostEpisode(0, "killed"),)))
+    launch = one.next_launch(one.wanted())
+    assert launch == Launch(0, (1,)), "the steps that are missing come from another"
+    one.add(Outcome(launch, cut_off([1]), (), ()))
+    batch = one.pop_batch()
+    assert batch is not None
+    assert batch.trajectories.headers[["episode", "fragment"]].tolist() == [(0, 0), (1, 0)]
+
+
+def test_counting_steps_an_episode_lost_before_its_first_fragment_is_played_again() -> None:
+    one = batcher(steps_per_update=6, slot_steps=3, total_episodes=10**6)
+    launch = one.next_launch(one.wanted())
+    one.add(Outcome(launch, None, (1,), (LostEpisode(0, "killed"),)))
+    assert one.next_launch(9) == Launch(0, (0,))
 
 
 # ---------------------------------------------------------------- random order

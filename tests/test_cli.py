@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -78,8 +81,8 @@ def start(folder: Path) -> Iterator[Start]:
     """Starts run.py with flags in `folder`. Afterwards its segments must be gone, and its processes with them."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*flags: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        environ = {**os.environ, "COLUMNS": "80", "TERM": "dumb"}
+    def run(*flags: str, stdout: int = subprocess.PIPE, term: str = "dumb") -> subprocess.Popen[str]:
+        environ = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": term, "PYTHONUTF8": "1"}
         started.append(
             subprocess.Popen(
                 [sys.executable, str(RUN), *flags],
@@ -178,6 +181,7 @@ def test_help_documents_every_option(help_text: str) -> None:
         (["--env", "tiny_envs:"], ["nothing in it"]),
         (["--red-agent", "B_linAgent"], ["red-agent", "'B_linAgent'", "did you mean B_lineAgent"]),
         (["--red-agent", "no_such_module:Red"], ["red-agent", "'no_such_module'"]),
+        (["--red-agent", "SleepAgent", "--env", "tiny_envs:Tiny"], ["red-agent (SleepAgent)", "aiotrain/Cage2-v0"]),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),
         (["--n-workers", "0"], ["workers must be at least 1"]),
@@ -185,7 +189,7 @@ def test_help_documents_every_option(help_text: str) -> None:
         (["--total-episodes", "5", "--episodes-per-update", "6"], ["episodes-per-update (6)", "total-episodes (5)"]),
         (
             ["--workers", "0", "--gamma", "2", "--epochs", "0"],
-            ["3 settings cannot work:", "workers", "ppo.gamma", "ppo.epochs"],
+            ["3 settings cannot work:", "workers", " gamma ", " epochs "],
         ),
     ],
 )
@@ -202,6 +206,15 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert [path.name for path in folder.iterdir() if path.name != "__pycache__"] == ["tiny_envs.py"]
 
 
+def test_a_run_folder_that_cannot_be_made_ends_with_2_and_the_reason(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--env", "CartPole-v1", "--run-dir", "/proc/run", *SMALL]) == 2
+    out, err = capsys.readouterr()
+    assert err == "aiotrain: run-dir: /proc/run cannot be written to: No such file or directory\n"
+    assert out == "", "something started"
+
+
 def test_an_unknown_flag_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--worker", "3"])
@@ -214,7 +227,7 @@ def test_an_unknown_flag_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixtu
     [
         ("Unsupported", ["Text", "observation"]),
         ("Tinny", ["tiny_envs has no factory 'Tinny'", "nearest names are Tiny"]),
-        ("not_callable", ["tiny_envs has no factory 'not_callable'"]),
+        ("not_callable", ["tiny_envs:not_callable is of type int and cannot be called"]),
         ("Raising", ["Traceback", "RuntimeError: no licence for the simulator", "tiny_envs.py"]),
     ],
 )
@@ -265,6 +278,8 @@ def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder
     assert all(tensor.size for tensor in load_file(run / "weights.safetensors").values())
     assert re.findall(r"^update=(\d+)", out, re.MULTILINE) == ["1", "2"]
     assert "20 played = 20 learned + 0 waiting + 0 lost" in out
+    assert re.search("^warning: .*--steps-per-update", out, re.MULTILINE), "Tiny tells no time limit"
+    assert out.index("warning: ") < out.index("update=1"), "told too late for who waits for the first update"
 
 
 def test_without_a_name_the_run_gets_a_folder_of_its_own(start: Start, folder: Path) -> None:
@@ -305,6 +320,51 @@ def test_a_signal_ends_the_run_in_order(
     last = json.loads((folder / "run" / "events.jsonl").read_text().splitlines()[-1])
     assert (last["event"], last["phase"]) == ("end", "interrupted")
     assert load_file(folder / "run" / "weights.safetensors")
+
+
+def test_ctrl_c_while_workers_start_says_nothing(start: Start) -> None:
+    """It reaches the process from which workers are forked while that one is still importing."""
+    process = start("--env", "tiny_envs:Tiny", *SMALL)
+    deadline = time.monotonic() + 60
+    while not any("forkserver" in " ".join(each.cmdline()) for each in psutil.Process(process.pid).children()):
+        assert process.poll() is None, f"it ended early: {process.communicate()}"
+        assert time.monotonic() < deadline, "no worker within a minute"
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_a_second_signal_ends_the_run_at_once_and_leaves_the_terminal_usable(start: Start, folder: Path) -> None:
+    terminal, its_end = pty.openpty()
+    flags = ("--workers", "2", "--total-episodes", "10000000", "--episodes-per-update", "50")
+    process = start("--env", "tiny_envs:Tiny", "--run-dir", "run", *flags, stdout=its_end, term="xterm")
+    os.close(its_end)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(everything_from, terminal)
+        wait_for_update(folder / "run", process)
+        # two of one kind could arrive as one
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=5)
+        shown = reading.result()
+    os.close(terminal)
+    assert process.returncode in (130, 143), err
+    assert "Traceback" not in err
+    assert not (folder / "run" / "weights.safetensors").exists(), "it ended in order"
+    assert "\x1b[?1049h" in shown, "no live console was there to be left"
+    screen, _, after = shown.rpartition("\x1b[?1049l")
+    assert screen.endswith("\x1b[?7h\x1b[?25h"), f"no cursor or no wrapping afterwards: {screen[-40:]!r}"
+    assert "\x1b[?1049h" not in after
+
+
+def everything_from(terminal: int) -> str:
+    """Read until the other end of a pseudo-terminal is closed."""
+    read = b""
+    with contextlib.suppress(OSError):  # which is how Linux tells
+        while more := os.read(terminal, 65536):
+            read += more
+    return read.decode(errors="replace")
 
 
 def test_a_closed_pipe_ends_the_log_and_not_the_run(start: Start, folder: Path) -> None:

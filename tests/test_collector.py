@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.process
 import functools
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -313,6 +316,54 @@ async def test_closing_at_any_time_leaves_nothing(moment: str, tmp_path: Path) -
     async with asyncio.timeout(WITHIN_S):
         await one.collector.close()
         await one.collector.close()
+
+
+@pytest.mark.asyncio
+async def test_environments_are_closed_when_their_workers_end(tmp_path: Path) -> None:
+    class Closing(Toy):
+        def close(self) -> None:
+            (tmp_path / f"{os.getpid()}-{id(self)}").touch()
+
+    async with Play(Closing, workers=2, envs=3) as one:
+        await one.open()
+        await one.until_ready()
+        pids = one.pids
+        assert not list(tmp_path.iterdir())
+    assert sorted(int(path.name.split("-")[0]) for path in tmp_path.iterdir()) == sorted(3 * pids)
+
+
+@pytest.mark.asyncio
+async def test_ctrl_c_is_ignored_by_workers_and_by_what_starts_them() -> None:
+    """A terminal sends it to the whole process group; the main process alone decides."""
+    async with Play(Toy, workers=2) as one:
+        await one.open()
+        await one.until_ready()
+        for pid in (*one.pids, multiprocessing.forkserver._forkserver._forkserver_pid):  # type: ignore[attr-defined]
+            masks = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            assert int(masks["SigIgn"], 16) >> (signal.SIGINT - 1) & 1
+
+
+@pytest.mark.asyncio
+async def test_no_thread_of_a_worker_outlives_close(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither of one that was lost and replaced, nor of one that ends with the collector."""
+    manager = concurrent.futures.process._ExecutorManagerThread  # type: ignore[attr-defined]
+    end = manager.join_executor_internals
+
+    late = threading.Event()
+
+    def ends_late(thread: threading.Thread) -> None:
+        end(thread)
+        assert late.wait(WITHIN_S)
+
+    monkeypatch.setattr(manager, "join_executor_internals", ends_late)
+    async with Play(functools.partial(Troubled, "kill", (seed_of(3),), str(tmp_path))) as one:
+        await one.open()
+        await one.play(5)
+        managers = [thread for thread in threading.enumerate() if isinstance(thread, manager)]
+        asyncio.get_running_loop().call_later(0.3, late.set)
+    assert one.lost == [3]
+    assert len(managers) == 2
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, manager)]
 
 
 @pytest.mark.asyncio

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -21,7 +23,8 @@ VALUES = {metric.name: i + 1 / 3 for i, metric in enumerate(METRICS)}
 
 
 def small(folder: Path, **changes: object) -> Config:
-    settings = {"workers": 1, "total_episodes": 20, "episodes_per_update": 10, "device": "cpu"} | changes
+    settings = {"workers": 1, "total_episodes": 20, "episodes_per_update": 10, "device": "cpu"}
+    settings |= {"max_episode_steps": 20, **changes}  # more than Toy plays: it leaves the run nothing to warn of
     return Config(env=Toy, run_dir=str(folder), ppo=PPOConfig(hidden_sizes=(8,)), **settings)  # type: ignore[arg-type]
 
 
@@ -69,6 +72,22 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="run-dir"):
         Records(tmp_path / "file" / "run", {}, tensorboard=False)
+
+
+@pytest.mark.parametrize("file", ["config.json", "updates.csv"])
+def test_full_disk_is_told_with_the_folder_which_can_be_tried_again(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(descriptor: int) -> None:
+        if file in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", fails)
+        with pytest.raises(ConfigError) as caught:
+            Records(tmp_path, {}, tensorboard=False)
+    assert str(caught.value) == f"run-dir: {tmp_path} cannot be written to: No space left on device"
+    Records(tmp_path, {}, tensorboard=False).close()
 
 
 def test_rows_are_on_disk_at_once_and_short(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import gc
+import json
 import math
 import os
 import pickle
@@ -105,6 +106,22 @@ def test_endless_environment_trains_in_steps() -> None:
     assert result.steps >= 300
     assert result.episodes == 0
     assert all(math.isnan(update.mean_return) for update in updates)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warns"), [({}, True), ({"max_episode_steps": 20}, False), ({"steps_per_update": 100}, False)], ids=str
+)
+def test_missing_time_limit_is_told_where_batches_wait_for_episodes(changes: dict[str, Any], warns: bool) -> None:
+    async def warnings() -> tuple[str, ...]:
+        async with Trainer(config(**changes)) as trainer:
+            return trainer.status().warnings
+
+    assert ["--steps-per-update" in warning for warning in run(warnings())] == [True] * warns
+
+
+def test_budget_in_steps_counts_batches_in_steps_where_there_is_no_time_limit() -> None:
+    with pytest.raises(ConfigError, match="total-steps needs steps-per-update"):
+        run(train(config(total_steps=100)))
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
@@ -324,18 +341,30 @@ def test_cancelling_anywhere_is_a_clean_stop(times: int) -> None:
     run(cancelled())
 
 
-def test_gathering_that_fails_unseen_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The user has left the loop before the error came."""
+def test_gathering_that_fails_unseen_is_told_by_the_status_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    """The user is not in the loop when the error comes."""
 
-    async def leave() -> None:
+    async def look() -> None:
         env = functools.partial(Troubled, "nan reward", range(2**31))
         async with Trainer(config(env)) as trainer:
-            assert trainer._gathering is not None
-            await asyncio.wait([trainer._gathering])
+            while trainer.status().phase != "failed":
+                await asyncio.sleep(0.005)
+            assert "a reward of nan" in (trainer.status().first_error or "")
+        assert trainer.status().phase == "failed"
 
-    run(leave())
+    run(look())
     gc.collect()
     assert caplog.messages == [], "asyncio complains of an exception that nobody asked for"
+
+
+def test_error_that_is_seen_twice_is_one_event(tmp_path: Path) -> None:
+    """As it ends the gathering, and as it comes out of the loop."""
+    env = functools.partial(Troubled, "nan reward", range(2**31))
+    with pytest.raises(InvalidStepError):
+        run(train(config(env, run_dir=str(tmp_path / "run"))))
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [each["type"] for each in events if each["event"] == "error"] == ["InvalidStepError"]
+    assert events[-1]["phase"] == "failed"
 
 
 # ------------------------------------------------------------------------ errors
@@ -380,6 +409,23 @@ def test_trainer_is_used_once_and_while_it_is_open() -> None:
             await anext(trainer)
 
     run(misuse())
+
+
+def test_one_task_at_a_time_iterates() -> None:
+    async def both() -> list[float]:
+        async with Trainer(config(max_policy_lag=0)) as trainer:
+            gate = _Gate(trainer, asyncio.get_running_loop())
+            first = asyncio.ensure_future(anext(trainer))
+            await asyncio.sleep(0)
+            with pytest.raises(TrainerStateError, match="another task"):
+                await anext(trainer)
+            await gate.entered.wait()
+            with pytest.raises(TrainerStateError, match="another task"):
+                await anext(trainer)
+            gate.go.set()
+            return [(await first).update, *[update.update async for update in trainer]]
+
+    assert run(both()) == [1, 2, 3]
 
 
 def test_configuration_is_checked_where_the_trainer_is_made() -> None:

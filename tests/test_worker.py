@@ -171,6 +171,38 @@ def test_what_cannot_be_learned_from_is_refused_by_name(player: Make, trouble: T
     assert sorted(ring.headers["episode"][ring.sealed(slots)].tolist()) == [0, 2]
 
 
+class _Strange(Toy):
+    """Its second step of the episode reset with ``seed`` shows ``strange``."""
+
+    def __init__(self, observation: Observation, strange: Any, seed: int) -> None:
+        super().__init__(observation)
+        self.strange, self.seed = strange, seed
+
+    def observe(self) -> Any:
+        return self.strange if (self.steps, self.episode_seed) == (2, self.seed) else super().observe()
+
+
+@pytest.mark.parametrize(
+    ("observation", "strange", "words"),
+    [
+        ("box", np.zeros(3, complex), "observation of dtype complex128 where the space says float32"),
+        ("box", np.array(["0", "1", "2"]), "observation of dtype <U1 where the space says float32"),
+        ("bits", np.array([0, 1, 0, 1, 0.5]), "observation of dtype float64 where the space says int8"),
+        ("one_hot", 2.5, "observation of dtype float64 where the space says int64"),
+        ("one_hot", 0, "observation 0, which the Discrete space does not have"),
+        ("one_hot", 5, "observation 5, which the Discrete space does not have"),
+    ],
+    ids=str,
+)
+def test_observation_from_outside_its_space_is_refused_by_name(
+    player: Make, observation: Observation, strange: Any, words: str
+) -> None:
+    one, ring = player(EnvFactory.of(_Strange, observation=observation, strange=strange, seed=seed_of(1)))
+    (failure,) = one.play(ring.lend(3), [0, 1, 2]).failures
+    assert failure.invalid
+    assert f"worker 2, episode 1, seed {seed_of(1)}, step 2: the environment returned {words}" == failure.report
+
+
 class _Odd(Toy):
     def __init__(self, reward: Any) -> None:
         super().__init__()

@@ -92,6 +92,7 @@ class WorkerExecutor(ProcessPoolExecutor):
 
     def __init__(self) -> None:
         self._context = _Context()
+        self._manager: threading.Thread | None = None
         super().__init__(1, mp_context=self._context, initializer=worker.initialize)
 
     def start(self, function: Callable[..., _T], *args: Any) -> Future[_T]:
@@ -101,6 +102,14 @@ class WorkerExecutor(ProcessPoolExecutor):
             return self.submit(function, *args)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As the base class does, which however does not wait where it was called without ``wait`` before."""
+        with self._shutdown_lock:
+            self._manager = self._manager or self._executor_manager_thread  # type: ignore[assignment]
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        if wait and self._manager is not None:
+            self._manager.join()
 
     @property
     def alive(self) -> bool:

@@ -109,6 +109,7 @@ class SharedMemoryCollector:
         self._failure: Exception | None = None
         self._news = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
+        self._dying: set[asyncio.Task[None]] = set()  # executors of workers that were lost
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         self._task_limit = 1  # most trajectories in a task
         self._trajectory_cpu_s = 0.0  # running mean; 0 while unknown
@@ -324,7 +325,9 @@ class SharedMemoryCollector:
         self._warn(f"worker {worker.index}: {cause}")
         executor, worker.executor = worker.executor, None
         executor.kill()
-        executor.shutdown(wait=False, cancel_futures=True)
+        dying = asyncio.create_task(asyncio.to_thread(executor.shutdown, cancel_futures=True))
+        self._dying.add(dying)
+        dying.add_done_callback(self._dying.discard)
         if all(each.deaths_in_a_row >= _DEATHS_IN_A_ROW for each in self._workers):
             self._fail(
                 WorkerError(
@@ -402,7 +405,7 @@ class SharedMemoryCollector:
             await asyncio.wait(self._background, timeout=_GRACE_S)
         executors = [worker.executor for worker in self._workers if worker.executor is not None]
         # In a thread, because a process that is just being started holds the executor's lock.
-        await asyncio.to_thread(_dismiss, executors)
+        await asyncio.to_thread(_shut_down, executors, wait=False)
         if not await _ended(executors, _GRACE_S):
             for executor in executors:
                 executor.terminate()
@@ -410,7 +413,7 @@ class SharedMemoryCollector:
                 for executor in executors:
                     executor.kill()
                 await _ended(executors, _TERM_S)
-        await asyncio.to_thread(_join_threads, executors)
+        await asyncio.gather(asyncio.to_thread(_shut_down, executors, wait=True), *self._dying)
         for worker in self._workers:
             worker.executor, worker.ready = None, False
             worker.tasks.clear()
@@ -443,13 +446,7 @@ async def _ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
     return True
 
 
-def _dismiss(executors: Sequence[WorkerExecutor]) -> None:
-    """Let the processes end after their present task."""
+def _shut_down(executors: Sequence[WorkerExecutor], *, wait: bool) -> None:
+    """Let the processes end after their present task; if told to, ``wait`` for them and for the executors' threads."""
     for executor in executors:
-        executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _join_threads(executors: Sequence[WorkerExecutor]) -> None:
-    """Wait for the executors' threads, which end with their processes."""
-    for executor in executors:
-        executor.shutdown(wait=True)
+        executor.shutdown(wait, cancel_futures=True)
