@@ -6,7 +6,7 @@ import copy
 import importlib
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiotrain.cage2 import simulator
+from aiotrain.cage2.compliance import ComplianceMeter
 from aiotrain.cage2.lean import LeanSimulator, departures
 from aiotrain.cage2.randomness import Stream, is_redirected
 from aiotrain.cage2.scenario import RED_AGENTS, scenario2
 from aiotrain.cage2.stock import StockSimulator
 from aiotrain.cage2.texts import unknown_name
+from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
 
 class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
@@ -28,6 +30,8 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         ``MultiBinary(52)``, an int8 array of shape [52]: for each of the 13 hosts in the order of
         ``aiotrain.cage2.scenario.HOSTS`` activity (00 none, 10 scan, 11 exploit) of the last step, then
         compromise (00 no, 10 unknown, 01 user, 11 privileged), as csle-cyborg's ChallengeWrapper has them.
+        With a ``workflow``, ``MultiBinary(77)``: bit ``52 + 5 * place + type`` is set where the type, by its number
+        in ``aiotrain.cage2.scenario.HOST_TYPES``, has that place in the order.
     Actions
         ``Discrete(145)``: Sleep, Monitor, then 11 kinds times 13 hosts; `action_names` lists them.
     Reward
@@ -38,6 +42,12 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
     Info
         ``info["red_hosts"]`` after reset and step: an int whose bit h (``red_hosts >> h & 1``) is set if red
         has a session of any privilege on host h. User0, where red starts, is always set.
+        With a ``workflow`` also ``info["compliance"]``, a float, 0 to 1: of this episode's fix actions (Remove,
+        Restore) the share whose target was of the first type in the order of which red, at that moment, held a host
+        that blue can free, so that User0 never counts. A fix while red holds no such host counts neither way. Until
+        one counts, there is no compliance and no such entry (Gymnasium's checker refuses a NaN).
+        ``info["alignment"]``, a float: the change of compliance in this step, from 0 for the first; an episode's add
+        up to its compliance.
 
     ``reset(seed=s)`` plays the episode that an existing ChallengeWrapper plays after ``random.seed(s)`` and
     ``reset()``; ``reset()`` goes on with the environment's own random numbers. Neither touches Python's
@@ -50,13 +60,17 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         the seed too; a step costs some 35 µs more, and a reset some ms.
         ``max_steps``: the length of an episode in steps, at least 1; also an attribute, for trainers that
         must know the longest episode.
+        ``workflow``: the order of host types to be judged by, as `aiotrain.cage2.workflows.parse_order` reads it;
+        also an attribute, a tuple of five names. ``reset(options={"workflow": order})`` changes it from that episode
+        on. None: no order is shown, and nothing judged.
         ``scenario``: a dict as csle-cyborg takes it, by default ``aiotrain.cage2.scenario.scenario2()``; the
         environment works on a copy. Bits, actions and ``red_hosts`` follow its hosts and its order of them.
         Hosts, subnets, processes, values, starting positions and green's agent may change freely. What
         changes how rewards or blue's view come about is played by csle-cyborg's own, some 15 times slower
         wrapper: `departures` then lists why, and a warning says so once.
 
-    Raises ValueError for an unknown red agent, for ``max_steps`` below 1 and for an incomplete scenario.
+    Raises ValueError for an unknown red agent, for ``max_steps`` below 1, for an incomplete scenario, for what is no
+    order of the five types, and for a workflow with a scenario whose hosts are of other types.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
@@ -66,11 +80,13 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         red_agent: str | type = "B_lineAgent",
         max_steps: int = 100,
         scenario: Mapping[str, Any] | None = None,
+        workflow: str | Sequence[str] | None = None,
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
         description = scenario2() if scenario is None else copy.deepcopy(dict(scenario))
         red = red_agent_class(red_agent)
+        self.workflow: Order | None = None if workflow is None else parse_order(workflow)
         self.max_steps = max_steps
         self._elapsed: int | None = None
         try:
@@ -93,7 +109,9 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
             ) from error
         self.action_names = self._simulator.action_names
         self.hosts = self._simulator.hosts
-        self.observation_space = gymnasium.spaces.MultiBinary(4 * len(self.hosts))
+        self._meter = None if self.workflow is None else ComplianceMeter(self.hosts, self.action_names)
+        order_bits = 0 if self.workflow is None else ONE_HOT.shape[1]
+        self.observation_space = gymnasium.spaces.MultiBinary(4 * len(self.hosts) + order_bits)
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
 
     @property
@@ -104,14 +122,24 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Start an episode; ``options`` are not used."""
+        """Start an episode, with ``options={"workflow": order}`` under that order from now on.
+
+        Raises ValueError for what is no order, and for any in an environment made without a workflow.
+        """
+        workflow = (options or {}).get("workflow")
+        if workflow is not None:
+            self.workflow = requested_order(workflow, shown=self.workflow is not None)
         super().reset(seed=seed)
         if seed is not None:
             self._stream.generator.seed(seed)
         with self._stream as generator:
             bits, red_hosts = self._simulator.reset(generator)
         self._elapsed = 0
-        return np.frombuffer(bits, dtype=np.int8), {"red_hosts": red_hosts}
+        self._red_hosts = red_hosts
+        if self.workflow is not None and self._meter is not None:
+            self._order_bits = ONE_HOT[ORDER_INDEX[self.workflow]].tobytes()
+            self._meter.reset(self.workflow, red_hosts)
+        return self._seen(bits, 0.0)
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
         """Play one step: blue's action, green's, red's.
@@ -124,11 +152,22 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         index = int(action)
         if not 0 <= index < len(self.action_names):
             raise ValueError(f"action {index} does not exist: there are {len(self.action_names)}, from 0")
+        alignment = 0.0 if self._meter is None else self._meter.judge(index, self._red_hosts)
         with self._stream:
-            bits, reward, red_hosts = self._simulator.step(index)
+            bits, reward, self._red_hosts = self._simulator.step(index)
         self._elapsed += 1
-        truncated = self._elapsed >= self.max_steps
-        return np.frombuffer(bits, dtype=np.int8), reward, False, truncated, {"red_hosts": red_hosts}
+        observation, info = self._seen(bits, alignment)
+        return observation, reward, False, self._elapsed >= self.max_steps, info
+
+    def _seen(self, bits: bytearray, alignment: float) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Observation and info after a reset or step."""
+        info: dict[str, Any] = {"red_hosts": self._red_hosts}
+        if self._meter is not None:
+            bits += self._order_bits
+            info["alignment"] = alignment
+            if self._meter.fixes:
+                info["compliance"] = self._meter.compliance
+        return np.frombuffer(bits, dtype=np.int8), info
 
 
 def red_agent_class(red_agent: str | type) -> type:

@@ -20,7 +20,8 @@ from aiotrain.cage2.engine import (
     set_order,
     step_one,
 )
-from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS
+from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS
+from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
 _OTHERWISE: Final = "; for anything else, take make_vec(..., vectorization_mode='sync') or 'async'"
 
@@ -33,22 +34,24 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
     generator of its own.
 
     Observations, actions, rewards
-        int8 [num_envs, 52], int64 [num_envs] and float64 [num_envs], as of ``Cage2Env``.
+        int8 [num_envs, 52] or, with a workflow, [num_envs, 77], int64 [num_envs] and float64 [num_envs], as of
+        ``Cage2Env``.
     End
         Never terminated; truncated at ``max_steps``. In the step after that (``AutoresetMode.NEXT_STEP``) the
         environment is reset and its action ignored, with reward 0.
     Info
         ``info["red_hosts"]``, int64 [num_envs]: bit h is set if red has a session of any privilege on host h.
-        ``info["_red_hosts"]``, bool [num_envs]: all true, as Gymnasium marks that every environment has the
-        entry.
+        With a workflow also ``info["compliance"]``, NaN where ``Cage2Env`` has no such entry, and
+        ``info["alignment"]``, both float64 [num_envs].
+        For each an entry whose name begins with an underscore, bool [num_envs]: where ``Cage2Env`` has the entry.
 
     Args:
         num_envs: how many environments.
         red_agent: a name of ``RED_AGENTS`` for all, or one name for each environment.
         max_steps: the length of an episode in steps, 1 to 65,535.
         rules: "main" (csle-cyborg and CybORG's main branch) or "leaderboard".
-        order: the order of host types for `compliance`, a permutation of
-            ``aiotrain.cage2.scenario.HOST_TYPES``. scenario: must stay None.
+        workflow: the order of host types by which all are judged, or None, as of ``Cage2Env``.
+        scenario: must stay None.
 
     Raises:
         ValueError: an argument is out of its range, or asks for what only ``Cage2Env`` can do.
@@ -63,8 +66,8 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         red_agent: str | Sequence[str] = "B_lineAgent",
         max_steps: int = 100,
         rules: str = "main",
-        order: Sequence[str] = HOST_TYPES,
         scenario: None = None,
+        workflow: str | Sequence[str] | None = None,
     ) -> None:
         if scenario is not None:
             raise ValueError("the compiled engine plays Scenario2 only" + _OTHERWISE)
@@ -72,28 +75,17 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
             raise ValueError(f"the compiled engine plays {', '.join(RED_AGENTS)} only" + _OTHERWISE)
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
+        self.workflow: Order | None = None if workflow is None else parse_order(workflow)
         self.state = allocate(num_envs, red_agent=red_agent, rules=rules, max_steps=max_steps)
-        set_order(self.state, order)
         self.num_envs = num_envs
         self.max_steps = max_steps
-        self.single_observation_space = gymnasium.spaces.MultiBinary(NUM_BITS)
+        self.single_observation_space = gymnasium.spaces.MultiBinary(
+            NUM_BITS if self.workflow is None else NUM_BITS + ONE_HOT.shape[1]
+        )
         self.single_action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
         self._seeded = False
-        self._has_entry = np.ones(num_envs, np.bool_)
-
-    @property
-    def compliance(self) -> NDArray[np.float64]:
-        """Share of this episode's fix actions that respected the order, float64 [num_envs]; NaN without any.
-
-        A Remove or Restore counts while red holds a host other than User0; it complies if its host is of
-        the first type of the order that red holds at that moment.
-        """
-        fixes = self.state["fixes"]
-        share = np.full(self.num_envs, np.nan)
-        np.divide(self.state["compliant_fixes"], fixes, out=share, where=fixes > 0)
-        return share
 
     def reset(
         self,
@@ -101,16 +93,16 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Begin an episode in every environment; ``options`` are not used.
+        """Begin an episode in every environment.
 
         Args:
-            seed: environment i is seeded with ``seed + i``, or with ``seed[i]`` of a sequence. Where None,
-                it goes on
-                with its own random numbers, which at the first reset come from the operating system.
-            options: ignored.
+            seed: environment i is seeded with ``seed + i``, or with ``seed[i]`` of a sequence. Where None, it goes
+                on with its own random numbers, which at the first reset come from the operating system.
+            options: ``{"workflow": order}`` changes the order of all from these episodes on.
 
         Raises:
-            ValueError: a sequence of seeds of another length than ``num_envs``, or a negative seed.
+            ValueError: a sequence of seeds of another length than ``num_envs``, a negative seed, what is no order,
+                or any order in an environment made without a workflow.
 
         """
         seeds: list[int | None]
@@ -122,6 +114,11 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
             raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
         if any(s is not None and s < 0 for s in seeds):
             raise ValueError("seeds must not be negative")
+        asked = (options or {}).get("workflow")
+        if asked is not None:
+            self.workflow = requested_order(asked, shown=self.workflow is not None)
+        if self.workflow is not None:
+            set_order(self.state, self.workflow)
         # The generator behind np_random, which wrappers use, follows the first seed.
         super().reset(seed=seeds[0])
         fresh = np.random.SeedSequence().generate_state(self.num_envs, np.uint64) if not self._seeded else None
@@ -133,7 +130,8 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
             else:
                 restart_one(self.state, index)
         self._seeded = True
-        return self.state["observation"].copy(), self._info()
+        self._compliance = np.full(self.num_envs, np.nan)
+        return self._observation(), self._info()
 
     def step(
         self, actions: ArrayLike
@@ -159,10 +157,31 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         truncations = np.empty(self.num_envs, np.bool_)
         _advance(self.state, chosen, rewards, truncations)
         terminations = np.zeros(self.num_envs, np.bool_)
-        return self.state["observation"].copy(), rewards, terminations, truncations, self._info()
+        return self._observation(), rewards, terminations, truncations, self._info()
+
+    def _observation(self) -> NDArray[np.int8]:
+        bits: NDArray[np.int8] = self.state["observation"]
+        if self.workflow is None:
+            return bits.copy()
+        order_bits = ONE_HOT[ORDER_INDEX[self.workflow]]
+        return np.hstack([bits, np.broadcast_to(order_bits, (self.num_envs, len(order_bits)))])
 
     def _info(self) -> dict[str, Any]:
-        return {"red_hosts": self.state["held"].astype(np.int64), "_red_hosts": self._has_entry.copy()}
+        everywhere = np.ones(self.num_envs, np.bool_)
+        info = {"red_hosts": self.state["held"].astype(np.int64), "_red_hosts": everywhere}
+        if self.workflow is None:
+            return info
+        before, fixes = self._compliance, self.state["fixes"]
+        self._compliance = np.full(self.num_envs, np.nan)
+        np.divide(self.state["compliant_fixes"], fixes, out=self._compliance, where=fixes > 0)
+        # In the step of an autoreset compliance becomes undefined again, which is no change within an episode.
+        change = np.where(fixes > 0, self._compliance - np.nan_to_num(before), 0.0)
+        return info | {
+            "compliance": self._compliance.copy(),
+            "_compliance": fixes > 0,
+            "alignment": change,
+            "_alignment": everywhere.copy(),
+        }
 
 
 @compiled
