@@ -48,7 +48,7 @@ class EnvSpec:
     max_episode_steps: int | None
     """The environment's own time limit in steps, where it tells one."""
     has_compliance: bool = False
-    """Whether ``info`` tells ``compliance``, and ``alignment``, its change in the step."""
+    """Whether ``info`` tells ``alignment``, the change in the step of what it tells as ``compliance``."""
 
     @classmethod
     def of(cls, env: gymnasium.Env[Any, Any], name: str, limit: int | None = None) -> EnvSpec:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine import NO_TAPE, allocate, reset_one, restart_one, step_one
+from aiotrain.cage2.engine import NO_TAPE, allocate, reset_one, restart_one, set_order, step_one
 from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS, compiled_red_agent
+from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
 __all__ = ["Cage2CompiledEnv"]
 
@@ -20,16 +22,26 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     Equal in spaces, rewards, ``info`` and the law of its episodes, not in the episode that a seed gives: the engine
     has a random generator of its own. It plays Scenario2 against the three red agents of the challenge.
 
-    Raises ValueError for a red agent that is not in it and for ``max_steps`` below 1 or above 65,535.
+    Raises ValueError for a red agent that is not in it, for ``max_steps`` below 1 or above 65,535, for unknown rules
+    ("main" or "leaderboard") and for what is no order of the five host types.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
 
-    def __init__(self, red_agent: str | type = "B_lineAgent", max_steps: int = 100, rules: str = "main") -> None:
+    def __init__(
+        self,
+        red_agent: str | type = "B_lineAgent",
+        max_steps: int = 100,
+        rules: str = "main",
+        workflow: str | Sequence[str] | None = None,
+    ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
         self.max_steps = max_steps
-        self.observation_space = gymnasium.spaces.MultiBinary(NUM_BITS)
+        self.workflow: Order | None = None if workflow is None else parse_order(workflow)
+        self.observation_space = gymnasium.spaces.MultiBinary(
+            NUM_BITS if self.workflow is None else NUM_BITS + ONE_HOT.shape[1]
+        )
         self.action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
         self._state = allocate(1, red_agent=compiled_red_agent(red_agent), rules=rules, max_steps=max_steps)
         self._seeded = False
@@ -37,7 +49,15 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Start an episode; ``options`` are not used."""
+        """Start an episode, with ``options={"workflow": order}`` under that order from now on.
+
+        Raises ValueError for what is no order, and for any in an environment made without a workflow.
+        """
+        asked = (options or {}).get("workflow")
+        if asked is not None:
+            self.workflow = requested_order(asked, shown=self.workflow is not None)
+        if self.workflow is not None:
+            set_order(self._state, self.workflow)
         super().reset(seed=seed)
         if seed is not None:
             reset_one(self._state, 0, np.uint64(seed))
@@ -46,6 +66,7 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         else:
             reset_one(self._state, 0, self.np_random.integers(2**63, dtype=np.uint64))
         self._seeded = True
+        self._compliance = 0.0
         return self._seen()
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
@@ -63,4 +84,12 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         return observation, reward, False, bool(self._state["steps"][0] >= self.max_steps), info
 
     def _seen(self) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        return self._state["observation"][0].copy(), {"red_hosts": int(self._state["held"][0])}
+        env = self._state[0]
+        info: dict[str, Any] = {"red_hosts": int(env["held"])}
+        if self.workflow is None:
+            return env["observation"].copy(), info
+        before, fixes = self._compliance, int(env["fixes"])
+        if fixes:
+            info["compliance"] = self._compliance = int(env["compliant_fixes"]) / fixes
+        info["alignment"] = self._compliance - before
+        return np.concatenate([env["observation"], ONE_HOT[ORDER_INDEX[self.workflow]]]), info

@@ -99,7 +99,7 @@ def inspect(factory: EnvFactory) -> EnvSpec:
         from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
 
         compile_rollouts(factory, spec.inputs)  # once, before there are other workers
-    return dataclasses.replace(spec, has_compliance="compliance" in info)
+    return dataclasses.replace(spec, has_compliance="alignment" in info)
 
 
 def join(posting: Posting, factory: EnvFactory) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from aiotrain.cage2.rollout import Rollout
 from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS
+from aiotrain.cage2.workflows import parse_order
 from aiotrain.factory import EnvFactory
 from aiotrain.ring import HEADER, PLAYING, SEALED, Ring
 from aiotrain.weights import Weights
@@ -53,7 +55,9 @@ class CompiledPlayer:
         self._version = -1
         assert posting.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
         self._steps = posting.spec.max_episode_steps
-        self._rollout = Rollout(posting.policy.layers, red_agent=dict(factory.kwargs)["red_agent"])
+        settings = dict(factory.kwargs)
+        self._rollout = Rollout(posting.policy.layers, red_agent=settings["red_agent"])
+        self._own_order = settings.get("workflow") or HOST_TYPES
 
     def play(
         self, slots: Sequence[int], episodes: Sequence[int], options: Mapping[str, Any] | None = None
@@ -75,7 +79,7 @@ class CompiledPlayer:
         played = self._rollout.play(
             np.array(seeds, np.uint64),
             np.array([generator.random(self._steps, np.float32) for _, generator in streams]),
-            np.tile(np.arange(len(HOST_TYPES), dtype=np.uint8), (len(episodes), 1)),
+            np.tile(self._order(options), (len(episodes), 1)),
             np.array(slots, np.int64),
             self._ring.observations,
             self._ring.actions,
@@ -90,9 +94,14 @@ class CompiledPlayer:
         headers["episode_return"] = played["return_tenths"] / 10.0
         headers["compliance"] = np.nan
         if self._posting.spec.has_compliance:
-            fixed = played["fixes"] > 0
-            headers["compliance"][fixed] = (played["compliant_fixes"] / played["fixes"])[fixed]
+            fixes = played["fixes"]
+            np.divide(played["compliant_fixes"], fixes, out=headers["compliance"], where=fixes > 0)
             headers["episode_bonus"] = self._posting.alignment_lambda * np.nan_to_num(headers["compliance"])
         headers["state"] = SEALED
         self._ring.headers[slots] = headers
         return PlayResult((), (), time.process_time() - cpu_began)
+
+    def _order(self, options: Mapping[str, Any] | None) -> npt.NDArray[np.uint8]:
+        """The order of host types that ``options`` ask for, as their numbers ``[5]``."""
+        order = parse_order((options or {}).get("workflow") or self._own_order)
+        return np.array([HOST_TYPES.index(kind) for kind in order], np.uint8)

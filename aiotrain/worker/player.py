@@ -267,7 +267,7 @@ class Player:
         self._write_observation(lane, observation)
         if self._spec.has_compliance:
             lane.bonuses.append(self._posting.alignment_lambda * info["alignment"])
-            lane.compliance = info["compliance"]
+            lane.compliance = info.get("compliance", math.nan)
         if terminated or truncated:
             self._seal(lane, ended=True, terminated=bool(terminated))
             lane.episode = -1

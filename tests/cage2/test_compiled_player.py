@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,16 +26,20 @@ STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at onc
 class Stage:
     """Ring and weights for players that play against ``red_agent``."""
 
-    def __init__(self, red_agent: str) -> None:
-        self.factory = EnvFactory.of(CAGE2_ID, simulator="compiled", red_agent=red_agent, max_steps=STEPS)
-        self.spec = EnvSpec.of(self.factory(), "cage2")
+    def __init__(self, red_agent: str, workflow: str | None) -> None:
+        self.factory = EnvFactory.of(
+            CAGE2_ID, simulator="compiled", red_agent=red_agent, max_steps=STEPS, workflow=workflow
+        )
+        self.spec = dataclasses.replace(EnvSpec.of(self.factory(), "cage2"), has_compliance=workflow is not None)
         shape, layout = PolicyShape.of(self.spec, (64, 64)), RingLayout.of(self.spec, SLOTS, STEPS)
         self.ring, self.weights = Ring.create(layout), Weights.create(shape.size)
         vector = weights_for(shape, deviation=0.2)
         mean, scale = shape.split(vector)[:2]
         mean[...], scale[...] = 0, 1
         self.weights.publish(vector, 3)
-        self.posting = Posting(2, 1, 5, self.spec, shape, self.ring.name, layout, self.weights.name)
+        self.posting = Posting(
+            2, 1, 5, self.spec, shape, self.ring.name, layout, self.weights.name, alignment_lambda=3.0
+        )
         self._attached: list[Ring | Weights] = []
 
     def player(self, compiled: bool) -> Player | CompiledPlayer:
@@ -46,9 +51,11 @@ class Stage:
         self._attached += [made._ring, made._weights]
         return made
 
-    def play(self, player: Player | CompiledPlayer, episodes: Sequence[int]) -> Trajectories:
+    def play(
+        self, player: Player | CompiledPlayer, episodes: Sequence[int], options: dict[str, str] | None = None
+    ) -> Trajectories:
         slots = self.ring.lend(len(episodes))
-        result = player.play(slots, episodes)
+        result = player.play(slots, episodes, options)
         assert (result.unused, result.failures) == ((), ())
         played = self.ring.copy_out(slots)
         self.ring.take_back(slots)
@@ -61,9 +68,9 @@ class Stage:
         self.weights.close()
 
 
-@pytest.fixture(params=RED_AGENTS)
+@pytest.fixture(params=[(agent, workflow) for agent in RED_AGENTS for workflow in (None, "critical_first")], ids=str)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    made = Stage(request.param)
+    made = Stage(*request.param)
     yield made
     made.close()
 
@@ -75,6 +82,7 @@ def test_equal_to_playing_step_by_step(stage: Stage) -> None:
     np.testing.assert_array_equal(compiled.final_observations, stepwise.final_observations)
     np.testing.assert_array_equal(compiled.actions, stepwise.actions)
     np.testing.assert_array_equal(compiled.rewards, stepwise.rewards)
+    np.testing.assert_allclose(compiled.bonuses, stepwise.bonuses, rtol=0, atol=1e-6)
     np.testing.assert_allclose(compiled.log_probs, stepwise.log_probs, rtol=0, atol=1e-5)
     for name in compiled.headers.dtype.names or ():
         if name == "began_s":
@@ -90,6 +98,19 @@ def test_an_episode_does_not_depend_on_its_company(stage: Stage) -> None:
         same = together.select(np.array([episode]))
         for name in ("observations", "actions", "rewards", "log_probs"):
             np.testing.assert_array_equal(getattr(same, name), getattr(alone, name), err_msg=f"{name} of {episode}")
+
+
+@pytest.mark.parametrize("stage", [("B_lineAgent", "critical_first")], indirect=True)
+def test_the_options_of_a_task_change_the_order(stage: Stage) -> None:
+    compiled, stepwise = stage.player(compiled=True), stage.player(compiled=False)
+    own = stage.play(compiled, (2,))
+    other = stage.play(compiled, (2,), {"workflow": "reverse"})
+    assert (own.observations[0, 52:] != other.observations[0, 52:]).any()
+    expected = stage.play(stepwise, (2,), {"workflow": "reverse"})
+    np.testing.assert_array_equal(other.observations, expected.observations)
+    bonus = other.headers["episode_bonus"][0]
+    assert bonus == pytest.approx(3.0 * other.headers["compliance"][0])
+    assert bonus == pytest.approx(float(other.bonuses.sum()), abs=1e-5)
 
 
 def test_new_weights_are_played_with(stage: Stage) -> None:
