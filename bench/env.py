@@ -19,17 +19,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aiotrain.cage2.env import RED_AGENTS, Cage2Env, red_agent_class
-from aiotrain.cage2.scenario import NUM_ACTIONS, scenario2
+from aiotrain.cage2.env import RED_AGENTS, Cage2Env
+from aiotrain.cage2.scenario import NUM_ACTIONS
+from bench.envs import challenge_wrapper
 
 
 def stock_player(red_agent: str) -> Callable[[int, list[int]], float]:
     """Plays an episode on the ChallengeWrapper and returns its reward."""
-    from csle_cyborg.agents.wrappers.challenge_wrapper import ChallengeWrapper
-    from csle_cyborg.main import Main
-
-    cyborg = Main(scenario2(), "sim", agents={"Red": red_agent_class(red_agent)})
-    wrapper = ChallengeWrapper(agent_name="Blue", env=cyborg)
+    wrapper = challenge_wrapper(red_agent)
 
     def play(seed: int, actions: list[int]) -> float:
         random.seed(seed)

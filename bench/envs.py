@@ -11,17 +11,22 @@ from aiotrain.cage2.env import red_agent_class
 from aiotrain.cage2.scenario import scenario2
 
 
+def challenge_wrapper(red_agent: str = "B_lineAgent") -> Any:
+    """CAGE 2 as csle-cyborg's own ChallengeWrapper drives it, drawing from Python's global generator."""
+    from csle_cyborg.agents.wrappers.challenge_wrapper import ChallengeWrapper
+    from csle_cyborg.main import Main
+
+    cyborg = Main(scenario2(), "sim", agents={"Red": red_agent_class(red_agent)})
+    return ChallengeWrapper(agent_name="Blue", env=cyborg)
+
+
 class StockCage2(gymnasium.Env[Any, Any]):
-    """csle-cyborg as its own ChallengeWrapper drives it."""
+    """The ChallengeWrapper as an environment of Gymnasium's."""
 
     max_steps = 100
 
     def __init__(self) -> None:
-        from csle_cyborg.agents.wrappers.challenge_wrapper import ChallengeWrapper
-        from csle_cyborg.main import Main
-
-        cyborg = Main(scenario2(), "sim", agents={"Red": red_agent_class("B_lineAgent")})
-        self._wrapper = ChallengeWrapper(agent_name="Blue", env=cyborg)
+        self._wrapper = challenge_wrapper()
         self.observation_space = gymnasium.spaces.MultiBinary(52)
         self.action_space = gymnasium.spaces.Discrete(145)
         self._steps = 0
