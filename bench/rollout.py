@@ -3,8 +3,8 @@
 In interleaved repeats, medians over them, of CPU time, so that a neighbour on the machine does not count:
 
 - rollout: whole episodes of K environments, engine, policy and writing down;
-- act: the same network on observations of these episodes, K at a time, with the draw of the action; logits: without;
-- NumPy act: ``NumpyPolicy.act``, K at a time; NumPy logits: its matrix products (BLAS) and tanh alone;
+- act: the same compiled network on observations of these episodes, with the draw of the action; logits: without;
+- NumPy act: ``NumpyPolicy.act``, K at a time; NumPy logits: its matrix products (BLAS) and tanh;
 - engine: the environment alone, with the actions of these episodes.
 
 Also how long the first rollout of a process takes with an empty and with a filled compilation cache. BLAS gets one
@@ -62,20 +62,20 @@ print(imported - start, time.perf_counter() - imported)
 
 
 @njit(nogil=True, error_model="numpy")
-def logits_of(network: Network, observations: Any) -> None:
-    """[N, inputs] bits through the network, GROUP at a time."""
-    for first in range(0, len(observations), GROUP):
-        rows = min(GROUP, len(observations) - first)
+def logits_of(network: Network, observations: Any, together: int) -> None:
+    """[N, inputs] bits through the network, ``together`` at a time (at most GROUP)."""
+    for first in range(0, len(observations), together):
+        rows = min(together, len(observations) - first)
         for row in range(rows):
             add_bits(network, row, list_bits(network, observations[first + row]))
         finish(network, rows)
 
 
 @njit(nogil=True, error_model="numpy")
-def act(network: Network, observations: Any, noise: Any, actions: Any, log_probs: Any) -> None:
+def act(network: Network, observations: Any, together: int, noise: Any, actions: Any, log_probs: Any) -> None:
     """The same, and draw an action for each row."""
-    for first in range(0, len(observations), GROUP):
-        rows = min(GROUP, len(observations) - first)
+    for first in range(0, len(observations), together):
+        rows = min(together, len(observations) - first)
         for row in range(rows):
             add_bits(network, row, list_bits(network, observations[first + row]))
         logits = finish(network, rows)
@@ -134,7 +134,8 @@ def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> 
         played.append((arrays.observations[:, :-1].transpose(1, 0, 2).copy(), arrays.actions.copy()))
     state = allocate(count, red_agent=red_agent)
     floats = [rows.astype(np.float32) for rows, _ in played[: max(1, batches // 10)]]
-    actions, log_probs = np.zeros(count, np.int64), np.zeros(count, np.float32)
+    together = min(count, GROUP)
+    actions, log_probs = np.zeros(count * steps, np.int64), np.zeros(count * steps, np.float32)
     by_step = [np.ascontiguousarray(each.T) for each in noise]
 
     def play(_: int) -> int:
@@ -144,14 +145,12 @@ def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> 
 
     def compiled_act(_: int) -> int:
         for (rows, _), numbers in zip(played, by_step, strict=True):
-            for step in range(steps):
-                act(network, rows[step], numbers[step], actions, log_probs)
+            act(network, rows.reshape(-1, inputs), together, numbers.ravel(), actions, log_probs)
         return batches * count * steps
 
     def compiled_logits(_: int) -> int:
         for rows, _ in played:
-            for step in range(steps):
-                logits_of(network, rows[step])
+            logits_of(network, rows.reshape(-1, inputs), together)
         return batches * count * steps
 
     def numpy_act(_: int) -> int:

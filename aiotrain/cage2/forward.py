@@ -45,7 +45,7 @@ __all__ = ["GROUP", "Network", "add_bits", "allocate_network", "fill", "finish",
 TILE: Final = 2 * LANES
 """Outputs of a layer that are computed together: with four rows, eight sums, as many as hide an addition's latency."""
 
-GROUP: Final = 32
+GROUP: Final = 16
 """Rows that go through a layer together, a multiple of four: a tile of weights is fetched once for all of them."""
 
 _ROWS: Final = 4
