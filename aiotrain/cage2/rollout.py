@@ -1,20 +1,21 @@
-"""Whole episodes of CAGE Challenge 2 in compiled code: engine, policy and the arrays of the trajectories in one loop."""
+"""Whole episodes of CAGE Challenge 2 in compiled code: engine, policy and what is written down in one loop."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numba import float32
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from aiotrain.cage2.engine import NO_TAPE, allocate, compiled, reset_one, step_one
 from aiotrain.cage2.engine.chance import part
 from aiotrain.cage2.forward import GROUP, Network, add_bits, allocate_network, fill, finish, sample
 from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS
 
-__all__ = ["NO_BONUSES", "ORDER_BITS", "Rollout", "play_episodes"]
+__all__ = ["NO_BONUSES", "ORDER_BITS", "Arrays", "Rollout", "play_episodes"]
 
 _TYPES: Final = len(HOST_TYPES)
 
@@ -22,11 +23,31 @@ ORDER_BITS: Final = _TYPES * _TYPES
 """Inputs that tell a policy the order of host types: number 5 p + h is 1 where type h stands in place p."""
 
 NO_BONUSES: Final[NDArray[np.float32]] = np.zeros((0, 0), np.float32)
-"""Pass this as ``bonuses`` where none are wanted."""
+"""What ``bonuses`` is where none are wanted."""
+
+
+class Arrays(Protocol):
+    """Where episodes are written to, each into its slot; ``aiotrain.ring.Ring`` is one. C-contiguous."""
+
+    @property
+    def observations(self) -> NDArray[np.int8]:
+        """int8 [slots, T + 1 or more, inputs]: observation bits, then ORDER_BITS if the policy has those."""
+
+    @property
+    def actions(self) -> NDArray[np.int16]:
+        """int16 [slots, T or more]."""
+
+    @property
+    def log_probs(self) -> NDArray[np.float32]:
+        """float32 [slots, T or more]: natural logarithms."""
+
+    @property
+    def rewards(self) -> NDArray[np.float32]:
+        """float32 [slots, T or more], the environment's."""
 
 
 class Rollout:
-    """Plays episodes with a policy and keeps the memory that this needs.
+    """Plays episodes with a policy and keeps the memory that this needs. Not for two threads at once.
 
     Args:
         layers: (inputs, outputs) of each layer of the policy: 52 inputs, or 77 to let it see the order; 145 outputs.
@@ -34,7 +55,7 @@ class Rollout:
         rules: one of ``RULES``.
 
     Raises:
-        ValueError: layers of which this cannot be made, or an unknown agent or rules.
+        ValueError: layers that do not fit together or the scenario, or an unknown agent or rules.
 
     """
 
@@ -43,8 +64,10 @@ class Rollout:
         if inputs not in (NUM_BITS, NUM_BITS + ORDER_BITS) or outputs != NUM_ACTIONS:
             raise ValueError(
                 f"a policy from {inputs} inputs to {outputs} outputs, but CAGE Challenge 2 has {NUM_BITS} observation "
-                f"bits (with the order {NUM_BITS + ORDER_BITS}) and {NUM_ACTIONS} actions"
+                f"bits ({NUM_BITS + ORDER_BITS} with those of the order) and {NUM_ACTIONS} actions"
             )
+        if any(before[1] != after[0] for before, after in itertools.pairwise(layers)):
+            raise ValueError(f"layers {list(layers)}: each must take as many inputs as the one before has outputs")
         self._inputs = inputs
         self._size = 2 * inputs + sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
         self._network = allocate_network(layers)
@@ -58,89 +81,113 @@ class Rollout:
             parameters: float32 [size]: input mean and scale, then weight [inputs, outputs] and bias of each layer.
 
         Raises:
-            ValueError: another shape, or a mean and scale other than 0 and 1, since bits need no normalisation.
+            ValueError: another size, or a mean and scale other than 0 and 1: bits are taken as they are.
 
         """
-        if parameters.shape != (self._size,) or parameters.dtype != np.float32:
-            raise ValueError(
-                f"parameters must be float32 [{self._size}], got {parameters.dtype} {list(parameters.shape)}"
-            )
+        parameters = np.ascontiguousarray(parameters, np.float32)
+        if parameters.shape != (self._size,):
+            raise ValueError(f"{self._size} parameters are needed, got an array of shape {list(parameters.shape)}")
         mean, scale = parameters[: 2 * self._inputs].reshape(2, -1)
         if mean.any() or (scale != 1).any():
             raise ValueError(
-                "compiled rollouts take bits as they are, but these parameters normalise them; train with "
-                "normalisation of observations switched off"
+                "these parameters normalise the inputs, but compiled rollouts take bits as they are: "
+                "the first numbers must be a mean of 0 and then a scale of 1 for each input"
             )
-        fill(self._network, np.ascontiguousarray(parameters[2 * self._inputs :]))
+        fill(self._network, parameters[2 * self._inputs :])
 
     def play(
         self,
-        seeds: NDArray[np.uint64],
-        noise: NDArray[np.float32],
-        orders: NDArray[np.uint8],
-        slots: NDArray[np.int64],
-        observations: NDArray[np.int8],
-        actions: NDArray[np.int16],
-        log_probs: NDArray[np.float32],
-        rewards: NDArray[np.float32],
+        seeds: ArrayLike,
+        noise: ArrayLike,
+        orders: ArrayLike,
+        slots: ArrayLike,
+        arrays: Arrays,
         bonuses: NDArray[np.float32] = NO_BONUSES,
         alignment_lambda: float = 0.0,
     ) -> NDArray[Any]:
         """Play K episodes of T steps, each into its slot, without holding the interpreter lock.
 
-        An episode depends on its own seed, noise, order and slot alone, to the bit, not on what is played with it.
+        To the bit, an episode depends on its seed, noise and order alone, not on what is played with it.
 
         Args:
             seeds: uint64 [K], for the engine.
-            noise: float32 [K, T], uniform in [0, 1): what draws the actions.
-            orders: uint8 [K, 5], numbers of host types (places in ``HOST_TYPES``), most urgent first.
-            slots: int64 [K], each another one.
-            observations: int8 [slots, T + 1 or more, inputs]; overwritten like all that follow.
-            actions: int16 [slots, T or more].
-            log_probs: float32 [slots, T or more].
-            rewards: float32 [slots, T or more].
-            bonuses: float32 [slots, T or more], see ``play_episodes``, or ``NO_BONUSES``.
-            alignment_lambda: reward for raising the compliance from 0 to 1, for ``bonuses``.
+            noise: float32 [K, T], uniform in [0, 1): draws the actions, by inverting the distribution function.
+            orders: uint8 [K, 5]: host types as places in ``HOST_TYPES``, most urgent first.
+            slots: int64 [K], all different.
+            arrays: overwritten in these slots.
+            bonuses: float32 [slots, T or more], overwritten as well: ``alignment_lambda`` times what the step added
+                to the episode's compliance, which counts as 0 before the first fix. They add up to
+                ``alignment_lambda`` times the compliance of the episode.
+            alignment_lambda: reward for raising the compliance from 0 to 1.
 
         Returns:
-            The engine's records of the episodes, [K] of ``STATE``, valid until the next call: ``return_tenths``,
-            ``fixes`` and ``compliant_fixes`` say how they went.
+            The engine's records of the episodes, [K] of dtype ``STATE``, valid until the next call:
+            ``return_tenths``, ``fixes`` and ``compliant_fixes`` say how they went.
 
         Raises:
             ValueError: arrays that do not fit together.
 
         """
+        noise = np.ascontiguousarray(noise, np.float32)
+        if noise.ndim != 2:
+            raise ValueError(f"noise must have the shape [episodes, steps], got {list(noise.shape)}")
         count, steps = noise.shape
+        seeds = _input("seeds", seeds, np.uint64, (count,))
+        orders = _input("orders", orders, np.uint8, (count, _TYPES))
+        slots = _input("slots", slots, np.int64, (count,))
+        if (np.sort(orders, axis=1) != np.arange(_TYPES)).any():
+            raise ValueError(f"orders must be permutations of 0..{_TYPES - 1}, one a row")
+        num_slots = len(arrays.observations)
+        if len(np.unique(slots)) != count or (count and not 0 <= slots.min() <= slots.max() < num_slots):
+            raise ValueError(f"slots must be different numbers in 0..{num_slots - 1}, got {slots.tolist()}")
+        _check_output("observations", arrays.observations, np.int8, (num_slots, steps + 1, self._inputs))
+        _check_output("actions", arrays.actions, np.int16, (num_slots, steps))
+        _check_output("log_probs", arrays.log_probs, np.float32, (num_slots, steps))
+        _check_output("rewards", arrays.rewards, np.float32, (num_slots, steps))
+        if bonuses is not NO_BONUSES:
+            _check_output("bonuses", bonuses, np.float32, (num_slots, steps))
         if len(self._state) < count:
             self._state = allocate(count, red_agent=self._red_agent, rules=self._rules, max_steps=0)
         state = self._state[:count]
-        self._check(count, steps, seeds, orders, slots, observations, (actions, log_probs, rewards, bonuses))
         state["order"] = orders
         play_episodes(
             state,
-            slots,
             seeds,
             noise,
+            slots,
             self._network,
-            observations,
-            actions,
-            log_probs,
-            rewards,
+            arrays.observations,
+            arrays.actions,
+            arrays.log_probs,
+            arrays.rewards,
             bonuses,
-            alignment_lambda,
+            float(alignment_lambda),
         )
         return state
 
-    def _check(self, *args: Any) -> None:
-        pass
+
+def _input(name: str, given: ArrayLike, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    array = np.ascontiguousarray(given, dtype)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the shape {list(shape)}, as the noise has, got {list(array.shape)}")
+    return array
+
+
+def _check_output(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, ...]) -> None:
+    fits = array.ndim == len(shape) and array.shape[0] == shape[0] and array.shape[2:] == shape[2:]
+    if not fits or array.shape[1] < shape[1] or array.dtype != dtype or not array.flags.c_contiguous:
+        raise ValueError(
+            f"{name} must be a C-contiguous {np.dtype(dtype)} array of shape {list(shape)} with {shape[1]} steps or "
+            f"more, got {array.dtype} {list(array.shape)}"
+        )
 
 
 @compiled
 def play_episodes(
     state: Any,
-    slots: NDArray[np.int64],
     seeds: NDArray[np.uint64],
     noise: NDArray[np.float32],
+    slots: NDArray[np.int64],
     network: Network,
     observations: NDArray[np.int8],
     actions: NDArray[np.int16],
@@ -149,10 +196,9 @@ def play_episodes(
     bonuses: NDArray[np.float32],
     alignment_lambda: float,
 ) -> None:
-    """Play an episode in each record; ``Rollout.play`` says what the arrays are. Nothing is checked.
+    """Play an episode in each record; ``Rollout.play`` says what the arrays are, and checks what is not checked here.
 
-    The bonus of a step is ``alignment_lambda`` times what the step added to the episode's compliance, which counts as
-    0 before the first fix; so the bonuses of an episode add up to its compliance at the end.
+    Rows go through the network GROUP at a time. Without bonuses, ``bonuses`` is ``NO_BONUSES``.
     """
     steps = noise.shape[1]
     width = len(network.shares)
@@ -165,15 +211,19 @@ def play_episodes(
             for row in range(rows):
                 add_bits(network, row, _list_bits(state[first + row], network))
             logits = finish(network, rows)
+            # All draws before all steps: a step branches on its action, and what was guessed wrong is noticed the
+            # sooner, the longer ago the action was known.
+            for row in range(rows):
+                slot = slots[first + row]
+                action, log_prob = sample(network, logits + row * width, noise[first + row, step])
+                actions[slot, step] = action
+                log_probs[slot, step] = log_prob
             for row in range(rows):
                 index = first + row
                 slot = slots[index]
                 env = state[index]
-                action, log_prob = sample(network, logits + row * width, noise[index, step])
-                fixes, compliance = env.fixes, _compliance(env)
-                actions[slot, step] = action
-                log_probs[slot, step] = log_prob
-                rewards[slot, step] = float32(step_one(state, index, action, NO_TAPE) / 10.0)
+                compliance = _compliance(env)
+                rewards[slot, step] = float32(step_one(state, index, actions[slot, step], NO_TAPE) / 10.0)
                 if bonuses.shape[1] > 0:
                     bonuses[slot, step] = alignment_lambda * (_compliance(env) - compliance)
                 _show(env, observations[slot, step + 1])

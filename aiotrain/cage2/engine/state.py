@@ -16,11 +16,13 @@ MAX_STEPS_LIMIT: Final = 65_535
 
 
 def _fingerprint() -> str:
-    """Hash the sources that make the rules."""
+    """Hash the sources that make the rules, and the policy network's, since it is compiled together with them."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("../scenario.py", "../forward.py", "tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
+    for name in ("tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
         digest.update((folder / name).read_bytes())
+    for name in ("scenario.py", "vectors.py", "forward.py"):
+        digest.update((folder.parent / name).read_bytes())
     return digest.hexdigest()[:12]
 
 
