@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.cage2.rollout import Rollout
+from aiotrain.cage2.rollout import NO_BONUSES, Rollout
 from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.factory import EnvFactory
@@ -20,25 +20,21 @@ from aiotrain.worker.player import PlayResult, Posting, episode_streams
 __all__ = ["CompiledPlayer", "compile_rollouts"]
 
 
+class _Scratch(NamedTuple):
+    """Arrays for an episode of one step."""
+
+    observations: npt.NDArray[np.int8]
+    actions: npt.NDArray[np.int16]
+    log_probs: npt.NDArray[np.float32]
+    rewards: npt.NDArray[np.float32]
+
+
 def compile_rollouts(factory: EnvFactory, inputs: int) -> None:
     """Compile what a CompiledPlayer needs, or load it from the cache of an earlier process."""
-    layers = [(inputs, 2), (2, NUM_ACTIONS)]
-    rollout = Rollout(layers, red_agent=dict(factory.kwargs)["red_agent"])
-    parameters = np.zeros(2 * inputs + sum((fan_in + 1) * fan_out for fan_in, fan_out in layers), np.float32)
-    parameters[inputs : 2 * inputs] = 1.0
-    rollout.refresh(parameters)
-    rollout.play(
-        np.zeros(1, np.uint64),
-        np.zeros((1, 1), np.float32),
-        np.zeros((1, len(HOST_TYPES)), np.uint8),
-        np.zeros(1, np.int64),
-        np.zeros((1, 2, inputs), np.int8),
-        np.zeros((1, 1), np.int16),
-        np.zeros((1, 1), np.float32),
-        np.zeros((1, 1), np.float32),
-        np.zeros((1, 0), np.float32),
-        0.0,
-    )
+    rollout = Rollout([(inputs, NUM_ACTIONS)], red_agent=dict(factory.kwargs)["red_agent"])
+    once = np.zeros((1, 1), np.float32)
+    scratch = _Scratch(np.zeros((1, 2, inputs), np.int8), np.zeros((1, 1), np.int16), once.copy(), once.copy())
+    rollout.play([0], once, [range(len(HOST_TYPES))], [0], scratch)
 
 
 class CompiledPlayer:
@@ -77,15 +73,12 @@ class CompiledPlayer:
         headers["state"] = PLAYING
         self._ring.headers[slots] = headers
         played = self._rollout.play(
-            np.array(seeds, np.uint64),
+            seeds,
             np.array([generator.random(self._steps, np.float32) for _, generator in streams]),
             np.tile(self._order(options), (len(episodes), 1)),
-            np.array(slots, np.int64),
-            self._ring.observations,
-            self._ring.actions,
-            self._ring.log_probs,
-            self._ring.rewards,
-            self._ring.bonuses,
+            slots,
+            self._ring,
+            self._ring.bonuses if self._posting.spec.has_compliance else NO_BONUSES,
             self._posting.alignment_lambda,
         )
         headers["ended"] = True
