@@ -55,11 +55,6 @@ def chance(count: int, steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     return rng.integers(0, 2**31, count), rng.random((count, steps), np.float32), ORDERS[np.arange(count) % 3]
 
 
-def with_order(bits: np.ndarray, order: np.ndarray, inputs: int) -> np.ndarray:
-    one_hot = (order[:, None] == np.arange(5)).ravel()
-    return np.concatenate([bits, one_hot])[:inputs].astype(np.int8)
-
-
 @pytest.mark.parametrize("red_agent", ["B_lineAgent", "RedMeanderAgent"])
 @pytest.mark.parametrize(
     ("inputs", "hidden"), [(52, (64, 64)), (77, (64, 64)), (77, ()), (52, (5,)), (77, (33, 100, 40))]

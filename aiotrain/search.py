@@ -1,0 +1,275 @@
+"""Which order of the host types to train next: GP-UCB over all 120, and two searches to compare it with.
+
+A `Search` is asked for an order (`propose`), which is trained, and told what came of it (`observe`). Several orders may
+be out at once. An order whose training missed the compliance threshold rests for a number of proposals that grows with
+each failure in a row, so that no search can get stuck on it; its return is an observation like any other.
+
+A search is a function of its seed and its history alone: restored from `state_dict`, it goes on exactly as it would
+have. Nothing here is asynchronous; a proposal takes milliseconds to some tenths of a second of CPU, and the first one
+imports scikit-learn (about a second), so an event loop calls it in a thread.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiotrain.cage2.workflows import ORDER_INDEX, ORDERS, PRECEDENCE, Order, kendall, order_text, parse_order
+
+__all__ = ["SEARCHES", "GpUcb", "Observation", "Posterior", "RandomSearch", "RoundRobin", "Search"]
+
+FIRST_REST: Final = 10
+"""Proposals that an order rests after it missed the threshold once; doubled for every further time in a row."""
+LONGEST_REST: Final = 60
+"""Every proposal fails at most once, so at most this many of the 120 orders rest at a time."""
+SCHEDULE_DELTA: Final = 0.1
+"""Probability with which the bound behind the theoretical schedule of beta may fail."""
+
+HYPER_PRIOR: Final = ((1.0, 1.6), (3.5, 1.5), (0.4, 1.8))
+"""Signal and noise variance (of standardised returns) and length scale are log-normal: (signal, length, noise), each
+as its median and the factor that a standard deviation is.
+
+A length of 3.5 ties orders at Kendall distance 1 by 0.85 and an order to its reverse by 0.2. Without a prior, ten or
+twenty noisy returns are often explained by no noise at all: the best order found after 20 was then twice as far off
+(`bench/search.py`). A hundred observations outweigh it.
+"""
+
+Beta = float | Literal["schedule"]
+
+
+class Observation(NamedTuple):
+    """What came of training an order."""
+
+    order: Order
+    value: float
+    """Its mean environment return."""
+    complied: bool
+    """Whether it reached the compliance threshold."""
+    proposals: int
+    """How many proposals had been made when this became known."""
+
+
+class Posterior(NamedTuple):
+    """What the Gaussian process believes of each order's return, in the order of ``ORDERS``; float64 [120] each.
+
+    All NaN before the first observation.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    """Standard deviation of the return itself, without the noise of one more observation."""
+    ucb: NDArray[np.float64]
+    """Upper confidence bound: ``mean + width * std``, with `Search.width`."""
+
+
+class Search(ABC):
+    """The history of a search, what a Gaussian process makes of it, and a way to choose the next order.
+
+    ``seed``: decides everything that is left to chance. ``beta``: deviations that an upper confidence bound lies above
+    the mean, or ``"schedule"`` for the growing width of `width`.
+    Raises ValueError for a beta that is negative or not finite.
+    """
+
+    def __init__(self, seed: int = 0, beta: Beta = 2.0) -> None:
+        if beta != "schedule" and not (math.isfinite(beta) and beta >= 0):
+            raise ValueError(f"beta is {beta}, but it must be a number of at least 0, or 'schedule'")
+        self.seed = seed
+        self.beta = beta
+        self.observations: list[Observation] = []
+        self.pending: list[int] = []
+        """Numbers of the orders that were proposed and not yet observed."""
+        self.proposals = 0
+
+    @abstractmethod
+    def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
+        """The next order's number, one of ``candidates``."""
+
+    def propose(self) -> Order:
+        """The order to train next: never one that is still out.
+
+        Raises ValueError if all 120 are out.
+        """
+        free = np.setdiff1d(np.arange(len(ORDERS)), self.pending)
+        if not len(free):
+            raise ValueError("all 120 orders are proposed and none of them observed yet")
+        rest = self.rest[free]
+        # The shortest rest is none at all, unless the caller observes orders that were never proposed.
+        candidates = free[rest == rest.min()]
+        chosen = self._choose(candidates, np.random.default_rng((self.seed, self.proposals)))
+        self.proposals += 1
+        self.pending.append(chosen)
+        return ORDERS[chosen]
+
+    def observe(self, order: Order, value: float, complied: bool = True) -> None:
+        """Learn that training ``order`` gave a mean environment return of ``value``, proposed or not.
+
+        Observations of the same order all count. Raises ValueError for what is no order, and for a value that is not
+        finite.
+        """
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the return of {order_text(order)} is {value}, and a Gaussian process cannot learn from that. "
+                "Was the training cut off before its first episode ended?"
+            )
+        index = ORDER_INDEX[parse_order(order)]
+        if index in self.pending:
+            self.pending.remove(index)
+        self.observations.append(Observation(ORDERS[index], float(value), bool(complied), self.proposals))
+
+    @property
+    def failures(self) -> NDArray[np.int64]:
+        """int64 [120]: how many times in a row each order has now missed the compliance threshold."""
+        failures = np.zeros(len(ORDERS), np.int64)
+        for observation in self.observations:
+            index = ORDER_INDEX[observation.order]
+            failures[index] = 0 if observation.complied else failures[index] + 1
+        return failures
+
+    @property
+    def rest(self) -> NDArray[np.int64]:
+        """int64 [120]: for how many more proposals each order rests, 0 if it may be proposed now."""
+        last = np.zeros(len(ORDERS), np.int64)
+        for observation in self.observations:
+            last[ORDER_INDEX[observation.order]] = observation.proposals
+        failures = self.failures
+        length = np.minimum(FIRST_REST * 2.0 ** (failures - 1), LONGEST_REST) * (failures > 0)
+        return np.maximum(last + length.astype(np.int64) - self.proposals, 0)
+
+    @property
+    def tries(self) -> NDArray[np.int64]:
+        """int64 [120]: how often each order has been observed or is out."""
+        tried = [ORDER_INDEX[observation.order] for observation in self.observations] + self.pending
+        return np.bincount(np.array(tried, np.int64), minlength=len(ORDERS))
+
+    @property
+    def width(self) -> float:
+        """Deviations between mean and upper confidence bound.
+
+        With the schedule it is sqrt(beta_t), beta_t = 2 log(|D| t² π² / (6 δ)): theorem 1 of Srinivas, Krause, Kakade
+        and Seeger, "Gaussian Process Optimization in the Bandit Setting", 2010, for |D| = 120 orders, the t-th
+        proposal and δ = ``SCHEDULE_DELTA``.
+        """
+        if self.beta != "schedule":
+            return float(self.beta)
+        t = self.proposals + 1
+        return math.sqrt(2 * math.log(len(ORDERS) * t**2 * math.pi**2 / (6 * SCHEDULE_DELTA)))
+
+    def posterior(self) -> Posterior:
+        """The belief from all observations, with those that are out taken into account.
+
+        The deviations are smaller for orders that are out: their results are imagined to equal the mean, which leaves
+        all means as they are (GP-BUCB: Desautels, Krause and Burdick, 2014).
+        """
+        values = np.array([observation.value for observation in self.observations])
+        if not len(values):
+            return Posterior(*np.full((3, len(ORDERS)), np.nan))
+        centre, scale = values.mean(), values.std() or 1.0
+        observed = [ORDER_INDEX[observation.order] for observation in self.observations]
+        mean, std = _gaussian_process(observed, (values - centre) / scale, self.pending)
+        mean, std = centre + scale * mean, scale * std
+        return Posterior(mean, std, mean + self.width * std)
+
+    def best(self) -> Order | None:
+        """The order with the highest posterior mean among those that have been trained, or None.
+
+        Orders that complied the last time go before those that did not.
+        """
+        if not self.observations:
+            return None
+        complied = {ORDER_INDEX[o.order]: o.complied for o in self.observations}
+        mean = self.posterior().mean
+        return ORDERS[max(complied, key=lambda index: (complied[index], mean[index]))]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history as plain data for JSON, for `load_state_dict` of a search with the same seed and beta."""
+        return {
+            "proposals": self.proposals,
+            "pending": [order_text(ORDERS[index]) for index in self.pending],
+            "observations": [{**o._asdict(), "order": order_text(o.order)} for o in self.observations],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a history. Raises KeyError, TypeError or ValueError if it is not one, and then changes nothing."""
+        observations = [Observation(**{**row, "order": parse_order(row["order"])}) for row in state["observations"]]
+        pending = [ORDER_INDEX[parse_order(text)] for text in state["pending"]]
+        self.proposals = int(state["proposals"])
+        self.observations, self.pending = observations, pending
+
+
+class GpUcb(Search):
+    """The order with the highest upper confidence bound; the first two as far from each other as can be."""
+
+    def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
+        tried = np.flatnonzero(self.tries)
+        if len(tried) == 0:
+            return int(generator.choice(candidates))
+        if len(tried) == 1 or not self.observations:
+            score = kendall(candidates[:, None], tried).min(axis=1).astype(np.float64)
+        else:
+            score = self.posterior().ucb[candidates]
+        # Orders that are alike in everything observed differ by rounding only: chance, not their number, decides.
+        ties = candidates[score >= score.max() - 1e-9 * np.ptp(score)]
+        return int(generator.choice(ties))
+
+
+class RandomSearch(Search):
+    """Any of the orders that have been tried least."""
+
+    def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
+        tries = self.tries[candidates]
+        return int(generator.choice(candidates[tries == tries.min()]))
+
+
+class RoundRobin(Search):
+    """The first in the sequence of ``ORDERS`` that has been tried least."""
+
+    def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
+        return int(candidates[self.tries[candidates].argmin()])
+
+
+SEARCHES: Final[dict[str, type[Search]]] = {"gp-ucb": GpUcb, "random": RandomSearch, "round-robin": RoundRobin}
+
+
+def _gaussian_process(
+    observed: list[int], values: NDArray[np.float64], pending: list[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Posterior mean and standard deviation of the noiseless function, float64 [120] each.
+
+    ``observed``: numbers of the observed orders; ``values``: float64 [n], standardised. ``pending``: numbers of orders
+    whose values are imagined.
+    The kernel is signal × RBF + noise over the ±1 precedence vectors. Their squared distance is four times Kendall's
+    distance K, so the RBF of length l is exp(-2K / l²): the Mallows kernel (Jiao and Vert, 2015). Within their bounds
+    the three hyper-parameters maximise the marginal likelihood times the prior of `HYPER_PRIOR`.
+    """
+    from scipy.optimize import minimize
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    medians, spreads = np.log(HYPER_PRIOR).T
+    signal, length, noise = np.exp(medians)
+    kernel = ConstantKernel(signal, (0.05, 20.0)) * RBF(length, (0.8, 20.0)) + WhiteKernel(noise, (1e-3, 3.0))
+    features = PRECEDENCE.astype(np.float64)
+    process = GaussianProcessRegressor(kernel, optimizer=None).fit(features[observed], values)
+
+    def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        likelihood, gradient = process.log_marginal_likelihood(theta, eval_gradient=True, clone_kernel=False)
+        deviations = (theta - medians) / spreads
+        return deviations @ deviations / 2 - likelihood, deviations / spreads - gradient
+
+    # Not by fit(), which knows no prior, and warns of every bound that is reached.
+    starts = (medians, medians + spreads * (0, -2, -2))  # a smooth function under much noise, a rough one under little
+    found = [minimize(loss, start, jac=True, method="L-BFGS-B", bounds=kernel.bounds) for start in starts]
+    kernel.theta = min(found, key=lambda result: result.fun).x
+
+    process = GaussianProcessRegressor(kernel, optimizer=None).fit(features[observed], values)
+    mean, std = process.predict(features, return_std=True)
+    if pending:
+        imagined = np.concatenate([values, mean[pending]])
+        std = process.fit(features[observed + pending], imagined).predict(features, return_std=True)[1]
+    # scikit-learn counts the noise of one more observation in.
+    return mean, np.sqrt(np.maximum(std**2 - kernel.k2.noise_level, 0.0))

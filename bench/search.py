@@ -1,0 +1,181 @@
+"""Which search finds a good order of the host types with few trainings, on tasks whose answer is known.
+
+    python -m bench.search --json search.json
+
+Each order's score falls with Kendall's distance from a hidden best order, from -100 to -200; an evaluation adds normal
+noise of 20% of that range. Every strategy gets the same hidden orders and the same noise, in turns, and after
+``--evaluations`` recommends an order: how much lower its score is than the best one's, in percent of the range, is its
+simple regret. Also measured: the time to choose the next order after 100 observations.
+
+Strategies: GP-UCB with beta 2 and with the theoretical schedule; random orders, with the recommendation made by the
+same Gaussian process or simply the highest mean observed; orders in turn; and the heuristic that an earlier workflow
+search used in place of a Gaussian process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from aiotrain.cage2.workflows import ORDER_INDEX, ORDERS, Order, kendall
+from aiotrain.search import GpUcb, RandomSearch, RoundRobin, Search
+
+BEST, WORST = -100.0, -200.0
+NOISE = 0.2
+
+# Shares of the range by Kendall distance 0 to 10: an even slope, and a peak that few orders are near.
+SHAPES = {
+    "slope": lambda distance: 1 - distance / 10,
+    "peak": lambda distance: (np.exp(-distance / 2) - np.exp(-5)) / (1 - np.exp(-5)),
+}
+
+
+class Strategy(Protocol):
+    def propose(self) -> Order: ...
+
+    def observe(self, order: Order, value: float) -> None: ...
+
+    def best(self) -> Order | None: ...
+
+
+class HighestMean(RandomSearch):
+    """Random search that recommends the order with the highest mean observed."""
+
+    def best(self) -> Order | None:
+        values = defaultdict(list)
+        for observation in self.observations:
+            values[observation.order].append(observation.value)
+        return max(values, key=lambda order: statistics.fmean(values[order]))
+
+
+class OlderHeuristic:
+    """Scores made from distances: a weighted mean of all values, and a bonus for being far from what was seen.
+
+    An order that was seen keeps its first value, and its bonus shrinks with its visits; distances are Kendall's,
+    divided by their greatest; the bonus is in units of return, whatever their scale.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.orders: list[int] = []
+        self.values: list[float] = []
+
+    def propose(self) -> Order:
+        if not self.orders:
+            return ORDERS[0]
+        distance = kendall(np.arange(len(ORDERS))[:, None], np.array(self.orders)) / 10
+        weights = np.exp(-2 * distance)
+        mean = weights @ np.array(self.values) / weights.sum(axis=1)
+        std = 10 * distance.min(axis=1) + 1
+        visits = np.bincount(self.orders, minlength=len(ORDERS))
+        for order in set(self.orders):
+            mean[order] = self.values[self.orders.index(order)]
+            std[order] = 1 / (1 + visits[order])
+        return ORDERS[int(np.argmax(mean + 2 / (1 + 0.5 * visits) * std))]
+
+    def observe(self, order: Order, value: float) -> None:
+        self.orders.append(ORDER_INDEX[order])
+        self.values.append(value)
+
+    def best(self) -> Order | None:
+        return ORDERS[self.orders[int(np.argmax(self.values))]]
+
+
+STRATEGIES: dict[str, Callable[[int], Strategy]] = {
+    "gp-ucb, beta 2": GpUcb,
+    "gp-ucb, schedule": lambda seed: GpUcb(seed, "schedule"),
+    "random": RandomSearch,
+    "random, highest mean": HighestMean,
+    "round-robin": RoundRobin,
+    "older heuristic": OlderHeuristic,
+}
+
+
+def simple_regret(strategy: Strategy, scores: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
+    """Regret of the recommendation after ``len(noise)`` evaluations, in percent of the range of ``scores``."""
+    for deviation in noise:
+        order = strategy.propose()
+        strategy.observe(order, float(scores[ORDER_INDEX[order]] + deviation))
+    recommended = strategy.best()
+    assert recommended is not None
+    return float(100 * (scores.max() - scores[ORDER_INDEX[recommended]]) / np.ptp(scores))
+
+
+def measure(shape: str, seeds: int, evaluations: int) -> dict[str, list[float]]:
+    regrets: dict[str, list[float]] = {name: [] for name in STRATEGIES}
+    for seed in range(seeds):
+        rng = np.random.default_rng((2010, seed))
+        distance = kendall(np.arange(len(ORDERS)), rng.integers(len(ORDERS)))
+        scores = WORST + (BEST - WORST) * SHAPES[shape](distance)
+        noise = rng.normal(0, NOISE * np.ptp(scores), evaluations)
+        for name, make in STRATEGIES.items():
+            regrets[name].append(simple_regret(make(seed), scores, noise))
+    return regrets
+
+
+def choice_seconds(observations: int, repeats: int) -> list[float]:
+    """Seconds that GP-UCB takes for one choice after so many observations, without the import of scikit-learn."""
+    seconds = []
+    for repeat in range(repeats + 1):  # the first one imports
+        rng = np.random.default_rng(repeat)
+        search: Search = GpUcb(repeat)
+        for _ in range(observations):
+            order = int(rng.integers(len(ORDERS)))
+            search.observe(ORDERS[order], -10 * float(kendall(order, 0)) + rng.normal(0, 20))
+        began = time.perf_counter()
+        search.propose()
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=200, help="hidden orders (default %(default)s)")
+    parser.add_argument("--evaluations", type=int, default=20, help="evaluations each (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="choices that are timed (default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    args = parser.parse_args()
+
+    title = f"Simple regret after {args.evaluations} evaluations, % of the range, mean ± standard error"
+    table = Table(title=f"{title}, {args.seeds} seeds")
+    table.add_column("strategy")
+    regrets = {shape: measure(shape, args.seeds, args.evaluations) for shape in SHAPES}
+    for shape in SHAPES:
+        table.add_column(shape, justify="right")
+    for name in STRATEGIES:
+        cells = [regrets[shape][name] for shape in SHAPES]
+        table.add_row(name, *(f"{np.mean(cell):.1f} ± {np.std(cell) / len(cell) ** 0.5:.1f}" for cell in cells))
+    seconds = choice_seconds(100, args.repeats)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Choosing the next order after 100 observations: median {statistics.median(seconds):.3f} s, "
+        f"longest of {len(seconds)} {max(seconds):.3f} s."
+    )
+    if args.json:
+        setting: dict[str, Any] = {key: getattr(args, key) for key in ("seeds", "evaluations", "repeats")}
+        means = {shape: {name: statistics.fmean(r) for name, r in rs.items()} for shape, rs in regrets.items()}
+        report = {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **setting,
+            "mean_regret": means,
+            "regrets": regrets,
+            "choice_seconds": seconds,
+        }
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
