@@ -62,25 +62,26 @@ class Perceptron(nn.Sequential):
             nn.init.zeros_(dense.bias)
             layers += [dense] if last else [dense, nn.Tanh()]
         super().__init__(*layers)
-        self._dense = tuple(layer for layer in layers if isinstance(layer, nn.Linear))
+        self._dense = [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
 
     def activations(self, inputs: Tensor) -> list[Tensor]:
         """``inputs`` ``[N, inputs]``, what each hidden layer makes of them, and the outputs ``[N, outputs]``."""
-        *hidden, last = self._dense
+        *hidden, (last_weight, last_bias) = self._dense
         activations = [inputs]
-        for layer in hidden:
+        for weight, bias in hidden:
             # tanh(x) = 2 σ(2x) - 1, to 3e-7: on a CPU, torch's σ takes a fifth of the time of its tanh.
-            doubled = torch.addmm(layer.bias, activations[-1], layer.weight.T, beta=2, alpha=2)
+            doubled = torch.addmm(bias, activations[-1], weight.T, beta=2, alpha=2)
             activations.append(doubled.sigmoid_().mul_(2).sub_(1))
-        return [*activations, torch.addmm(last.bias, activations[-1], last.weight.T)]
+        return [*activations, torch.addmm(last_bias, activations[-1], last_weight.T)]
 
     def backward(self, activations: list[Tensor], gradient: Tensor) -> None:
         """Overwrite the parameters' gradients, given the ``gradient`` ``[N, outputs]`` of the outputs."""
-        for layer, below in zip(reversed(self._dense), reversed(activations[:-1]), strict=True):
-            torch.mm(gradient.T, below, out=layer.weight.grad)
-            torch.sum(gradient, 0, out=layer.bias.grad)
-            if layer is not self._dense[0]:
-                gradient = torch.ops.aten.tanh_backward(gradient @ layer.weight, below)
+        for index in reversed(range(len(self._dense))):
+            (weight, bias), below = self._dense[index], activations[index]
+            torch.mm(gradient.T, below, out=weight.grad)
+            torch.sum(gradient, 0, out=bias.grad)
+            if index > 0:
+                gradient = torch.ops.aten.tanh_backward(gradient @ weight, below)
 
 
 class Categorical:
