@@ -56,9 +56,8 @@ def test_log_probs_are_torchs(shape: PolicyShape, deviation: float, normalizes: 
     inputs = (deviation * rng.standard_normal((50, shape.inputs))).astype(np.float32)
     actions, log_probs = policy.act(inputs, np.stack([policy.noise(rng, 1)[0] for _ in inputs]))
     with torch.no_grad():
-        expected, _ = network.log_prob_and_entropy(
-            network.normalize(torch.from_numpy(inputs)), torch.from_numpy(np.asarray(actions))
-        )
+        head = network.actor(network.normalize(torch.from_numpy(inputs)))
+        expected = network.distribution(head).log_prob(torch.arange(50), torch.from_numpy(np.asarray(actions)))
     np.testing.assert_allclose(log_probs, expected.numpy(), rtol=1e-5, atol=1e-5)
 
 

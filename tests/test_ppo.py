@@ -19,8 +19,6 @@ from aiotrain.ppo import (
     ActorCritic,
     Learner,
     RunningMoments,
-    Tanh,
-    _Categorical,
     _discounted_returns_so_far,
     advantages,
     pick_device,
@@ -44,8 +42,9 @@ def on_policy(learner: Learner, spec: EnvSpec, batch: Trajectories) -> Trajector
     with torch.no_grad():
         inputs = learner.network.normalize(torch.from_numpy(spec.encode(batch.observations)))
         actions = torch.from_numpy(batch.actions)
-        log_probs, _ = learner.network.log_prob_and_entropy(
-            inputs, actions.long() if spec.action_kind == "discrete" else actions
+        policy = learner.network.distribution(learner.network.actor(inputs))
+        log_probs = policy.log_prob(
+            torch.arange(batch.steps), actions.long() if spec.action_kind == "discrete" else actions
         )
     return dataclasses.replace(batch, log_probs=log_probs.numpy())
 
@@ -182,7 +181,11 @@ def test_loss_is_the_formula(action: Action) -> None:
     actions = torch.from_numpy(batch.actions)
     if action == "discrete":
         actions = actions.long()
-    loss, terms = one._loss(*(torch.as_tensor(each) for each in (inputs, actions, old, advantage, returns)))
+    rows = np.arange(steps)
+    with torch.no_grad():
+        terms = one._differentiate(
+            *(torch.as_tensor(each) for each in (inputs, rows, actions, old, advantage, returns))
+        )
 
     policy = NumpyPolicy(one.network.shape)
     policy.parameters[:] = one.parameters()
@@ -206,8 +209,7 @@ def test_loss_is_the_formula(action: Action) -> None:
     kl = (ratio - 1 - (new - old)).mean()
     clipped = (np.abs(ratio - 1) > 0.1).mean()
     expected = [-surrogate.mean(), value_loss, entropy, kl, clipped]
-    np.testing.assert_allclose(terms.numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert float(loss.detach()) == pytest.approx(-surrogate.mean() + 0.7 * value_loss - 0.03 * entropy, rel=1e-4)
+    np.testing.assert_allclose(terms.numpy() / steps, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gaussian_entropy_is_torchs() -> None:
@@ -216,44 +218,85 @@ def test_gaussian_entropy_is_torchs() -> None:
     with torch.no_grad():
         network.log_std.copy_(torch.tensor([-1.0, 0.2, 0.5]))
         inputs, actions = torch.randn(5, 2), torch.randn(5, 3)
-        log_probs, entropy = network.log_prob_and_entropy(inputs, actions)
+        policy = network.distribution(network.actor(inputs))
         expected = torch.distributions.Normal(network.actor(inputs), network.log_std.exp())
-    torch.testing.assert_close(entropy, expected.entropy().sum(-1))
-    torch.testing.assert_close(log_probs, expected.log_prob(actions).sum(-1))
+    torch.testing.assert_close(policy.entropy, expected.entropy().sum(-1))
+    torch.testing.assert_close(policy.log_prob(torch.arange(5), actions), expected.log_prob(actions).sum(-1))
 
 
-def test_derivatives_are_autograds_own() -> None:
-    """Hidden units and distribution bring derivatives of their own."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(6, 5, generator=generator)
-    actions = torch.randint(0, 5, (6,), generator=generator)
-    weights = torch.randn(2, 6, generator=generator)
+@pytest.mark.parametrize("action", ["discrete", "gaussian"])
+def test_gradients_are_autograds_of_the_loss_as_it_is_written(action: Action) -> None:
+    """In double precision, with observations that several steps saw and ratios on either side of the clipping."""
+    spec = spec_of("box", action)
+    config = dataclasses.replace(PLAIN, clip_range=0.1, entropy_coef=0.03, value_coef=0.7, hidden_sizes=(8, 6))
+    one = learner(spec, config)
+    network = one.network.double()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in network.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+        parameter.grad = torch.full_like(parameter, torch.nan)  # what is there before must not count
+    steps, distinct = 40, 11
+    inputs = torch.randn(distinct, spec.inputs, generator=generator).double()
+    rows = torch.cat([torch.arange(distinct), torch.randint(0, distinct, (steps - distinct,), generator=generator)])
+    noise, advantage, returns = torch.randn(3, steps, generator=generator).double()
 
-    def derivative(own: bool) -> torch.Tensor:
-        inputs = logits.clone().requires_grad_()
-        if own:
-            log_prob, entropy = _Categorical.apply(Tanh()(inputs), actions)  # type: ignore[no-untyped-call]
-        else:
-            distribution = torch.distributions.Categorical(logits=torch.tanh(inputs))
-            log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
-        (weights[0] * log_prob + weights[1] * entropy).sum().backward()
-        assert inputs.grad is not None
-        return inputs.grad
+    head, values = network.actor(inputs)[rows], network.critic(inputs)[rows, 0]
+    policy: torch.distributions.Distribution
+    if action == "discrete":
+        actions = torch.randint(0, spec.outputs, (steps,), generator=generator)
+        policy = torch.distributions.Categorical(logits=head)
+    else:
+        actions = torch.randn(steps, spec.outputs, generator=generator).double()
+        assert network.log_std is not None
+        policy = torch.distributions.Independent(torch.distributions.Normal(head, network.log_std.exp()), 1)
+    log_probs = policy.log_prob(actions)
+    old = log_probs.detach() + 0.2 * noise
+    ratio = (log_probs - old).exp()
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.9, 1.1) * advantage).mean()
+    value_loss = 0.5 * (values - returns).square().mean()
+    loss = -surrogate + 0.7 * value_loss - 0.03 * policy.entropy().mean()
+    expected = torch.autograd.grad(loss, list(network.parameters()))
 
-    torch.testing.assert_close(derivative(own=True), derivative(own=False), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        one._differentiate(inputs, rows, actions, old, advantage, returns)
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("observation", "action"), KINDS)
+def test_what_was_seen_before_is_learned_from_as_if_it_were_new(
+    observation: Observation, action: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is computed once for all steps that saw the same is what would be computed for each."""
+    spec = spec_of(observation, action)
+    config = PPOConfig(hidden_sizes=(8,), minibatch_size=16, normalize_observations=True)
+    batches = [trajectories(spec, [9, 4, 17], seed=i) for i in range(3)]
+    batches = [dataclasses.replace(batch, observations=batch.observations[np.arange(30) % 7]) for batch in batches]
+    learned = []
+    for shares in (True, False):
+        if not shares:
+            monkeypatch.setattr(Learner, "_distinct", lambda _, given: (np.arange(len(given)), np.arange(len(given))))
+        one = learner(spec, config)
+        first, rows = one._distinct(batches[0].observations)
+        np.testing.assert_array_equal(batches[0].observations[first][rows], batches[0].observations)
+        assert len(first) <= 7 if shares else len(first) == 30
+        for batch in batches:
+            one.update(batch, 0.0)
+        learned.append(one.parameters())
+    np.testing.assert_allclose(*learned, rtol=1e-4, atol=1e-5)
 
 
 def test_advantages_are_brought_to_mean_0_and_deviation_1_over_the_batch() -> None:
     spec = spec_of()
     one = learner(spec, dataclasses.replace(PLAIN, epochs=1, minibatch_size=7))
     seen = []
-    loss = one._loss
+    differentiate = one._differentiate
 
     def noted(*given: Any) -> Any:
-        seen.append(given[3])
-        return loss(*given)
+        seen.append(given[4])
+        return differentiate(*given)
 
-    one._loss = noted  # type: ignore[method-assign]
+    one._differentiate = noted  # type: ignore[method-assign]
     one.update(trajectories(spec, [9, 11]), 0.0)
     advantage = torch.cat(seen).numpy()
     assert len(advantage) == 20
@@ -324,13 +367,13 @@ def test_update_ends_early_once_the_policy_has_moved_far() -> None:
         one = learner(spec, dataclasses.replace(PLAIN, epochs=5, learning_rate=0.05, target_kl=target))
         batch = on_policy(one, spec, trajectories(spec, [40]))
         calls[target] = 0
-        loss = one._loss
+        differentiate = one._differentiate
 
-        def counted(*given: Any, target: Any = target, loss: Any = loss) -> Any:
+        def counted(*given: Any, target: Any = target, differentiate: Any = differentiate) -> Any:
             calls[target] += 1
-            return loss(*given)
+            return differentiate(*given)
 
-        one._loss = counted  # type: ignore[method-assign]
+        one._differentiate = counted  # type: ignore[method-assign]
         one.update(batch, 0.0)
     assert calls[None] == 5
     assert 1 <= calls[1e-9] < 5
