@@ -31,7 +31,6 @@ class Batch:
 
     number: int
     trajectories: Trajectories
-    options: Options | None
 
 
 @dataclass
@@ -57,7 +56,7 @@ class _OpenBatch:
     """A batch that is being gathered."""
 
     number: int
-    options: Options | None
+    options: Options
     to_launch: deque[int] = field(default_factory=deque)
     out: set[int] = field(default_factory=set)  # counting episodes: those not yet settled
     in_flight: int = 0  # counting steps: trajectories that are out
@@ -79,7 +78,7 @@ class Batcher:
     b * episodes_per_update on. Counting steps, as many trajectories are launched as should fill it, and when all are
     back, as many more as are missing: so a batch depends on what was played and not on who was fast.
 
-    ``plan`` says, when a batch is opened, with which options its episodes are reset.
+    ``plan`` is asked before a batch is opened: with which options its episodes are reset, or None for not now.
 
     A lost episode is played again from its beginning, up to three times in all. Counting episodes, fragments that came
     back before are thrown away for it. Counting steps they may be learned already, and played again from the same seed
@@ -95,7 +94,7 @@ class Batcher:
         total_episodes: int,
         total_steps: int | None,
         slot_steps: int,
-        plan: Callable[[int], Options | None] = lambda batch: None,
+        plan: Callable[[], Options | None] = dict,
     ) -> None:
         self._episodes_per_update = episodes_per_update
         self._steps_per_update = steps_per_update
@@ -118,7 +117,10 @@ class Batcher:
     def wanted(self) -> int:
         """Trajectories that may be played now."""
         while self._next_batch <= self._learned_batches + self._max_policy_lag and not self._budget_is_used_up():
-            batch = _OpenBatch(self._next_batch, self._plan(self._next_batch))
+            options = self._plan()
+            if options is None:
+                break
+            batch = _OpenBatch(self._next_batch, options)
             self._next_batch += 1
             self._batches.append(batch)
             if self._steps_per_update is None:
@@ -233,7 +235,7 @@ class Batcher:
             if batch.trajectories:
                 trajectories = Trajectories.join(batch.parts)
                 self.counts.learned += int(trajectories.headers["ended"].sum())
-                return Batch(batch.number, trajectories, batch.options)
+                return Batch(batch.number, trajectories)
             self.learned()  # every episode of it was given up
         return None
 
@@ -244,6 +246,11 @@ class Batcher:
     def learned(self) -> None:
         """The batch that was popped last has become a new policy version."""
         self._learned_batches += 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether no batch is being gathered."""
+        return not self._batches
 
     @property
     def done(self) -> bool:

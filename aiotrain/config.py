@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.workflows import parse_order
 from aiotrain.errors import ConfigError
 
-__all__ = ["Config", "PPOConfig"]
+__all__ = ["Config", "PPOConfig", "SearchConfig"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,57 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
+class SearchConfig:
+    """Settings of the search over workflows, the orders in which CAGE 2's types of hosts are to be fixed."""
+
+    search: Literal["gp-ucb", "random", "round-robin"] = "gp-ucb"
+    """How the next order is chosen."""
+    gp_beta: float | Literal["schedule"] = 2.0
+    """Deviations that GP-UCB's bound lies above the mean, or schedule: those of Srinivas et al. (2010)."""
+    alignment_lambda: float = 30.0
+    """Bonus for raising an episode's compliance from 0 to 1."""
+    compliance_threshold: float = 0.95
+    """Compliance of a whole update at which the training of an order ends."""
+    patience: int = 20
+    """Updates without a gain of compliance after which it ends."""
+    max_episodes_per_workflow: int = 2_500
+    """Episodes after which it ends in any case."""
+    fixed_episodes: int | None = None
+    """Train each order for so many episodes, whatever its compliance (ablation)."""
+    inherit: Literal["nearest", "none"] = "nearest"
+    """What a new order begins from: the policy of the nearest trained order, or a new one."""
+
+    def faults(self) -> list[str]:
+        """What cannot work, a sentence each."""
+        if faults := _of_wrong_type(self):
+            return faults
+        checks = [
+            (
+                self.gp_beta == "schedule" or 0 <= self.gp_beta < math.inf,
+                f"gp-beta must be a number from 0 on, or schedule, not {self.gp_beta}",
+            ),
+            (
+                0 <= self.alignment_lambda < math.inf,
+                f"alignment-lambda must be a number from 0 on, not {self.alignment_lambda:g}",
+            ),
+            (
+                0 <= self.compliance_threshold <= 1,
+                f"compliance-threshold must lie between 0 and 1, not at {self.compliance_threshold:g}",
+            ),
+            (self.patience >= 1, f"patience must be at least 1, not {self.patience}"),
+            (
+                self.max_episodes_per_workflow >= 1,
+                f"max-episodes-per-workflow must be at least 1, not {self.max_episodes_per_workflow}",
+            ),
+            (
+                self.fixed_episodes is None or self.fixed_episodes >= 1,
+                f"fixed-episodes must be at least 1, not {self.fixed_episodes}",
+            ),
+        ]
+        return [fault for holds, fault in checks if not holds]
+
+
+@dataclass(frozen=True)
 class Config:
     """Settings of a run. Raises ConfigError, with all faults at once, where they cannot work.
 
@@ -81,6 +134,8 @@ class Config:
     """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, or module:Class."""
     simulator: Literal["cyborg", "compiled"] = "cyborg"
     """What plays CAGE 2: csle-cyborg itself, or the compiled engine, exact and a hundred times as fast."""
+    workflow: str = "none"
+    """CAGE 2's order of host types: search for it, train one (its name or five types with commas), or none."""
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps. Default: the environment's own limit (CAGE 2: 100)."""
 
@@ -121,11 +176,14 @@ class Config:
 
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The learner."""
+    workflow_search: SearchConfig = field(default_factory=SearchConfig)
+    """The search over workflows."""
 
     def __post_init__(self) -> None:
         faults = self._faults()
-        if isinstance(self.ppo, PPOConfig):
-            faults += self.ppo.faults()
+        for group, kind in ((self.ppo, PPOConfig), (self.workflow_search, SearchConfig)):
+            if isinstance(group, kind):
+                faults += group.faults()
         if faults:
             raise ConfigError.of(faults)
 
@@ -154,6 +212,15 @@ class Config:
             (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),
             (not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to"),
             (
+                self.env == CAGE2_ID or self.workflow == Config.workflow,
+                f"workflow ({self.workflow}) orders the hosts of {CAGE2_ID} and means nothing to another env; "
+                "leave one of the two out",
+            ),
+            (
+                self.simulator == "cyborg" or not self.ppo.normalize_observations,
+                "normalize-observations cannot be had with simulator compiled, which takes bits as they are",
+            ),
+            (
                 self.env == CAGE2_ID or self.red_agent == Config.red_agent,
                 f"red-agent ({self.red_agent}) is the attacker of {CAGE2_ID} and means nothing to another env; "
                 "leave one of the two out",
@@ -163,7 +230,13 @@ class Config:
             value = getattr(self, name)
             flag = name.replace("_", "-")
             checks.append((value is None or value >= 1, f"{flag} must be at least 1, not {value}"))
-        return [fault for holds, fault in checks if not holds]
+        faults = [fault for holds, fault in checks if not holds]
+        if self.workflow not in ("search", "none"):
+            try:
+                parse_order(self.workflow)
+            except ValueError as error:
+                faults.append(f"{error}; or search, or none")
+        return faults
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain values, for a file."""
@@ -175,20 +248,30 @@ class Config:
         return values
 
 
-def _of_wrong_type(settings: Config | PPOConfig) -> list[str]:
+def _of_wrong_type(settings: Config | PPOConfig | SearchConfig) -> list[str]:
     """The settings that are of another type than declared, a sentence each."""
     types = get_type_hints(type(settings))
     return [
-        f"{each.name.replace('_', '-')} must be of type {each.type}, not {value!r} ({type(value).__name__})"
+        f"{each.name.replace('_', '-')} must be {_in_words(types[each.name])}, not {value!r} ({type(value).__name__})"
         for each in dataclasses.fields(settings)
         if not _is_of(types[each.name], value := getattr(settings, each.name))
     ]
 
 
+def _in_words(expected: Any) -> str:
+    """A declared type as people read it."""
+    kind, inner = get_origin(expected), get_args(expected)
+    if kind in (UnionType, Union):
+        return " or ".join(_in_words(each) for each in inner)
+    if kind is Literal:
+        return " or ".join(repr(each) for each in inner)
+    return "None" if expected is type(None) else f"of type {getattr(expected, '__name__', expected)}"
+
+
 def _is_of(expected: Any, value: Any) -> bool:
     """Whether ``value`` is of the type ``expected``, as type checkers see it but for one thing: bool is no number."""
     kind, inner = get_origin(expected) or expected, get_args(expected)
-    if kind is UnionType:
+    if kind in (UnionType, Union):
         return any(_is_of(each, value) for each in inner)
     if kind is Literal:
         return value in inner

@@ -13,6 +13,8 @@ import cloudpickle
 import gymnasium
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.scenario import HOST_TYPES
+from aiotrain.cage2.workflows import parse_order
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, EnvError
 
@@ -112,6 +114,8 @@ def make_factory(config: Config) -> EnvFactory:
     except ValueError as error:
         raise ConfigError(f"red-agent: {error}") from error
     kwargs: dict[str, Any] = {"simulator": config.simulator, "red_agent": config.red_agent}
+    if config.workflow != "none":  # a search tells each episode its order
+        kwargs["workflow"] = HOST_TYPES if config.workflow == "search" else parse_order(config.workflow)
     if config.max_episode_steps is not None:
         kwargs["max_steps"] = config.max_episode_steps
     return EnvFactory.of(config.env, **kwargs)

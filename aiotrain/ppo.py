@@ -6,8 +6,10 @@ and sequence of batches, and draws nothing from torch's global generator.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -288,6 +290,24 @@ class Learner:
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Everything in policy and value network by name, for a file."""
         return {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that was learned, for `load`: networks, optimiser, scales of rewards and inputs."""
+        return copy.deepcopy(
+            {
+                "network": self.network.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "input_moments": self._input_moments,
+                "return_moments": self._return_moments,
+            }
+        )
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave, but for the random generator."""
+        state = copy.deepcopy(dict(state))
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._input_moments, self._return_moments = state["input_moments"], state["return_moments"]
 
     @torch.no_grad()
     def update(self, batch: Trajectories, progress: float) -> dict[str, float]:

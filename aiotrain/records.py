@@ -32,6 +32,9 @@ METRICS = (
     Metric("mean_return", "return", "mean undiscounted return of the batch's finished episodes"),
     Metric("min_return", "return", "lowest return in the batch"),
     Metric("max_return", "return", "highest return in the batch"),
+    Metric("mean_bonus", "return", "mean alignment bonus of an episode, which the learner gets on top of the return"),
+    Metric("compliance", "return", "mean compliance with the workflow of the episodes that have one, 0 to 1"),
+    Metric("compliance_share", "return", "share of the episodes that have a compliance: they fixed something"),
     Metric("mean_length", "return", "mean length of the batch's finished episodes, steps"),
     Metric("batch_episodes", "batch", "episodes that ended in the batch"),
     Metric("batch_steps", "batch", "steps in the batch"),
@@ -65,7 +68,7 @@ class Records:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"run-dir: {folder} is not a folder")
         updates = folder / "updates.csv"
-        columns = [metric.name for metric in METRICS]
+        columns = [*(metric.name for metric in METRICS), "workflow"]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             updates.touch(exist_ok=False)  # this claims the folder
@@ -84,13 +87,21 @@ class Records:
             raise ConfigError(f"run-dir: {folder} cannot be written to: {error.strerror}") from error
         self._rows = csv.DictWriter(self._updates, columns)
 
-    def update(self, values: Mapping[str, float]) -> None:
-        """A row with the value of every metric."""
-        self._rows.writerow({name: _short(value) for name, value in values.items()})
+    def update(self, values: Mapping[str, float], workflow: str = "") -> None:
+        """A row with the value of every metric, and the order that was trained, in a search."""
+        self._rows.writerow({name: _short(value) for name, value in values.items()} | {"workflow": workflow})
         self._updates.flush()
         if self._board is not None:
             for metric in METRICS:
                 self._board.add_scalar(f"{metric.group}/{metric.name}", values[metric.name], int(values["episodes"]))
+
+    def workflow(self, values: Mapping[str, Any]) -> None:
+        """A row in workflows.csv about a finished training of an order."""
+        with (self.folder / "workflows.csv").open("a", newline="") as file:
+            rows = csv.DictWriter(file, list(values))
+            if not file.tell():
+                rows.writeheader()
+            rows.writerow(values)
 
     def event(self, kind: str, **details: Any) -> None:
         """A line about something that happened, with the time."""

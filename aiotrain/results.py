@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Result", "Update"]
+from aiotrain.ring import Trajectories
+
+__all__ = ["Ledger", "Result", "Update"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,64 @@ class Update:
             return values[name]
         except KeyError:
             raise AttributeError(f"an update has no metric {name!r}; it has {', '.join(values)}") from None
+
+
+class Ledger:
+    """Counts what was learned, and reports each update."""
+
+    def __init__(self, started_s: float) -> None:
+        self._started_s = self._updated_s = started_s
+        self.episodes = 0
+        self.steps = 0
+        self.collect_s = 0.0
+        """Seconds that the learner waited for batches, all together."""
+        self.learn_s = 0.0
+        """Seconds that it learned."""
+        self.last: Update | None = None
+        self.returns: list[tuple[int, float]] = []
+        """Episodes learned, and the mean return, at each update."""
+
+    def add(
+        self, batch: Trajectories, version: int, metrics: Mapping[str, float], *, collect_s: float, learn_s: float
+    ) -> Update:
+        """The report of the update that made policy ``version`` - 1 into ``version`` by learning from ``batch``."""
+        headers = batch.headers
+        ended = headers[headers["ended"]]
+        returns = tuple(ended["episode_return"].tolist())
+        compliance = ended["compliance"][~np.isnan(ended["compliance"])]
+        lags = version - 1 - headers["version"]
+        now = time.monotonic()
+        self.episodes += len(ended)
+        self.steps += batch.steps
+        self.collect_s += collect_s
+        self.learn_s += learn_s
+        self.last = Update(
+            {
+                "update": version,
+                "elapsed_s": now - self._started_s,
+                "episodes": self.episodes,
+                "steps": self.steps,
+                "mean_return": statistics.fmean(returns) if returns else math.nan,
+                "min_return": min(returns, default=math.nan),
+                "max_return": max(returns, default=math.nan),
+                "mean_bonus": float(ended["episode_bonus"].mean()) if returns else math.nan,
+                "compliance": float(compliance.mean()) if len(compliance) else math.nan,
+                "compliance_share": len(compliance) / len(ended) if returns else math.nan,
+                "mean_length": float(ended["episode_steps"].mean()) if returns else math.nan,
+                "batch_episodes": len(ended),
+                "batch_steps": batch.steps,
+                "policy_lag": float(np.average(lags, weights=headers["length"])),
+                "max_policy_lag": int(lags.max()),
+                **metrics,
+                "collect_s": collect_s,
+                "learn_s": learn_s,
+                "episodes_per_s": len(ended) / max(now - self._updated_s, 1e-9),
+            },
+            returns,
+        )
+        self._updated_s = now
+        self.returns.append((self.episodes, self.last.mean_return))
+        return self.last
 
 
 @dataclass(frozen=True)

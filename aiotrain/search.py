@@ -143,8 +143,9 @@ class Search(ABC):
     @property
     def tries(self) -> NDArray[np.int64]:
         """int64 [120]: how often each order has been observed or is out."""
-        tried = [ORDER_INDEX[observation.order] for observation in self.observations] + self.pending
-        return np.bincount(np.array(tried, np.int64), minlength=len(ORDERS))
+        tried: list[int] = [ORDER_INDEX[observation.order] for observation in self.observations] + self.pending
+        counts: NDArray[np.int64] = np.bincount(np.array(tried, np.int64), minlength=len(ORDERS))
+        return counts
 
     @property
     def width(self) -> float:

@@ -14,18 +14,16 @@ import asyncio
 import enum
 import functools
 import math
-import statistics
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from aiotrain.batching import Batch, Batcher, Counts
+from aiotrain.cage2.workflows import Order, order_text, parse_order
 from aiotrain.checkpoint import save_weights
 from aiotrain.collect import Collector, CollectorStatus
 from aiotrain.collect.shared_memory import SharedMemoryCollector
@@ -35,10 +33,11 @@ from aiotrain.factory import make_factory
 from aiotrain.meter import Meter
 from aiotrain.policy import PolicyShape
 from aiotrain.records import METRICS, Records
-from aiotrain.results import Result, Update
+from aiotrain.results import Ledger, Result, Update
 from aiotrain.ring import slot_steps_for
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import Status
+from aiotrain.workflow_search import WorkflowSearch
 
 if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
     from aiotrain.ppo import Learner
@@ -85,6 +84,7 @@ class Trainer:
             run_seed=config.seed,
             episode_timeout_s=config.episode_timeout_s,
             start_timeout_s=config.start_timeout_s,
+            alignment_lambda=config.workflow_search.alignment_lambda,
             warn=self._warn,
         )
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
@@ -95,17 +95,16 @@ class Trainer:
         self._batches: deque[Batch] = deque()
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._meter = Meter()
+        searches = config.workflow == "search"
+        self._search = WorkflowSearch(config.workflow_search, config.seed) if searches else None
+        self._policies: dict[Order | None, dict[str, Any]] = {}  # of the learner: as begun (None), and for each order
         self._launching: asyncio.Handle | None = None
         self._given_up_in_a_row = 0
         self._version = 0  # of the policy: updates done
-        self._last_update: Update | None = None
-        self._returns: list[tuple[int, float]] = []
-        self._learned_episodes = self._learned_steps = 0
+        self._ledger = Ledger(self._started_s)
         self._training_since_s = 0.0
         self._stopped_s: float | None = None
         self._device: str = config.device
-        self._collect_s = self._learn_s = 0.0
-        self._updated_s = self._started_s
 
     # ------------------------------------------------------------- life cycle
 
@@ -151,10 +150,14 @@ class Trainer:
             total_episodes=config.total_episodes,
             total_steps=config.total_steps,
             slot_steps=slot_steps,
+            **({} if self._search is None else {"plan": self._search.plan}),
         )
         await self._collector.open(self.policy_shape, slot_steps)
         if config.run_dir is not None:
             self._records = Records(Path(config.run_dir), config.resolved(), config.tensorboard)
+        if self._search is not None:
+            self._policies[None] = self._learner.state()
+            await self._in_thread(self._begin_workflow, self._search)
         self._collector.publish(self._learner.parameters(), self._version)
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
         if config.steps_per_update is None and self.spec.max_episode_steps is None:
@@ -219,6 +222,8 @@ class Trainer:
             self._stopped_s = time.monotonic()
             if self._phase == "stopping":
                 self._phase = "finished" if self._batcher.done and not self._batches else "stopped"
+            if self._search is not None and self._search.episodes:
+                self._end_workflow(self._search, reason="budget" if self._phase == "finished" else self._phase)
             if self._records is not None:
                 try:
                     path = self._records.folder / "weights.safetensors"
@@ -328,18 +333,49 @@ class Trainer:
         """Update the policy with ``batch`` and publish it."""
         began_s = time.monotonic()
         metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
-        lags = self._version - batch.trajectories.headers["version"]
         self._version += 1
+        workflow = ""
+        if self._search is not None:
+            workflow = self._search.workflow
+            self._search.learned(batch.trajectories)
+            drained = self._batcher.idle and not self._batches
+            if self._search.is_over and drained and not self._batcher.done and self._state is _State.OPEN:
+                await self._in_thread(self._next_workflow, self._search)
         if self._state is _State.OPEN:
             self._collector.publish(self._learner.parameters(), self._version)
             self._batcher.learned()
             self._launch_soon()
-        now = time.monotonic()
-        self._collect_s += began_s - asked_s
-        self._learn_s += now - began_s
-        self._learned_steps += batch.trajectories.steps
-        self._learned_episodes += int(batch.trajectories.headers["ended"].sum())
-        return self._report(batch, lags, metrics, collect_s=began_s - asked_s, learn_s=now - began_s)
+        update = self._ledger.add(
+            batch.trajectories,
+            self._version,
+            metrics,
+            collect_s=began_s - asked_s,
+            learn_s=time.monotonic() - began_s,
+        )
+        if self._records is not None:
+            self._records.update(update.values, workflow)
+        return update
+
+    def _begin_workflow(self, search: WorkflowSearch) -> None:
+        """Choose the next order; the policy goes on from the nearest there is."""
+        order = search.choose()
+        parent = search.parent()
+        self._learner.load(self._policies[parent])
+        self._event("workflow", order=search.workflow, parent=None if parent is None else order_text(parent))
+
+    def _next_workflow(self, search: WorkflowSearch) -> None:
+        self._end_workflow(search)
+        self._begin_workflow(search)
+
+    def _end_workflow(self, search: WorkflowSearch, reason: str = "") -> None:
+        """Keep the policy of the present order, tell the search what it is worth, and write both down."""
+        training = search.finish(reason)
+        order = parse_order(training.workflow)
+        self._policies[order] = self._learner.state()
+        if self._records is not None:
+            self._records.workflow(training._asdict())
+            name = f"weights-{'-'.join(order)}.safetensors"
+            save_weights(self._records.folder / name, self._learner.tensors(), self.policy_shape, self.spec)
 
     def _refuse_unless_open(self) -> None:
         if self._state is not _State.OPEN:
@@ -352,62 +388,27 @@ class Trainer:
     def _progress(self) -> float:
         """Share of the budget that is used up."""
         config = self.config
-        shares = [self._learned_episodes / config.total_episodes]
+        shares = [self._ledger.episodes / config.total_episodes]
         if config.total_steps is not None:
-            shares.append(self._learned_steps / config.total_steps)
+            shares.append(self._ledger.steps / config.total_steps)
         return min(max(shares), 1.0)
-
-    def _report(
-        self, batch: Batch, lags: Any, metrics: Mapping[str, float], *, collect_s: float, learn_s: float
-    ) -> Update:
-        headers = batch.trajectories.headers
-        ended = headers[headers["ended"]]
-        returns = tuple(ended["episode_return"].tolist())
-        now = time.monotonic()
-        update = Update(
-            {
-                "update": self._version,
-                "elapsed_s": now - self._started_s,
-                "episodes": self._learned_episodes,
-                "steps": self._learned_steps,
-                "mean_return": statistics.fmean(returns) if returns else math.nan,
-                "min_return": min(returns, default=math.nan),
-                "max_return": max(returns, default=math.nan),
-                "mean_length": float(ended["episode_steps"].mean()) if returns else math.nan,
-                "batch_episodes": len(ended),
-                "batch_steps": batch.trajectories.steps,
-                "policy_lag": float(np.average(lags, weights=headers["length"])),
-                "max_policy_lag": int(lags.max()),
-                **metrics,
-                "collect_s": collect_s,
-                "learn_s": learn_s,
-                "episodes_per_s": len(ended) / max(now - self._updated_s, 1e-9),
-            },
-            returns,
-        )
-        self._updated_s = now
-        self._last_update = update
-        self._returns.append((self._learned_episodes, update.mean_return))
-        if self._records is not None:
-            self._records.update(update.values)
-        return update
 
     # -------------------------------------------------------------- reporting
 
     @property
     def episodes(self) -> int:
         """Episodes learned so far."""
-        return self._learned_episodes
+        return self._ledger.episodes
 
     def result(self) -> Result:
         """What the training came to so far."""
         if self._gathering is None:
             raise TrainerStateError(f"this trainer is {self._state.value}")
         return Result(
-            episodes=self._learned_episodes,
-            steps=self._learned_steps,
+            episodes=self._ledger.episodes,
+            steps=self._ledger.steps,
             updates=self._version,
-            mean_return=self._last_update.mean_return if self._last_update else math.nan,
+            mean_return=self._ledger.last.mean_return if self._ledger.last else math.nan,
             lost=self._batcher.counts.lost,
             elapsed_s=self._elapsed_s(),
             weights=self._learner.parameters(),
@@ -417,7 +418,7 @@ class Trainer:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
         counts = Counts() if self._gathering is None else self._batcher.counts
-        last = self._last_update
+        last = self._ledger.last
         elapsed_s = self._elapsed_s()
         trained_s = max(elapsed_s - self._training_since_s, 1e-9)
         mean = self._meter.mean_rates()
@@ -433,7 +434,7 @@ class Trainer:
             episodes_total=self.config.total_episodes,
             episodes_finished=counts.finished,
             steps_finished=counts.steps,
-            episodes_learned=self._learned_episodes,
+            episodes_learned=self._ledger.episodes,
             episodes_lost=counts.lost,
             episodes_in_flight=counts.in_flight,
             episodes_per_s=(rates := self._meter.rates())[0],
@@ -447,11 +448,11 @@ class Trainer:
             ring_bytes=collector.ring_bytes,
             policy_version=self._version,
             policy_lag=last.policy_lag if last else 0.0,
-            collect_share=self._collect_s / trained_s,
-            learn_share=self._learn_s / trained_s,
-            idle_share=max(0.0, 1 - (self._collect_s + self._learn_s) / trained_s),
+            collect_share=self._ledger.collect_s / trained_s,
+            learn_share=self._ledger.learn_s / trained_s,
+            idle_share=max(0.0, 1 - (self._ledger.collect_s + self._ledger.learn_s) / trained_s),
             worker_busy_share=min(1.0, collector.busy_s / (trained_s * len(collector.workers))),
-            returns=tuple(self._returns),
+            returns=tuple(self._ledger.returns),
             losses={metric.name: last.values[metric.name] for metric in METRICS if metric.group == "loss"}
             if last
             else {},

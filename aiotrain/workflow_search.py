@@ -58,6 +58,8 @@ class WorkflowSearch:
         self.search = SEARCHES[config.search](seed, beta=config.gp_beta)
         self.trainings: list[Training] = []
         self.order: Order | None = None
+        self.episodes = 0
+        """Learned in the present training."""
         self._ended = ""  # why the present training is over, once it is
         self.compliance = math.nan
         """Of the last update, see `Training`."""
@@ -73,7 +75,7 @@ class WorkflowSearch:
         index = ORDER_INDEX[self.order]
         self._chosen = float(posterior.ucb[index]), float(posterior.mean[index]), float(posterior.std[index])
         self._ended = ""
-        self._episodes = self._stale_updates = 0
+        self.episodes = self._stale_updates = 0
         self._best_compliance = -math.inf
         self.compliance = math.nan
         self._returns: deque[float] = deque(maxlen=_VALUE_EPISODES)
@@ -109,7 +111,7 @@ class WorkflowSearch:
             value,
             float(np.mean(self._bonuses)) if self._bonuses else math.nan,
             self.compliance,
-            self._episodes,
+            self.episodes,
             ended,
             complied,
             learned,
@@ -126,6 +128,11 @@ class WorkflowSearch:
         return {"workflow": self.order}
 
     @property
+    def workflow(self) -> str:
+        """The present order in words."""
+        return "" if self.order is None else order_text(self.order)
+
+    @property
     def is_over(self) -> bool:
         """Whether the present training has ended, but for the batches under way."""
         return bool(self._ended)
@@ -133,7 +140,7 @@ class WorkflowSearch:
     def learned(self, batch: Trajectories) -> None:
         """Take in what an update learned from, and decide whether the training goes on."""
         ended = batch.headers[batch.headers["ended"]]
-        self._episodes += len(ended)
+        self.episodes += len(ended)
         self._returns.extend(ended["episode_return"].tolist())
         self._bonuses.extend(ended["episode_bonus"].tolist())
         self.compliance = _mean_compliance(ended["compliance"])
@@ -143,7 +150,7 @@ class WorkflowSearch:
     def _reason_to_end(self) -> str:
         config = self._config
         if config.fixed_episodes is not None:
-            return "episodes" if self._episodes >= config.fixed_episodes else ""
+            return "episodes" if self.episodes >= config.fixed_episodes else ""
         if self.compliance >= config.compliance_threshold:
             return "compliance"
         if self.compliance > self._best_compliance + _GAIN:
@@ -153,7 +160,7 @@ class WorkflowSearch:
             self._stale_updates += 1
         if self._stale_updates >= config.patience:
             return "plateau"
-        return "episodes" if self._episodes >= config.max_episodes_per_workflow else ""
+        return "episodes" if self.episodes >= config.max_episodes_per_workflow else ""
 
 
 def _mean_compliance(compliance: npt.NDArray[np.float64]) -> float:

@@ -94,6 +94,7 @@ class SharedMemoryCollector:
         run_seed: int,
         episode_timeout_s: float,
         start_timeout_s: float,
+        alignment_lambda: float = 0.0,
         warn: Callable[[str], None],
     ) -> None:
         self._factory = factory
@@ -101,6 +102,7 @@ class SharedMemoryCollector:
         self._run_seed = run_seed
         self._episode_timeout_s = episode_timeout_s
         self._start_timeout_s = start_timeout_s
+        self._alignment_lambda = alignment_lambda
         self._workers = [_Worker(index) for index in range(workers)]
         self._ring: Ring | None = None
         self._weights: Weights | None = None
@@ -153,6 +155,7 @@ class SharedMemoryCollector:
             ring_name=self._ring.name,
             ring_layout=self._ring.layout,
             weights_name=self._weights.name,
+            alignment_lambda=self._alignment_lambda,
         )
         for worker in self._workers:
             self._spawn(self._bring_up(worker))

@@ -189,7 +189,7 @@ class Player:
         lane.return_before = lane.bonus_before = 0.0
         lane.noise, lane.noise_used = self._policy.noise(lane.generator, _NOISE_BLOCK), 0
         self._begin_slot(lane, slot)
-        observation, _ = lane.env.reset(seed=lane.seed, options=None if options is None else dict(options))
+        observation, _ = lane.env.reset(seed=lane.seed, options=dict(options) if options else None)
         self._write_observation(lane, observation)
 
     def _go_on(self, lane: _Lane, slot: int) -> None:

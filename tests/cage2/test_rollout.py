@@ -151,8 +151,8 @@ def test_bonuses_are_what_each_step_adds_to_the_compliance() -> None:
     assert 0.05 < share.mean() < 0.95
     assert memory.bonuses.sum(axis=1, dtype=np.float64) == pytest.approx(3.0 * share, abs=1e-5)
     env = Cage2VectorEnv(40, workflow=HOST_TYPES)
-    env.state["order"] = orders
     env.reset(seed=seeds.tolist())
+    env.state["order"] = orders
     for step in range(steps):
         *_, info = env.step(memory.actions[:, step].astype(np.int64))
         assert memory.bonuses[:, step] == pytest.approx(3.0 * info["alignment"], abs=1e-6)
