@@ -358,7 +358,7 @@ class Trainer:
 
     def _begin_workflow(self, search: WorkflowSearch) -> None:
         """Choose the next order; the policy goes on from the nearest there is."""
-        order = search.choose()
+        search.choose()
         parent = search.parent()
         self._learner.load(self._policies[parent])
         self._event("workflow", order=search.workflow, parent=None if parent is None else order_text(parent))
