@@ -26,7 +26,7 @@ __all__ = ["SEARCHES", "GpUcb", "Observation", "Posterior", "RandomSearch", "Rou
 FIRST_REST: Final = 10
 """Proposals that an order rests after it missed the threshold once; doubled for every further time in a row."""
 LONGEST_REST: Final = 60
-"""Every proposal fails at most once, so at most this many of the 120 orders rest at a time."""
+"""Every proposal fails at most once, so of the 120 orders about this many rest at a time, at most."""
 SCHEDULE_DELTA: Final = 0.1
 """Probability with which the bound behind the theoretical schedule of beta may fail."""
 
@@ -137,8 +137,9 @@ class Search(ABC):
         for observation in self.observations:
             last[ORDER_INDEX[observation.order]] = observation.proposals
         failures = self.failures
-        length = np.minimum(FIRST_REST * 2.0 ** (failures - 1), LONGEST_REST) * (failures > 0)
-        return np.maximum(last + length.astype(np.int64) - self.proposals, 0)
+        length = np.minimum(FIRST_REST * 2 ** np.minimum(failures, 8) // 2, LONGEST_REST)
+        rest: NDArray[np.int64] = np.where(failures > 0, np.maximum(last + length - self.proposals, 0), 0)
+        return rest
 
     @property
     def tries(self) -> NDArray[np.int64]:

@@ -14,7 +14,8 @@ import numpy as np
 from cage2_oracle import Stock
 
 from aiotrain.cage2.env import Cage2Env  # before csle-cyborg, which does not import by itself
-from aiotrain.cage2.scenario import HOST_INDEX
+from aiotrain.cage2.scenario import HOST_INDEX, NUM_BITS
+from aiotrain.cage2.workflows import Order
 
 b_line = import_module("csle_cyborg.agents.simple_agents.b_line")
 meander = import_module("csle_cyborg.agents.simple_agents.meander")
@@ -164,13 +165,13 @@ class StockReference:
 class LeanReference:
     """The lean environment on csle-cyborg, which is proved equal to the ChallengeWrapper on its own."""
 
-    def __init__(self, red_agent: str) -> None:
-        self.env = Cage2Env(red_agent)
+    def __init__(self, red_agent: str, workflow: Order | None = None) -> None:
+        self.env = Cage2Env(red_agent, workflow=workflow)
         self.controller = self.env._simulator._controller
 
     def reset(self, seed: int) -> bytes:
-        return self.env.reset(seed=seed)[0].tobytes()
+        return self.env.reset(seed=seed)[0][:NUM_BITS].tobytes()
 
     def step(self, action: int) -> tuple[bytes, float, int]:
-        bits, reward, _, _, info = self.env.step(action)
-        return bits.tobytes(), reward, info["red_hosts"]
+        bits, reward, _, _, self.info = self.env.step(action)
+        return bits[:NUM_BITS].tobytes(), reward, self.info["red_hosts"]

@@ -72,8 +72,12 @@ class Replay:
                 assert not differing, f"{where}: observation bits {differing} differ from CybORG's"
                 assert tenths[0] / 10.0 == reward, f"{where}: reward {reward}, engine {tenths[0] / 10.0}"
                 assert env["held"] == held, f"{where}: red holds {held:013b}, engine {env['held']:013b}"
+                self.compare(where)
                 self._count(action, before, env)
         self.steps += num_steps
+
+    def compare(self, where: str) -> None:
+        """What else a test compares after a step."""
 
     def _count(self, action: int, before: Any, after: Any) -> None:
         rare = self.rare
