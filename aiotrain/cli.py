@@ -149,9 +149,11 @@ def _start_lines(trainer: Trainer) -> str:
     outputs = f"{spec.outputs} {'actions' if spec.action_kind == 'discrete' else 'action dimensions'}"
     each = _count(config.envs_per_worker, "environment")
     slots = _count(status.slots, "slot")
+    simulators = {"cyborg": "csle-cyborg itself", "compiled": "the compiled engine"}
     return "\n".join(
         (
             f"environment {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
+            *([f"simulator   {simulators[config.simulator]}"] if config.env == CAGE2_ID else []),
             f"workers     {_count(config.workers, 'process')} with {each} each",
             f"memory      {human_bytes(status.ring_bytes)} of shared memory reserved, for {slots}",
             f"learner     on {status.device}; files in {config.run_dir}",

@@ -84,6 +84,8 @@ class Search(ABC):
         self.pending: list[int] = []
         """Numbers of the orders that were proposed and not yet observed."""
         self.proposals = 0
+        self._fitted: tuple[Any, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
+        """The history of the last `posterior`, and what it came to: it is asked for several times in a row."""
 
     @abstractmethod
     def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
@@ -171,21 +173,26 @@ class Search(ABC):
         if not len(values):
             return Posterior(*np.full((3, len(ORDERS)), np.nan))
         centre, scale = values.mean(), values.std() or 1.0
-        observed = [ORDER_INDEX[observation.order] for observation in self.observations]
-        mean, std = _gaussian_process(observed, (values - centre) / scale, self.pending)
+        history = (tuple(self.observations), tuple(self.pending))
+        if self._fitted is None or self._fitted[0] != history:
+            observed = [ORDER_INDEX[observation.order] for observation in self.observations]
+            self._fitted = history, _gaussian_process(observed, (values - centre) / scale, self.pending)
+        mean, std = self._fitted[1]
         mean, std = centre + scale * mean, scale * std
         return Posterior(mean, std, mean + self.width * std)
 
-    def best(self) -> Order | None:
-        """The order with the highest posterior mean among those that have been trained, or None.
+    def ranking(self) -> list[Order]:
+        """The orders that have been trained, those with the highest posterior mean first.
 
         Orders that complied the last time go before those that did not.
         """
-        if not self.observations:
-            return None
         complied = {ORDER_INDEX[o.order]: o.complied for o in self.observations}
         mean = self.posterior().mean
-        return ORDERS[max(complied, key=lambda index: (complied[index], mean[index]))]
+        return [ORDERS[i] for i in sorted(complied, key=lambda index: (complied[index], mean[index]), reverse=True)]
+
+    def best(self) -> Order | None:
+        """The first of `ranking`, or None."""
+        return next(iter(self.ranking()), None)
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain data for JSON, for `load_state_dict` of a search with the same seed and beta."""

@@ -40,6 +40,42 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderEstimate:
+    """What a search believes of an order that it has trained."""
+
+    workflow: str
+    """The order: five host types with commas between, most urgent first."""
+    mean: float
+    """Posterior mean of its environment return."""
+    std: float
+    """Posterior standard deviation of the same."""
+    complied: bool
+    """Whether its last training reached the compliance threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowStatus:
+    """A search over workflows at one moment."""
+
+    workflow: str
+    """The order in training now, or trained last: five host types with commas between."""
+    iteration: int
+    """Number of this training, from 1."""
+    episodes: int
+    """Episodes learned in this training."""
+    compliance: float
+    """Mean compliance of the last update's episodes, 0 to 1; NaN if there is none yet or most fixed nothing."""
+    threshold: float
+    """Compliance at which a training ends, 0 to 1."""
+    trainings: int
+    """Trainings that have ended."""
+    complied: int
+    """How many of these reached the threshold."""
+    best: tuple[OrderEstimate, ...]
+    """The best orders trained so far, at most 5, the best first: those that complied, then by posterior mean."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A run at one moment. Rates are per second of wall time; a quantity without a value yet is NaN."""
 
@@ -52,7 +88,8 @@ class Status:
     device: str
     """Where the learner computes, as torch names it."""
     phase: str
-    """One of starting, training, stopping; at the end finished, stopped (left early), interrupted or failed."""
+    """One of starting, compiling (the compiled engine is compiled, or loaded if that was done before), training,
+    stopping; at the end finished, stopped (left early), interrupted or failed."""
 
     elapsed_s: float
     """Wall time since the start, in seconds."""
@@ -120,6 +157,9 @@ class Status:
     """What went wrong without ending the run, newest last."""
     first_error: str | None
     """The first error of the run, if there was one."""
+
+    workflow: WorkflowStatus | None = None
+    """The search over workflows; None in a run without one, and before its first order is chosen."""
 
     @property
     def over(self) -> bool:

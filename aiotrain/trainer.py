@@ -459,6 +459,7 @@ class Trainer:
             updates=self._version,
             warnings=tuple(self._warnings),
             first_error=self._first_error,
+            workflow=None if self._search is None else self._search.status(),
         )
 
     def _elapsed_s(self) -> float:

@@ -18,6 +18,7 @@ from aiotrain.cage2.workflows import ORDER_INDEX, Order, kendall, order_text
 from aiotrain.config import SearchConfig
 from aiotrain.ring import Trajectories
 from aiotrain.search import SEARCHES
+from aiotrain.status import OrderEstimate, WorkflowStatus
 
 __all__ = ["Training", "WorkflowSearch"]
 
@@ -25,6 +26,8 @@ _VALUE_EPISODES: Final = 200
 """Last episodes of a training whose mean environment return the search learns."""
 _GAIN: Final = 0.01
 """Of compliance: less is no progress."""
+_TOLD: Final = 5
+"""Orders that `WorkflowSearch.status` tells."""
 
 
 class Training(NamedTuple):
@@ -65,6 +68,8 @@ class WorkflowSearch:
         """Of the last update, see `Training`."""
         self.trained_orders: list[Order] = []
         """Those that have a policy of their own, the latest last."""
+        self._iteration = 0
+        self._best: tuple[OrderEstimate, ...] = ()
 
     # -------------------------------------------------------------- outer loop
 
@@ -72,6 +77,7 @@ class WorkflowSearch:
         """Choose the next order and begin its training. May take some tenths of a second of CPU."""
         posterior = self.search.posterior()  # before the order is out, which makes its deviation smaller
         self.order = self.search.propose()
+        self._iteration = len(self.trainings) + 1
         index = ORDER_INDEX[self.order]
         self._chosen = float(posterior.ucb[index]), float(posterior.mean[index]), float(posterior.std[index])
         self._ended = ""
@@ -105,7 +111,7 @@ class WorkflowSearch:
             self.trained_orders.remove(self.order)
         self.trained_orders.append(self.order)
         training = Training(
-            len(self.trainings) + 1,
+            self._iteration,
             order_text(self.order),
             *self._chosen,
             value,
@@ -117,7 +123,37 @@ class WorkflowSearch:
             learned,
         )
         self.trainings.append(training)
+        if learned:
+            self._best = self._estimates()  # here, where there is time, and not for every redraw of a console
         return training
+
+    def _estimates(self) -> tuple[OrderEstimate, ...]:
+        posterior = self.search.posterior()
+        complied = {training.workflow: training.complied for training in self.trainings}
+        return tuple(
+            OrderEstimate(
+                order_text(order),
+                float(posterior.mean[ORDER_INDEX[order]]),
+                float(posterior.std[ORDER_INDEX[order]]),
+                complied[order_text(order)],
+            )
+            for order in self.search.ranking()[:_TOLD]
+        )
+
+    def status(self) -> WorkflowStatus | None:
+        """The search at this moment, for a console; None before the first order is chosen. May be called meanwhile."""
+        if self.order is None:
+            return None
+        return WorkflowStatus(
+            workflow=self.workflow,
+            iteration=self._iteration,
+            episodes=self.episodes,
+            compliance=self.compliance,
+            threshold=self._config.compliance_threshold,
+            trainings=len(self.trainings),
+            complied=sum(training.complied for training in self.trainings),
+            best=self._best,
+        )
 
     # -------------------------------------------------------------- inner loop
 

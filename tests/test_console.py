@@ -21,7 +21,7 @@ from rich.console import Console
 
 from aiotrain.config import Config, PPOConfig
 from aiotrain.console import PlainLog, can_draw, charts, plain_line, render, save_svg, show, summary
-from aiotrain.status import Status, WorkerState, WorkerStatus
+from aiotrain.status import OrderEstimate, Status, WorkerState, WorkerStatus, WorkflowStatus
 
 _LOSSES = {
     "policy_loss": -0.0123,
@@ -74,6 +74,19 @@ def status(workers: int = 100, **changes: Any) -> Status:
     return dataclasses.replace(default, **changes)
 
 
+ORDERS = [
+    "enterprise,user,op_host,op_server,defender",
+    "user,enterprise,op_host,op_server,defender",
+    "op_host,user,enterprise,op_server,defender",
+]
+
+
+def search(**changes: Any) -> WorkflowStatus:
+    best = tuple(OrderEstimate(order, -150.13 - i, 12.45, i < 2) for i, order in enumerate(ORDERS[1:] + ORDERS[:1]))
+    default = WorkflowStatus(ORDERS[0], 12, 2500, 0.9499, 0.95, 11, 7, best)
+    return dataclasses.replace(default, **changes)
+
+
 def frame(shown: Status, width: int, height: int) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
     with console.capture() as capture:
@@ -116,9 +129,17 @@ def test_first_error_is_pinned(width: int, height: int) -> None:
     magnitude=st.sampled_from([0.0, 1.0, 1e6, 1e15, 1e308]),
     error=st.none() | st.text(max_size=300),
     name=st.text(max_size=60),
+    searching=st.none() | st.builds(search, workflow=st.text(max_size=60), compliance=st.sampled_from([math.nan, 1.0])),
 )
 def test_frame_never_leaves_its_size(
-    width: int, height: int, workers: int, updates: int, magnitude: float, error: str | None, name: str
+    width: int,
+    height: int,
+    workers: int,
+    updates: int,
+    magnitude: float,
+    error: str | None,
+    name: str,
+    searching: WorkflowStatus | None,
 ) -> None:
     shown = status(
         workers,
@@ -131,6 +152,7 @@ def test_frame_never_leaves_its_size(
         remaining_s=magnitude,
         first_error=error,
         warnings=(name, name),
+        workflow=searching,
     )
     lines = frame(shown, width, height).splitlines()
     assert len(lines) <= height, f"{len(lines)} lines on a screen of {height}"
@@ -155,6 +177,43 @@ def test_a_run_without_any_value_yet_can_be_drawn(width: int, height: int) -> No
     if width >= 80:
         assert "no update yet" in text, text
         assert "wait for the learner" not in text, "a hint without any measurement"
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_search_is_told_with_its_order_compliance_and_best_orders(width: int, height: int) -> None:
+    text = frame(status(workflow=search()), width, height)
+    expected = [
+        "now  enterprise > user > op_host > op_server > defender  compliance 94% of 95%",  # not there yet: rounded down
+        "best user > enterprise > op_host > op_server > defender  -150.1 ± 12.45",
+        "playing",
+        "signal 9",
+    ]
+    if width >= 110:
+        expected += ["training 12"]
+    if height >= 45:
+        expected += ["     op_host > user > enterprise > op_server > defender  -151.1 ± 12.45"]
+        expected += ["     enterprise > user > op_host > op_server > defender  -152.1 ± 12.45  missed"]
+        expected += ["episodes 2,500", "trainings ended 11, complied 7"]
+    for line in expected:
+        assert line in text, f"{line!r} is missing at {width}x{height}:\n{text}"
+    assert "…" not in text, f"something is cut off at {width}x{height}:\n{text}"
+    assert "compliance" not in frame(status(), width, height), "of a run without a search"
+
+
+def test_a_search_at_its_start_can_be_drawn() -> None:
+    started = search(compliance=math.nan, episodes=0, trainings=0, complied=0, best=())
+    text = frame(status(workflow=started), 80, 24)
+    assert "compliance - of 95%" in text, text
+    assert "best none yet" in text, text
+    assert "no training of an order has ended" in str(summary(status(workflow=started)))
+    assert "compliance=nan" in plain_line(status(workflow=started))
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_compiling_is_told_as_such(width: int, height: int) -> None:
+    text = frame(status(phase="compiling", returns=(), losses={}, updates=0), width, height)
+    assert "● compiling" in text.splitlines()[0], text
+    assert "compiling the engine" in text.partition("\n")[2], text
 
 
 def test_returns_that_are_not_numbers_are_left_out() -> None:
@@ -261,6 +320,9 @@ def test_plain_line_is_one_stable_ascii_line() -> None:
         " eps=74.3 sps=7430 lag=0.8 elapsed_s=754.2 policy_loss=-0.0123 value_loss=12.3"
     ), line
     assert "return=nan best=nan" in plain_line(status(returns=()))
+    searching = plain_line(status(workflow=search()))
+    assert f" elapsed_s=754.2 workflow={ORDERS[0]} compliance=0.9499 policy_loss=" in searching, searching
+    assert "workflow" not in line
 
 
 def test_summary_accounts_for_every_episode_and_repeats_the_error() -> None:
@@ -276,6 +338,14 @@ def test_summary_accounts_for_every_episode_and_repeats_the_error() -> None:
         ),
     ):
         assert expected in text, f"{expected!r} is missing:\n{text}"
+
+
+def test_summary_of_a_search_names_the_best_order() -> None:
+    text = str(summary(status(workflow=search())))
+    assert "best user > enterprise > op_host > op_server > defender: -150.1 ± 12.45\n" in text, text
+    assert "after 11 trainings, 64% complied" in text, text
+    missed = search(best=(OrderEstimate(ORDERS[0], -50.0, 1.0, False),), trainings=1, complied=0)
+    assert "without having complied\n            after 1 training, 0% complied" in str(summary(status(workflow=missed)))
 
 
 def test_sparkline_is_scaled_from_zero_to_the_largest_value_shown() -> None:

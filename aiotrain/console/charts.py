@@ -92,6 +92,16 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def order(workflow: str) -> str:
+    """Format an order of types, given with commas between, as a > b > c."""
+    return printable(workflow).replace(",", " > ")
+
+
+def mean_and_deviation(mean: float, deviation: float) -> str:
+    """Format a mean and its standard deviation."""
+    return f"{number(mean)} ± {number(deviation)}"
+
+
 def bar(share: float, width: int) -> tuple[str, str]:
     """Return the filled and the empty part of a horizontal bar, `width` cells together."""
     share = min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0

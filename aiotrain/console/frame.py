@@ -8,13 +8,14 @@ from aiotrain.console import charts, panels
 from aiotrain.console.lines import Frame, Line, beside, box, fit, flow, length, paragraph, rule
 from aiotrain.status import Status
 
-_BOXED_WIDTH, _BOXED_HEIGHT = 100, 32
+_BOXED_WIDTH, _BOXED_HEIGHT, _BOXED_HEIGHT_OF_SEARCH = 100, 32, 40
 
 
 def render(status: Status, width: int, height: int) -> RenderableType:
     """Draw `status` as a frame of exactly `width` cells and at most `height` lines."""
     width, height = max(1, width), max(1, height)
-    large = width >= _BOXED_WIDTH and height >= _BOXED_HEIGHT
+    enough = _BOXED_HEIGHT_OF_SEARCH if status.workflow else _BOXED_HEIGHT
+    large = width >= _BOXED_WIDTH and height >= enough
     lines = _boxed(status, width, height) if large else _ruled(status, width, height)
     return Frame([fit(line, width) for line in lines[:height]])
 
@@ -27,16 +28,17 @@ def _ruled(status: Status, width: int, height: int) -> list[Line]:
     parts: list[tuple[int, list[Line]]] = [
         (0, [panels.identity(status, width)]),
         (2, [panels.progress(status, width)]),
-        (6, flow(panels.clock(status), width)),
+        (7, flow(panels.clock(status), width)),
         (3, _rates_and_spark(status, width)),
-        (5, _workers_under_rule(status, width, max(1, height // 4))),
-        (10, panels.restarts(status, width)),
-        (7, panels.time_lines(status, width)),
-        (9, paragraph(f"▸ {hint}", "hint", width, 2) if hint else []),
-        (8, flow([panels.policy(status), panels.ring(status)], width)),
+        (6, _workers_under_rule(status, width, max(1, height // 4))),
+        (11, panels.restarts(status, width)),
+        (8, panels.time_lines(status, width)),
+        (5, panels.workflow(status.workflow, width, 2 if height < 45 else 6) if status.workflow else []),
+        (10, paragraph(f"▸ {hint}", "hint", width, 2) if hint else []),
+        (9, flow([panels.policy(status), panels.ring(status)], width)),
         (-1, []),  # the return curve, which takes what is left
         (4, panels.accounting(status, width)),
-        (11, panels.warnings(status, width, messages)),
+        (12, panels.warnings(status, width, messages)),
         (1, panels.error(status, width, messages)),
     ]
     left = height
@@ -83,12 +85,18 @@ def _boxed(status: Status, width: int, height: int) -> list[Line]:
         *panels.warnings(status, inner, 2 if height < 45 else 5),
     ]
     head = [panels.progress(status, inner), *flow(panels.clock(status), inner, gap=5)]
-    body = height - len(head) - len(footer) - 4 - 1
+    search: list[Line] = []
+    if status.workflow:
+        room = 2 if height < 45 else 6  # kept free while fewer orders are known: nothing moves when one joins
+        title = panels.workflow_title(status.workflow)
+        search = box("workflow search", title, panels.workflow(status.workflow, inner, room), width, room + 2)
+    body = height - len(head) - len(footer) - len(search) - 4 - 1
     right = max(46, min(76, width * 42 // 100))
     left = width - right
     return [
         panels.identity(status, width),
         *box("progress", [], head, width, len(head) + 2),
+        *search,
         *beside(_achieved(status, left, body), _doing(status, right, body), left),
         *box("episodes", [], footer, width, len(footer) + 2),
     ]

@@ -10,7 +10,7 @@ from typing import Final
 from aiotrain.console import charts
 from aiotrain.console.lines import Line, clip, fit, flow, length, paragraph, spread
 from aiotrain.shm import human_bytes
-from aiotrain.status import Status, WorkerState
+from aiotrain.status import Status, WorkerState, WorkflowStatus
 
 # Each state has a glyph of its own, so that the grid can be read without colours. Worst state first.
 _WORKERS: Final = {
@@ -22,7 +22,15 @@ _WORKERS: Final = {
     WorkerState.ENDED: ("·", "label"),
 }
 _SEVERITY: Final = {state: severity for severity, state in enumerate(_WORKERS)}
-_PHASES: Final = {"finished": "good", "training": "good", "failed": "bad", "interrupted": "warn", "stopped": "warn"}
+_PHASES: Final = {
+    "compiling": "learn",
+    "training": "good",
+    "finished": "good",
+    "failed": "bad",
+    "interrupted": "warn",
+    "stopped": "warn",
+}
+_COMPILING: Final = "compiling the engine, once for this machine; later it is loaded"
 _COUNTED_PITCH: Final = 6  # cells of the grid that hold a glyph, up to four characters and a space
 _SHORT_LOSSES: Final = {
     "policy_loss": "policy",
@@ -284,7 +292,9 @@ def return_curve(status: Status, width: int, height: int) -> list[Line]:
     points = charts.finite(status.returns)
     rows, room = height - 1, width - 11
     if not points or rows < 1 or room < 4:
-        why = "no update yet" if not status.returns else "no finite return yet"
+        why = "no finite return yet"
+        if not status.returns:
+            why = _COMPILING if status.phase == "compiling" else "no update yet"
         blank: Line = []
         return [*[blank] * (height // 2 - 1), [(why.center(width) if not points else "", "label")]]
     drawn, low, high = charts.curve(points, room, rows)
@@ -303,6 +313,41 @@ def return_curve(status: Status, width: int, height: int) -> list[Line]:
     first, last = f"{points[0][0]:,}", f"{points[-1][0]:,} episodes"
     axis = f"{first}{last:>{room - len(first)}}" if room > len(first) + len(last) else f"{last:>{room}}"
     return [*lines, [(" " * 10, ""), ("└", "border"), (axis, "label")]]
+
+
+def workflow_title(search: WorkflowStatus) -> Line:
+    """Say how many trainings of orders have ended, and how many of them as they should."""
+    complied = field("complied", f"{search.complied:,}")
+    return [*field("trainings ended", f"{search.trainings:,}"), (", ", "label"), *complied]
+
+
+def workflow(search: WorkflowStatus, width: int, height: int) -> list[Line]:
+    """Tell the order in training and whether the agent follows it, and below it the best orders so far."""
+    complies = search.compliance >= search.threshold
+    share = charts.percent(math.floor(100 * search.compliance) / 100 if math.isfinite(search.compliance) else math.nan)
+    now: list[Line] = [
+        [("now  ", "label"), (charts.order(search.workflow), "value")],
+        [
+            ("compliance ", "label"),
+            (share.strip(), "good" if complies else "value"),
+            (f" of {100 * search.threshold:g}%", "label"),
+        ],
+        field("training", f"{search.iteration:,}"),
+        field("episodes", f"{search.episodes:,}"),
+    ]
+    lines = flow(now, width, gap=2)[:1]
+    for place, known in enumerate(search.best[: height - 1]):
+        lines.append(
+            [
+                ("best " if place == 0 else "     ", "label"),
+                (f"{charts.order(known.workflow)}  ", "value" if place == 0 else "label"),
+                (f"{charts.mean_and_deviation(known.mean, known.std):<14}", "value"),
+                ("" if known.complied else "  missed", "warn"),
+            ]
+        )
+    if not search.best and height > 1:
+        lines.append([("best ", "label"), ("none yet", "label")])
+    return lines
 
 
 def accounting(status: Status, width: int) -> list[Line]:

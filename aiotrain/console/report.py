@@ -11,7 +11,7 @@ from rich.text import Text
 
 from aiotrain.console import charts, panels
 from aiotrain.console.frame import render
-from aiotrain.status import Status
+from aiotrain.status import Status, WorkflowStatus
 
 
 def plain_line(status: Status) -> str:
@@ -19,7 +19,8 @@ def plain_line(status: Status) -> str:
 
     Keys: update (count), episodes (finished/budget), learned, lost (counts), return and best (mean
     return of the last update and of the best one), eps and sps (episodes and steps per second), lag (publishes),
-    elapsed_s; then the losses by name. A quantity without a value is nan.
+    elapsed_s; in a search then workflow (the order in training) and compliance (of the last update's episodes); then
+    the losses by name. A quantity without a value is nan.
     """
     best = max((value for _, value in charts.finite(status.returns)), default=math.nan)
     latest = status.returns[-1][1] if status.returns else math.nan
@@ -35,6 +36,8 @@ def plain_line(status: Status) -> str:
         "lag": f"{status.policy_lag:.3g}",
         "elapsed_s": f"{status.elapsed_s:.1f}",
     }
+    if status.workflow:
+        pairs |= {"workflow": status.workflow.workflow, "compliance": f"{status.workflow.compliance:.4g}"}
     pairs |= {_key(name): f"{value:.4g}" for name, value in status.losses.items()}
     return " ".join(f"{name}={value}" for name, value in pairs.items())
 
@@ -67,12 +70,27 @@ def summary(status: Status) -> Text:
         row("return", f"best {charts.number(best)} after {episodes:,} episodes, latest {latest}")
     else:
         row("return", "none measured")
+    if status.workflow:
+        row("workflow", _searched(status.workflow))
     restarts = sum(worker.restarts for worker in status.workers)
     row("workers", f"{len(status.workers):,}, restarted {restarts:,} times, {len(status.warnings):,} warnings")
     if status.first_error:
         lines = [charts.printable(line) for line in status.first_error.splitlines() if line.strip()]
         row("error", f"\n{'':12}".join(lines), "bold red")
     return text
+
+
+def _searched(search: WorkflowStatus) -> str:
+    """Say which order is the best, and how far to trust that."""
+    if not search.trainings:
+        return "no training of an order has ended"
+    share = charts.percent(search.complied / search.trainings).strip()
+    trainings = f"{search.trainings:,} training{'' if search.trainings == 1 else 's'}, {share} complied"
+    if not search.best:
+        return trainings
+    best = search.best[0]
+    estimate = charts.mean_and_deviation(best.mean, best.std) + ("" if best.complied else ", without having complied")
+    return f"best {charts.order(best.workflow)}: {estimate}\n{'':12}after {trainings}"
 
 
 def save_svg(status: Status, path: str | Path, width: int = 110, height: int = 36) -> None:
