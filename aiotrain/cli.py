@@ -1,4 +1,4 @@
-"""The command line: flags to a configuration, a run in an event loop, signals and exit codes.
+"""The command line: flags to a configuration, a run in an event loop, signals and exit codes; pictures of a run.
 
 Exit codes: 0 the budget was used up; 1 the run failed; 2 it could not start as configured; 130 and 143 it was ended by
 Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are understood, so that --help is quick.
@@ -42,6 +42,8 @@ class Arguments(Config):
     """Train an agent: worker processes play, PPO learns, a live console shows it.
 
     Without flags: a defender for CAGE Challenge 2, on 100 workers.
+
+    aiotrain plot RUN draws pictures of a run (aiotrain plot --help).
     """
 
     # The fields of Config that the command line sees otherwise than Python does.
@@ -61,11 +63,22 @@ class Arguments(Config):
         return Config(**settings | {"run_dir": self.run_dir or _new_run_dir(self.env)})
 
 
+@dataclasses.dataclass(frozen=True)
+class PlotArguments:
+    """Draw a run's return, and a search's orders, into PNG files in its folder, while it goes on or afterwards."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the flags in ``arguments`` say (default: those of the process). Returns the exit code."""
+    """Train as the flags in ``arguments`` say (default: those of the process), or plot. Returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     errors = Console(stderr=True, highlight=False, markup=False)
     errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:
+        if arguments[:1] == ["plot"]:
+            return _plot(tyro.cli(PlotArguments, prog="aiotrain plot", args=arguments[1:]).run)
         chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
         if (here := os.getcwd()) not in sys.path:
             sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
@@ -81,6 +94,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:  # before the run has taken over the signals, or after it has ended
         return 128 + signal.SIGINT
+
+
+def _plot(run: Path) -> int:
+    """Draw the pictures of a run, and say where they are."""
+    from aiotrain.plot import plot_run
+
+    for path in plot_run(run):
+        print(path)
+    return 0
 
 
 def _new_run_dir(env: str) -> str:
@@ -113,6 +135,8 @@ async def _train(config: Config, plain: bool) -> int:
     output = _Output(highlight=False)
     log = PlainLog(output)
     drawing = can_draw(output) and not plain
+    if not drawing and config.env == CAGE2_ID and config.simulator == "compiled":
+        output.print("compiling the engine, once for this machine; later it is loaded")
     showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
     started = False
     failed: AiotrainError | None = None

@@ -151,6 +151,10 @@ def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
     assert not wide, f"wider than 80 cells: {wide}"
 
 
+def test_help_tells_how_to_plot(help_text: str) -> None:
+    assert "aiotrain plot RUN" in help_text
+
+
 def test_help_documents_every_option(help_text: str) -> None:
     settings = [*dataclasses.fields(Arguments), *dataclasses.fields(PPOConfig)]
     options: dict[str, str] = {}
@@ -280,6 +284,27 @@ def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder
     assert "20 played = 20 learned + 0 waiting + 0 lost" in out
     assert re.search("^warning: .*--steps-per-update", out, re.MULTILINE), "Tiny tells no time limit"
     assert out.index("warning: ") < out.index("update=1"), "told too late for who waits for the first update"
+
+
+def test_a_run_on_cage_2_tells_what_plays_it_and_can_be_plotted(start: Start, folder: Path) -> None:
+    flags = ("--workers", "1", "--total-episodes", "2", "--episodes-per-update", "2", "--max-episode-steps", "5")
+    process = start("--run-dir", "run", *flags)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert re.search("^simulator   csle-cyborg itself$", out, re.MULTILINE), out
+    process = start("plot", "run")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "run/return.png\n", "")
+    assert (folder / "run" / "return.png").exists()
+
+
+def test_plotting_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plot"])
+    assert ended.value.code == 2
+    assert "Folder of the run" in capsys.readouterr().err
+    assert main(["plot", "nothing"]) == 2
+    assert capsys.readouterr().err.startswith("aiotrain: plot: there is no folder nothing")
 
 
 def test_without_a_name_the_run_gets_a_folder_of_its_own(start: Start, folder: Path) -> None:
