@@ -24,7 +24,7 @@ from rich.cells import cell_len
 from safetensors.numpy import load_file
 
 from aiotrain.cli import Arguments, main
-from aiotrain.config import PPOConfig
+from aiotrain.config import PPOConfig, SearchConfig
 from aiotrain.records import METRICS
 
 RUN = Path(__file__).parents[1] / "run.py"
@@ -156,7 +156,7 @@ def test_help_tells_how_to_plot(help_text: str) -> None:
 
 
 def test_help_documents_every_option(help_text: str) -> None:
-    settings = [*dataclasses.fields(Arguments), *dataclasses.fields(PPOConfig)]
+    settings = [each for kind in (Arguments, PPOConfig, SearchConfig) for each in dataclasses.fields(kind)]
     options: dict[str, str] = {}
     for line in help_text.splitlines():
         flags = re.match(r"│ (-[^│]*?)(?:  +|│| │)([^│]*)", line)
@@ -167,7 +167,7 @@ def test_help_documents_every_option(help_text: str) -> None:
         for name in names if options else ():
             options[name] += f" {text}"
     for setting in settings:
-        if setting.name != "ppo":
+        if setting.name not in ("ppo", "workflow_search"):
             said = options.get(setting.name.replace("_", "-"))
             assert said is not None, f"{setting.name} is no option"
             assert len(said.partition("(default:")[0].strip()) > 15, f"{setting.name} is not explained: {said!r}"
@@ -273,7 +273,7 @@ def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder
     assert json.loads((run / "config.json").read_text())["env"] == "tiny_envs:Tiny"
     with (run / "updates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [metric.name for metric in METRICS]
+    assert list(rows[0]) == [*(metric.name for metric in METRICS), "workflow"]
     assert [row["episodes"] for row in rows] == ["10", "20"]
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "start"
