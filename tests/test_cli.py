@@ -24,7 +24,7 @@ from rich.cells import cell_len
 from safetensors.numpy import load_file
 
 from aiotrain.cli import Arguments, main
-from aiotrain.config import PPOConfig
+from aiotrain.config import PPOConfig, SearchConfig
 from aiotrain.records import METRICS
 
 RUN = Path(__file__).parents[1] / "run.py"
@@ -152,7 +152,7 @@ def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
 
 
 def test_help_documents_every_option(help_text: str) -> None:
-    settings = [*dataclasses.fields(Arguments), *dataclasses.fields(PPOConfig)]
+    settings = [field for each in (Arguments, PPOConfig, SearchConfig) for field in dataclasses.fields(each)]
     options: dict[str, str] = {}
     for line in help_text.splitlines():
         flags = re.match(r"│ (-[^│]*?)(?:  +|│| │)([^│]*)", line)
@@ -163,7 +163,7 @@ def test_help_documents_every_option(help_text: str) -> None:
         for name in names if options else ():
             options[name] += f" {text}"
     for setting in settings:
-        if setting.name != "ppo":
+        if setting.name not in ("ppo", "workflow_search"):
             said = options.get(setting.name.replace("_", "-"))
             assert said is not None, f"{setting.name} is no option"
             assert len(said.partition("(default:")[0].strip()) > 15, f"{setting.name} is not explained: {said!r}"
@@ -269,7 +269,7 @@ def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder
     assert json.loads((run / "config.json").read_text())["env"] == "tiny_envs:Tiny"
     with (run / "updates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [metric.name for metric in METRICS]
+    assert list(rows[0]) == [*(metric.name for metric in METRICS), "workflow"]
     assert [row["episodes"] for row in rows] == ["10", "20"]
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "start"
