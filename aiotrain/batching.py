@@ -248,6 +248,11 @@ class Batcher:
         self._learned_batches += 1
 
     @property
+    def counts_episodes(self) -> bool:
+        """Whether batches are counted in episodes, not in steps."""
+        return self._steps_per_update is None
+
+    @property
     def idle(self) -> bool:
         """Whether no batch is being gathered."""
         return not self._batches

@@ -132,8 +132,8 @@ class Config:
     """Environment: a Gymnasium id, module:factory, or (from Python) a callable that makes one."""
     red_agent: str = "B_lineAgent"
     """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, or module:Class."""
-    simulator: Literal["cyborg", "compiled"] = "cyborg"
-    """What plays CAGE 2: csle-cyborg itself, or the compiled engine, exact and a hundred times as fast."""
+    simulator: Literal["compiled", "cyborg"] = "compiled"
+    """What plays CAGE 2: the compiled engine, exact and much faster, or csle-cyborg, which takes your own red agent."""
     workflow: str = "none"
     """CAGE 2's order of host types: search for it, train one (its name or five types with commas), or none."""
     max_episode_steps: int | None = None
@@ -252,20 +252,17 @@ def _of_wrong_type(settings: Config | PPOConfig | SearchConfig) -> list[str]:
     """The settings that are of another type than declared, a sentence each."""
     types = get_type_hints(type(settings))
     return [
-        f"{each.name.replace('_', '-')} must be {_in_words(types[each.name])}, not {value!r} ({type(value).__name__})"
+        f"{each.name.replace('_', '-')} must be {_in_words(each, types[each.name])}, not {value!r} ({type(value).__name__})"
         for each in dataclasses.fields(settings)
         if not _is_of(types[each.name], value := getattr(settings, each.name))
     ]
 
 
-def _in_words(expected: Any) -> str:
+def _in_words(each: dataclasses.Field[Any], expected: Any) -> str:
     """A declared type as people read it."""
-    kind, inner = get_origin(expected), get_args(expected)
-    if kind in (UnionType, Union):
-        return " or ".join(_in_words(each) for each in inner)
-    if kind is Literal:
-        return " or ".join(repr(each) for each in inner)
-    return "None" if expected is type(None) else f"of type {getattr(expected, '__name__', expected)}"
+    if get_origin(expected) is Literal:
+        return f"one of {', '.join(map(str, get_args(expected)))}"
+    return f"of type {each.type}"
 
 
 def _is_of(expected: Any, value: Any) -> bool:

@@ -63,7 +63,7 @@ class EnvFactory:
     def modules(self) -> list[str]:
         """What is worth importing once for all workers."""
         if self.is_compiled:
-            return ["aiotrain.worker.compiled"]
+            return ["aiotrain.worker.precompiled"]
         return ["aiotrain.cage2.env"] if self.is_cage2 else []
 
     def __call__(self) -> gymnasium.Env[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +94,8 @@ class Records:
         self._updates.flush()
         if self._board is not None:
             for metric in METRICS:
-                self._board.add_scalar(f"{metric.group}/{metric.name}", values[metric.name], int(values["episodes"]))
+                if not math.isnan(value := values[metric.name]):
+                    self._board.add_scalar(f"{metric.group}/{metric.name}", value, int(values["episodes"]))
 
     def workflow(self, values: Mapping[str, Any]) -> None:
         """A row in workflows.csv about a finished training of an order."""

@@ -28,8 +28,9 @@ from aiotrain.checkpoint import save_weights
 from aiotrain.collect import Collector, CollectorStatus
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.config import Config
-from aiotrain.errors import ConfigError, EnvError, TrainerStateError
+from aiotrain.errors import ConfigError, TrainerStateError
 from aiotrain.factory import make_factory
+from aiotrain.gathering import Gathering
 from aiotrain.meter import Meter
 from aiotrain.policy import PolicyShape
 from aiotrain.records import METRICS, Records
@@ -43,9 +44,6 @@ if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its l
     from aiotrain.ppo import Learner
 
 __all__ = ["Result", "Trainer", "Update", "train"]
-
-_LAUNCHES_AT_ONCE = 2  # before other callbacks have their turn; each takes a few tenths of a millisecond
-_HOPELESS = 3  # episodes given up without a trajectory between them, after which the environment is to blame
 
 
 async def train(config: Config) -> Result:
@@ -89,17 +87,12 @@ class Trainer:
         )
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
         self._records: Records | None = None
-        self._gathering: asyncio.Task[None] | None = None  # there once everything is set up
+        self._gathering: Gathering | None = None  # there once everything is set up
         self._learning: asyncio.Task[Update] | None = None
         self._iterating = False
-        self._batches: deque[Batch] = deque()
-        self._news = asyncio.Event()  # a batch is whole, or there will be no more
-        self._meter = Meter()
         searches = config.workflow == "search"
         self._search = WorkflowSearch(config.workflow_search, config.seed) if searches else None
         self._policies: dict[Order | None, dict[str, Any]] = {}  # of the learner: as begun (None), and for each order
-        self._launching: asyncio.Handle | None = None
-        self._given_up_in_a_row = 0
         self._version = 0  # of the policy: updates done
         self._ledger = Ledger(self._started_s)
         self._training_since_s = 0.0
@@ -143,7 +136,7 @@ class Trainer:
             ppo.Learner, self.spec, self.policy_shape, config.ppo, seed=config.seed, device=device
         )
         slot_steps = config.slot_steps or slot_steps_for(self.spec)
-        self._batcher = Batcher(
+        batcher = Batcher(
             episodes_per_update=config.episodes_per_update,
             steps_per_update=config.steps_per_update,
             max_policy_lag=config.max_policy_lag,
@@ -165,8 +158,9 @@ class Trainer:
                 f"{self.spec.name} tells no time limit: a batch waits for episodes to end. If some never do, cut them "
                 "off by --max-episode-steps, or count in steps by --steps-per-update"
             )
-        self._gathering = asyncio.create_task(self._gather(), name="aiotrain gather")
-        self._gathering.add_done_callback(self._gathered)
+        self._gathering = Gathering(
+            self._collector, batcher, warn=self._warn, began=self._note_first_episode, ended=self._note_error
+        )
         self._training_since_s = time.monotonic() - self._started_s
         self._phase = "training"
 
@@ -178,6 +172,9 @@ class Trainer:
         elif self._phase == "training":
             self._phase = "stopping"
         await self._shielded_close()
+
+    def _note_first_episode(self) -> None:
+        self._event("first_episode", elapsed_s=round(self._elapsed_s(), 3))
 
     def _note_error(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
@@ -209,8 +206,7 @@ class Trainer:
             return
         self._state = _State.CLOSED
         if self._gathering is not None:
-            self._gathering.cancel()
-            await asyncio.wait([self._gathering])
+            await self._gathering.stop()
         try:
             await self._collector.close()
         finally:
@@ -221,7 +217,7 @@ class Trainer:
                     self._learning.exception()
             self._stopped_s = time.monotonic()
             if self._phase == "stopping":
-                self._phase = "finished" if self._batcher.done and not self._batches else "stopped"
+                self._phase = "finished" if self._gathering and self._gathering.done else "stopped"
             if self._search is not None and self._search.episodes:
                 self._end_workflow(self._search, reason="budget" if self._phase == "finished" else self._phase)
             if self._records is not None:
@@ -235,59 +231,6 @@ class Trainer:
     def abort(self) -> None:
         """Kill every worker and remove every segment at once, without waiting: for a process that is about to exit."""
         self._collector.abort()
-
-    # ------------------------------------------------------------- collecting
-
-    async def _gather(self) -> None:
-        """Launch episodes and put together batches, until the budget is used up."""
-        while not self._batcher.done:
-            self._launch_soon()
-            finished_before = self._batcher.counts.finished
-            for outcome in await self._collector.outcomes():
-                given_up = self._batcher.add(outcome)
-                if outcome.trajectories is not None:
-                    self._given_up_in_a_row = 0
-                for episode in given_up:
-                    self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
-            if self._batcher.counts.finished and not finished_before:
-                self._event("first_episode", elapsed_s=round(self._elapsed_s(), 3))
-            self._meter.tick(self._batcher.counts.finished, self._batcher.counts.steps)
-            while (batch := self._batcher.pop_batch()) is not None:
-                self._batches.append(batch)
-                self._news.set()
-
-    def _gathered(self, gathering: asyncio.Task[None]) -> None:
-        """There will be no more batches. What has ended the gathering is told at once, also if nobody iterates."""
-        self._news.set()
-        if not gathering.cancelled() and (error := gathering.exception()) is not None:
-            self._note_error(error)
-
-    def _launch(self) -> None:
-        """Hand out what may be played now, as far as there is room: a few launches now, the rest by and by.
-
-        With 100 workers a new version sets off a hundred launches; all at once they would hold up the event loop.
-        """
-        self._launching = None
-        if self.config.steps_per_update is None:
-            self._collector.submit_unfinished()
-        for _ in range(_LAUNCHES_AT_ONCE):
-            if not (room := self._collector.room(self._batcher.wanted())):
-                return
-            self._collector.submit(self._batcher.next_launch(room))
-        self._launch_soon()
-
-    def _launch_soon(self) -> None:
-        """Have ``_launch`` called in the event loop's next round."""
-        if self._launching is None and self._state is _State.OPEN:
-            self._launching = asyncio.get_running_loop().call_soon(self._launch)
-
-    def _give_up(self, episode: int, reason: str) -> None:
-        self._given_up_in_a_row += 1
-        if self._given_up_in_a_row >= _HOPELESS:
-            raise EnvError(
-                f"{_HOPELESS} episodes in a row could not be played, each tried several times. The last one: {reason}"
-            )
-        self._warn(f"episode {episode} is given up after several tries; the last one: {reason}")
 
     # --------------------------------------------------------------- learning
 
@@ -308,7 +251,9 @@ class Trainer:
     async def _next_update(self) -> Update:
         asked_s = time.monotonic()
         if self._learning is None:
-            batch = await self._next_batch()
+            assert self._gathering is not None
+            batch = await self._gathering.next_batch()
+            self._refuse_unless_open()
             if batch is None:
                 self._phase = "stopping"
                 raise StopAsyncIteration
@@ -317,20 +262,10 @@ class Trainer:
         learning, self._learning = self._learning, None
         return learning.result()
 
-    async def _next_batch(self) -> Batch | None:
-        """The next whole batch; None when there will be none. Raises what ended the gathering."""
-        assert self._gathering is not None
-        while not self._batches:
-            if self._gathering.done():
-                self._refuse_unless_open()
-                self._gathering.result()
-                return None
-            self._news.clear()
-            await self._news.wait()
-        return self._batches.popleft()
-
     async def _learn(self, batch: Batch, asked_s: float) -> Update:
         """Update the policy with ``batch`` and publish it."""
+        gathering = self._gathering
+        assert gathering is not None
         began_s = time.monotonic()
         metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
         self._version += 1
@@ -338,13 +273,11 @@ class Trainer:
         if self._search is not None:
             workflow = self._search.workflow
             self._search.learned(batch.trajectories)
-            drained = self._batcher.idle and not self._batches
-            if self._search.is_over and drained and not self._batcher.done and self._state is _State.OPEN:
+            if self._search.is_over and gathering.drained and not gathering.done and self._state is _State.OPEN:
                 await self._in_thread(self._next_workflow, self._search)
         if self._state is _State.OPEN:
             self._collector.publish(self._learner.parameters(), self._version)
-            self._batcher.learned()
-            self._launch_soon()
+            gathering.learned()
         update = self._ledger.add(
             batch.trajectories,
             self._version,
@@ -409,7 +342,7 @@ class Trainer:
             steps=self._ledger.steps,
             updates=self._version,
             mean_return=self._ledger.last.mean_return if self._ledger.last else math.nan,
-            lost=self._batcher.counts.lost,
+            lost=self._gathering.counts.lost,
             elapsed_s=self._elapsed_s(),
             weights=self._learner.parameters(),
         )
@@ -417,11 +350,12 @@ class Trainer:
     def status(self) -> Status:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
-        counts = Counts() if self._gathering is None else self._batcher.counts
+        gathering = self._gathering
+        counts, meter = (Counts(), Meter()) if gathering is None else (gathering.counts, gathering.meter)
         last = self._ledger.last
         elapsed_s = self._elapsed_s()
         trained_s = max(elapsed_s - self._training_since_s, 1e-9)
-        mean = self._meter.mean_rates()
+        mean = meter.mean_rates()
         share = self._progress()
         return Status(
             run_name=Path(self.config.run_dir).name if self.config.run_dir else "aiotrain",
@@ -437,11 +371,11 @@ class Trainer:
             episodes_learned=self._ledger.episodes,
             episodes_lost=counts.lost,
             episodes_in_flight=counts.in_flight,
-            episodes_per_s=(rates := self._meter.rates())[0],
+            episodes_per_s=(rates := meter.rates())[0],
             steps_per_s=rates[1],
             mean_episodes_per_s=mean[0],
             mean_steps_per_s=mean[1],
-            episodes_per_s_history=self._meter.history(),
+            episodes_per_s_history=meter.history(),
             workers=collector.workers,
             slots=collector.slots,
             slots_in_use=collector.slots_in_use,

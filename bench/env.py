@@ -1,7 +1,8 @@
 """Steps a second of the CAGE 2 environment and of csle-cyborg's own ChallengeWrapper, resets included.
 
 Both play the same episodes (same seeds, same random actions) in turn, in one process; medians over the
-repeats. Run it as ``python -m bench.env``.
+repeats. What it costs to judge fix actions by a workflow is measured on pairs of the same episode, with and
+without one, of which now the one and now the other comes first. Run it as ``python -m bench.env``.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def stock_player(red_agent: str) -> Callable[[int, list[int]], float]:
     return play
 
 
-def our_player(red_agent: str, steps: int) -> Callable[[int, list[int]], float]:
+def our_player(red_agent: str, steps: int, workflow: str | None = None) -> Callable[[int, list[int]], float]:
     """Plays an episode on the environment and returns its reward."""
-    env = Cage2Env(red_agent=red_agent, max_steps=steps)
+    env = Cage2Env(red_agent=red_agent, max_steps=steps, workflow=workflow)
 
     def play(seed: int, actions: list[int]) -> float:
         env.reset(seed=seed)
@@ -49,10 +50,21 @@ def our_player(red_agent: str, steps: int) -> Callable[[int, list[int]], float]:
 
 def timed(play: Callable[[int, list[int]], float], seeds: range, steps: int) -> tuple[float, list[float]]:
     """Steps a second over the episodes of these seeds, and their returns."""
-    scripts = [[random.Random(seed).randrange(NUM_ACTIONS) for _ in range(steps)] for seed in seeds]
+    scripts = [random.Random(seed).choices(range(NUM_ACTIONS), k=steps) for seed in seeds]
     start = time.perf_counter()
     returns = [play(seed, actions) for seed, actions in zip(seeds, scripts, strict=True)]
     return len(seeds) * steps / (time.perf_counter() - start), returns
+
+
+def cost_of_workflow(red_agent: str, episodes: int, steps: int) -> float:
+    """How much longer a step takes with a workflow, as a share; the median over pairs of the same episode."""
+    plain, judged = our_player(red_agent, steps), our_player(red_agent, steps, "reverse")
+    ratios = []
+    for seed in range(episodes):
+        players = (plain, judged) if seed % 2 else (judged, plain)
+        rates = {play: timed(play, range(seed, seed + 1), steps)[0] for play in players}
+        ratios.append(rates[plain] / rates[judged])
+    return statistics.median(ratios) - 1
 
 
 def measure(red_agent: str, repeats: int, episodes: int, steps: int) -> dict[str, Any]:
@@ -73,6 +85,7 @@ def measure(red_agent: str, repeats: int, episodes: int, steps: int) -> dict[str
         "red_agent": red_agent,
         "steps_per_second": medians,
         "ratio": medians["ours"] / medians["stock"],
+        "cost_of_workflow": cost_of_workflow(red_agent, 5 * repeats * episodes, steps),
         "repeats": rates,
     }
 
@@ -87,14 +100,20 @@ def main() -> None:
 
     table = Table(title=f"CAGE 2, {args.steps}-step episodes, resets included, one core, random actions")
     table.add_column("red agent")
-    for column in ("ChallengeWrapper steps/s", "Cage2-v0 steps/s", "ratio"):
+    for column in ("ChallengeWrapper steps/s", "Cage2-v0 steps/s", "ratio", "cost of a workflow"):
         table.add_column(column, justify="right")
     results = []
     for red_agent in RED_AGENTS:
         result = measure(red_agent, args.repeats, args.episodes, args.steps)
         results.append(result)
         rates = result["steps_per_second"]
-        table.add_row(red_agent, f"{rates['stock']:,.0f}", f"{rates['ours']:,.0f}", f"{result['ratio']:.1f}")
+        table.add_row(
+            red_agent,
+            f"{rates['stock']:,.0f}",
+            f"{rates['ours']:,.0f}",
+            f"{result['ratio']:.1f}",
+            f"{result['cost_of_workflow']:.1%}",
+        )
     Console().print(table)
     if args.json:
         setting = {key: getattr(args, key) for key in ("repeats", "episodes", "steps")}

@@ -1,4 +1,4 @@
-"""The console's picture for the README, from a real run: CAGE 2 on 100 workers, seen shortly before its end.
+"""The console's picture for the README, from a real run: CAGE 2 on csle-cyborg, 100 workers, shortly before the end.
 
     python -m bench.picture [--episodes 2000] [--workers 100] [--out docs/console.svg]
 
@@ -23,7 +23,9 @@ _SHARE = 0.9
 
 async def late_status(episodes: int, workers: int) -> Status:
     with tempfile.TemporaryDirectory() as folder:
-        config = Config(total_episodes=episodes, workers=workers, run_dir=str(Path(folder) / "defender"))
+        config = Config(
+            simulator="cyborg", total_episodes=episodes, workers=workers, run_dir=str(Path(folder) / "defender")
+        )
         async with Trainer(config) as trainer:
             async for update in trainer:
                 print(f"{update.episodes:>6.0f} episodes, return {update.mean_return:.1f}")

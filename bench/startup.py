@@ -1,11 +1,12 @@
 """What ``run.py --workers 100`` costs: time to the first finished episode, memory, and how late the event loop gets.
 
     python -m bench.startup
-    python -m bench.startup --workers 2 10 100 --repeats 5
+    python -m bench.startup --workers 2 10 100 --simulator cyborg
 
 Each repeat starts the real program in a terminal of 160x50 (a pseudo-terminal), so that the console is drawn, waits for
-the first finished episode, and sums up the memory (PSS: shared pages counted once) of its processes in full training.
-Lateness is measured in a training of its own, with the console drawn, by a coroutine that asks to be woken every 5 ms.
+the first finished episode (also with an empty cache of compiled code), and sums up the memory (PSS: shared pages
+counted once) of its processes in full training. Lateness is measured in a training of its own, with the console drawn,
+by a coroutine that asks to be woken every 5 ms.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, Trainer
+from aiotrain.cage2 import SIMULATORS
 from aiotrain.console import show
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,14 +58,18 @@ def open_terminal(width: int = 160, height: int = 50) -> int:
     return far
 
 
-def start_up(workers: int, flags: list[str]) -> dict[str, float]:
+def start_up(workers: int, simulator: str, cache: Path | None = None) -> dict[str, float]:
     """Start the program; seconds to the first finished episode, and MiB of PSS once training is under way."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         terminal = open_terminal()
         began = time.time()
-        command = [sys.executable, str(ROOT / "run.py"), "--workers", str(workers), "--run-dir", str(run_dir), *flags]
-        program = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+        command = [sys.executable, str(ROOT / "run.py"), "--workers", str(workers), "--run-dir", str(run_dir)]
+        command += ["--simulator", simulator, "--total-episodes", "10000000"]
+        variables = os.environ | ({"NUMBA_CACHE_DIR": str(cache)} if cache else {})
+        program = subprocess.Popen(
+            command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True, env=variables
+        )
         try:
             first = wait_for(lambda: first_episode(run_dir), program)
             wait_for(lambda: rows(run_dir) >= 5, program)
@@ -110,7 +116,7 @@ def memory(process: psutil.Process) -> int:
         return 0
 
 
-async def lateness(workers: int, seconds: float) -> dict[str, float]:
+async def lateness(workers: int, simulator: str, seconds: float) -> dict[str, float]:
     """How many ms later than asked the event loop wakes a coroutine, during training with the console drawn."""
     late: list[float] = []
 
@@ -122,7 +128,7 @@ async def lateness(workers: int, seconds: float) -> dict[str, float]:
 
     with os.fdopen(open_terminal(), "w") as terminal:
         console = Console(file=terminal, force_terminal=True, width=160, height=50)
-        async with Trainer(Config(workers=workers)) as trainer:
+        async with Trainer(Config(workers=workers, simulator=simulator, total_episodes=10**7)) as trainer:
             showing = asyncio.create_task(show(trainer.status, console))
             probing: asyncio.Task[None] | None = None
             async for update in trainer:
@@ -141,20 +147,31 @@ async def lateness(workers: int, seconds: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[100])
+    parser.add_argument("--simulator", choices=SIMULATORS, default="compiled")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each lateness measurement")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments, flags = parser.parse_known_args()
-    table = Table(title=f"medians of {arguments.repeats}")
-    for column in ("workers", "first episode, s", "PSS of all, MiB", "loop late p50, ms", "p99, ms", "max, ms"):
+    arguments = parser.parse_args()
+    table = Table(title=f"{arguments.simulator}, medians of {arguments.repeats}")
+    for column in (
+        "workers",
+        "first episode, empty cache, s",
+        "first episode, s",
+        "PSS of all, MiB",
+        "loop late p50, ms",
+        "p99, ms",
+        "max, ms",
+    ):
         table.add_column(column, justify="right")
     report = {}
     for workers in arguments.workers:
         results: list[dict[str, float]] = []
         for _ in range(arguments.repeats):
-            started = start_up(workers, flags)
+            with tempfile.TemporaryDirectory() as empty:
+                cold = start_up(workers, arguments.simulator, Path(empty))["first_episode_s"]
+            started = {"cold_s": cold} | start_up(workers, arguments.simulator)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                results.append(started | runner.run(lateness(workers, arguments.seconds)))
+                results.append(started | runner.run(lateness(workers, arguments.simulator, arguments.seconds)))
         median = {key: statistics.median(result[key] for result in results) for key in results[0]}
         table.add_row(str(workers), *(f"{value:,.1f}" for value in median.values()))
         report[workers] = results

@@ -1,6 +1,6 @@
 """How much of what the cores could play is played, and learned from.
 
-    python -m bench.throughput                                     # CAGE 2, driven leanly
+    python -m bench.throughput                                     # CAGE 2 on csle-cyborg, driven leanly
     python -m bench.throughput --env CartPole-v1 --envs-per-worker 16
     python -m bench.throughput --env bench.envs:stock_cage2 --workers 2 --seconds 8
 
@@ -259,7 +259,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments, others = parser.parse_known_args()
     config = tyro.cli(
-        Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=Arguments(total_episodes=10**9)
+        Arguments,
+        args=others,
+        config=(tyro.conf.OmitArgPrefixes,),
+        default=Arguments(simulator="cyborg", total_episodes=10**9),
     )
 
     console = Console(soft_wrap=True)

@@ -156,7 +156,7 @@ def test_help_tells_how_to_plot(help_text: str) -> None:
 
 
 def test_help_documents_every_option(help_text: str) -> None:
-    settings = [each for kind in (Arguments, PPOConfig, SearchConfig) for each in dataclasses.fields(kind)]
+    settings = [field for each in (Arguments, PPOConfig, SearchConfig) for field in dataclasses.fields(each)]
     options: dict[str, str] = {}
     for line in help_text.splitlines():
         flags = re.match(r"│ (-[^│]*?)(?:  +|│| │)([^│]*)", line)
@@ -184,7 +184,8 @@ def test_help_documents_every_option(help_text: str) -> None:
         (["--env", "no_such_module:make"], ["no module 'no_such_module'", "folder you start in"]),
         (["--env", "tiny_envs:"], ["nothing in it"]),
         (["--red-agent", "B_linAgent"], ["red-agent", "'B_linAgent'", "did you mean B_lineAgent"]),
-        (["--red-agent", "no_such_module:Red"], ["red-agent", "'no_such_module'"]),
+        (["--red-agent", "no_such_module:Red", "--simulator", "cyborg"], ["red-agent", "'no_such_module'"]),
+        (["--red-agent", "no_such_module:Red"], ["red-agent", "for no_such_module:Red, choose the simulator cyborg"]),
         (["--red-agent", "SleepAgent", "--env", "tiny_envs:Tiny"], ["red-agent (SleepAgent)", "aiotrain/Cage2-v0"]),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),
@@ -288,7 +289,7 @@ def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder
 
 def test_a_run_on_cage_2_tells_what_plays_it_and_can_be_plotted(start: Start, folder: Path) -> None:
     flags = ("--workers", "1", "--total-episodes", "2", "--episodes-per-update", "2", "--max-episode-steps", "5")
-    process = start("--run-dir", "run", *flags)
+    process = start("--simulator", "cyborg", "--run-dir", "run", *flags)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert re.search("^simulator   csle-cyborg itself$", out, re.MULTILINE), out

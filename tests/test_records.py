@@ -39,7 +39,7 @@ def test_run_leaves_its_files(tmp_path: Path) -> None:
     ]
     rows = list(csv.DictReader((folder / "updates.csv").read_text().splitlines()))
     assert [row["episodes"] for row in rows] == ["10", "20"]
-    assert list(rows[0]) == [metric.name for metric in METRICS]
+    assert list(rows[0]) == [*(metric.name for metric in METRICS), "workflow"]
     assert json.loads((folder / "config.json").read_text())["total_episodes"] == 20
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["start", "first_episode", "end"]

@@ -98,7 +98,7 @@ def inspect(factory: EnvFactory) -> EnvSpec:
     if factory.is_compiled:
         from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
 
-        compile_rollouts(factory, spec.inputs)  # once, before there are other workers
+        compile_rollouts()  # once, before there are other workers; precompiled may have done so
     return dataclasses.replace(spec, has_compliance="alignment" in info)
 
 

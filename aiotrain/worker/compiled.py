@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.cage2.rollout import NO_BONUSES, Rollout
-from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS
+from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS, RED_AGENTS
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.factory import EnvFactory
 from aiotrain.ring import HEADER, PLAYING, SEALED, Ring
@@ -29,11 +29,11 @@ class _Scratch(NamedTuple):
     rewards: npt.NDArray[np.float32]
 
 
-def compile_rollouts(factory: EnvFactory, inputs: int) -> None:
+def compile_rollouts() -> None:
     """Compile what a CompiledPlayer needs, or load it from the cache of an earlier process."""
-    rollout = Rollout([(inputs, NUM_ACTIONS)], red_agent=dict(factory.kwargs)["red_agent"])
+    rollout = Rollout([(NUM_BITS, NUM_ACTIONS)], red_agent=RED_AGENTS[0])
     once = np.zeros((1, 1), np.float32)
-    scratch = _Scratch(np.zeros((1, 2, inputs), np.int8), np.zeros((1, 1), np.int16), once.copy(), once.copy())
+    scratch = _Scratch(np.zeros((1, 2, NUM_BITS), np.int8), np.zeros((1, 1), np.int16), once.copy(), once.copy())
     rollout.play([0], once, [range(len(HOST_TYPES))], [0], scratch)
 
 

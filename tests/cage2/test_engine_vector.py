@@ -9,7 +9,6 @@ from gymnasium.vector import AutoresetMode
 
 import aiotrain.cage2  # noqa: F401 (registers the environment)
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_batch, step_batch
-from aiotrain.cage2.scenario import HOST_TYPES
 from aiotrain.cage2.vector_env import Cage2VectorEnv
 
 
@@ -102,18 +101,6 @@ def test_what_is_returned_is_the_callers_to_keep() -> None:
     following, _, _, _, info = env.step(np.zeros(2, np.int64))
     assert not following.any()
     assert (info["red_hosts"] == 1 << 8).all()
-
-
-def test_compliance_is_undefined_without_a_fix_action_and_a_share_with_some() -> None:
-    env = Cage2VectorEnv(64, order=HOST_TYPES[::-1])
-    env.reset(seed=0)
-    assert np.isnan(env.compliance).all()
-    rng = np.random.default_rng(0)
-    for _ in range(60):
-        env.step(rng.integers(0, 145, 64))
-    shares = env.compliance
-    assert ((shares >= 0) & (shares <= 1)).all()
-    assert 0.1 < shares.mean() < 0.9
 
 
 def test_gymnasiums_vector_wrappers_work() -> None:

@@ -1,0 +1,14 @@
+"""Importing this compiles rollouts, or loads them from the cache. The forkserver does so once for all workers.
+
+They share the compiled code, and what Python keeps about it, as pages that nobody writes to; a worker that compiled or
+loaded it for itself would need some 40 MiB for that.
+"""
+
+import contextlib
+import gc
+
+from aiotrain.worker.compiled import compile_rollouts
+
+with contextlib.suppress(Exception):  # the forkserver would end; the first worker tells what is wrong
+    compile_rollouts()
+gc.freeze()  # or collections in the workers would write to those pages

@@ -1,0 +1,117 @@
+"""Whole training runs on the compiled engine, next to what their parts cost one after the other.
+
+    python -m bench.pipeline                        # 77-64-64-145, 4 epochs, 20,000 episodes
+    python -m bench.pipeline --episodes 100000 --repeats 1
+
+In each repeat, one process plays and learns in turn, without rings, loops or other processes, and takes the CPU time of
+each part; then ``run.py`` does the same training with two workers. With one core for each, the run could at best be as
+fast as its slowest part; a single core without any overhead would take the sum of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from aiotrain.config import Config, PPOConfig
+from aiotrain.factory import make_factory
+from aiotrain.policy import PolicyShape
+from aiotrain.ppo import Learner
+from aiotrain.ring import Ring, RingLayout
+from aiotrain.spaces import EnvSpec
+from aiotrain.weights import Weights
+from aiotrain.worker import Posting
+from aiotrain.worker.compiled import CompiledPlayer
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOW = "critical_first"
+
+
+def parts(config: Config, episodes: int) -> dict[str, float]:
+    """CPU ms per episode of playing and of learning, taking turns in this process."""
+    torch.set_num_threads(1)
+    factory = make_factory(config)
+    spec = EnvSpec.of(factory(), factory.name)
+    shape = PolicyShape.of(spec, config.ppo.hidden_sizes)
+    learner = Learner(spec, shape, config.ppo, seed=config.seed, device=torch.device("cpu"))
+    batch = config.episodes_per_update
+    ring, weights = Ring.create(RingLayout.of(spec, batch, 100)), Weights.create(shape.size)
+    player = CompiledPlayer(Posting(0, 1, config.seed, spec, shape, ring.name, ring.layout, weights.name), factory)
+    played = learned = 0.0
+    try:
+        for version, first in enumerate(range(0, episodes, batch)):
+            weights.publish(learner.parameters(), version)
+            began = time.process_time()
+            player.play(range(batch), range(first, first + batch))
+            trajectories = ring.copy_out(list(range(batch)))
+            between = time.process_time()
+            learner.update(trajectories, first / episodes)
+            played += between - began
+            learned += time.process_time() - between
+    finally:
+        for each in (player._ring, player._weights, ring, weights):
+            each.close()
+    return {"play_ms": 1e3 * played / episodes, "learn_ms": 1e3 * learned / episodes}
+
+
+def whole(episodes: int, epochs: int) -> dict[str, float]:
+    """Episodes/s of ``run.py``, once it is under way, and seconds of the whole program."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        command = [sys.executable, str(ROOT / "run.py"), "--simulator", "compiled", "--workflow", WORKFLOW, "--plain"]
+        command += ["--workers", "2", "--epochs", str(epochs), "--total-episodes", str(episodes)]
+        began = time.perf_counter()
+        subprocess.run([*command, "--run-dir", str(run_dir)], check=True, stdout=subprocess.DEVNULL)
+        wall_s = time.perf_counter() - began
+        rows = list(csv.DictReader((run_dir / "updates.csv").read_text().splitlines()))
+    elapsed, learned = (np.array([float(row[name]) for row in rows]) for name in ("elapsed_s", "episodes"))
+    return {"episodes_per_s": float(learned[-1] - learned[0]) / float(elapsed[-1] - elapsed[0]), "wall_s": wall_s}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=20_000)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    config = Config(simulator="compiled", workflow=WORKFLOW, ppo=PPOConfig(epochs=arguments.epochs))
+    results = []
+    for _ in range(arguments.repeats):
+        row = parts(config, min(arguments.episodes, 20_000)) | whole(arguments.episodes, arguments.epochs)
+        row["of_sum"] = row["episodes_per_s"] * (row["play_ms"] + row["learn_ms"]) / 1e3
+        row["of_slowest"] = row["episodes_per_s"] * max(row["play_ms"], row["learn_ms"]) / 1e3
+        results.append(row)
+    table = Table(title=f"77-64-64-145, {arguments.epochs} epochs, {arguments.episodes:,} episodes, 2 workers, medians")
+    for column in ("play, CPU ms/episode", "learn, CPU ms/episode", "run.py, episodes/s", "run.py, s in all"):
+        table.add_column(column, justify="right")
+    for column in ("÷ sum of the parts", "÷ slowest part"):
+        table.add_column(column, justify="right")
+    median = {name: statistics.median(row[name] for row in results) for name in results[0]}
+    table.add_row(
+        f"{median['play_ms']:.3f}",
+        f"{median['learn_ms']:.3f}",
+        f"{median['episodes_per_s']:,.0f}",
+        f"{median['wall_s']:.1f}",
+        f"{median['of_sum']:.2f}",
+        f"{median['of_slowest']:.2f}",
+    )
+    Console(soft_wrap=True).print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
