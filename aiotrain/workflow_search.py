@@ -41,10 +41,10 @@ class Training(NamedTuple):
     alignment: float
     """Mean alignment bonus of the same episodes."""
     compliance: float
-    """Mean compliance of the last update's episodes, NaN if most of them fixed nothing."""
+    """Mean compliance of the episodes of the update that ended it, NaN if most of them fixed nothing."""
     episodes: int
     ended: str
-    """Why: compliance, plateau, episodes, or budget."""
+    """Why: compliance, plateau, episodes, or budget; stopped, interrupted or failed if the run was."""
     complied: bool
     learned: bool
     """Whether the search was told."""
@@ -62,7 +62,7 @@ class WorkflowSearch:
         """Learned in the present training."""
         self._ended = ""  # why the present training is over, once it is
         self.compliance = math.nan
-        """Of the last update, see `Training`."""
+        """Of the last update that could end the present training, see `Training`."""
         self.trained_orders: list[Order] = []
         """Those that have a policy of their own, the latest last."""
 
@@ -143,8 +143,8 @@ class WorkflowSearch:
         self.episodes += len(ended)
         self._returns.extend(ended["episode_return"].tolist())
         self._bonuses.extend(ended["episode_bonus"].tolist())
-        self.compliance = _mean_compliance(ended["compliance"])
-        if not self._ended:
+        if not self._ended:  # batches that were under way then decide nothing any more
+            self.compliance = _mean_compliance(ended["compliance"])
             self._ended = self._reason_to_end()
 
     def _reason_to_end(self) -> str:
