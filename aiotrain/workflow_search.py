@@ -61,6 +61,7 @@ class WorkflowSearch:
         self.episodes = 0
         """Learned in the present training."""
         self._ended = ""  # why the present training is over, once it is
+        self._begun = False
         self.compliance = math.nan
         """Of the last update that could end the present training, see `Training`."""
         self.trained_orders: list[Order] = []
@@ -69,12 +70,12 @@ class WorkflowSearch:
     # -------------------------------------------------------------- outer loop
 
     def choose(self) -> Order:
-        """Choose the next order and begin its training. May take some tenths of a second of CPU."""
+        """Choose the order to train next, see `begin`. May take some tenths of a second of CPU."""
         posterior = self.search.posterior()  # before the order is out, which makes its deviation smaller
         self.order = self.search.propose()
         index = ORDER_INDEX[self.order]
         self._chosen = float(posterior.ucb[index]), float(posterior.mean[index]), float(posterior.std[index])
-        self._ended = ""
+        self._ended, self._begun = "", False
         self.episodes = self._stale_updates = 0
         self._best_compliance = -math.inf
         self.compliance = math.nan
@@ -91,6 +92,10 @@ class WorkflowSearch:
             ORDER_INDEX[self.order], np.array([ORDER_INDEX[order] for order in reversed(self.trained_orders)])
         )
         return list(reversed(self.trained_orders))[int(distances.argmin())]
+
+    def begin(self) -> None:
+        """Let the chosen order be played from now on: the policy that is to play it is published."""
+        self._begun = True
 
     def finish(self, reason: str = "") -> Training:
         """End the present training, whose batches are all learned, and tell the search. ``reason`` if it is cut off."""
@@ -123,9 +128,7 @@ class WorkflowSearch:
 
     def plan(self) -> dict[str, Any] | None:
         """The reset options of a batch that is begun now; None if there is to be none before the next order."""
-        if self.order is None or self._ended:
-            return None
-        return {"workflow": self.order}
+        return {"workflow": self.order} if self._begun and not self._ended else None
 
     @property
     def workflow(self) -> str:

@@ -6,15 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 
 from aiotrain.cage2.workflows import NAMED_ORDERS, ORDER_INDEX, Order, kendall, order_text
 from aiotrain.config import SearchConfig
 from aiotrain.ring import Trajectories
-from aiotrain.search import SEARCHES, Search
+from aiotrain.search import SEARCHES
 from aiotrain.workflow_search import Training, WorkflowSearch
-from making import spec_of, trajectories
+from making import scripted, spec_of, trajectories
 
 NAN = math.nan
 A: Order = ("defender", "enterprise", "op_server", "op_host", "user")
@@ -24,9 +23,10 @@ NEARER_B: Order = ("user", "op_host", "enterprise", "op_server", "defender")
 
 
 def workflows(**settings: Any) -> WorkflowSearch:
-    """A search whose first order is chosen."""
+    """A search whose first order is being trained."""
     one = WorkflowSearch(SearchConfig(**({"search": "round-robin"} | settings)), seed=0)
     one.choose()
+    one.begin()
     return one
 
 
@@ -121,11 +121,11 @@ def test_compliance_that_there_is_none_of_is_no_gain() -> None:
 
 def test_batches_under_way_when_it_ends_are_learned_and_change_nothing_about_the_end() -> None:
     one = workflows(compliance_threshold=0.9)
-    one.learned(batch(0.95, value=-100.0))
+    one.learned(batch(0.9375, value=-100.0))
     one.learned(batch(0.2, value=-50.0))
     training = one.finish()
     assert (training.ended, training.complied) == ("compliance", True)
-    assert (training.compliance, training.episodes, training.value) == (0.95, 20, -75.0)
+    assert (training.compliance, training.episodes, training.value) == (0.9375, 20, -75.0)
     assert one.search.failures.sum() == 0
 
 
@@ -157,10 +157,12 @@ def test_next_training_begins_anew() -> None:
 # --------------------------------------------------------------------- planning
 
 
-def test_nothing_is_planned_between_the_end_and_the_next_choice() -> None:
+def test_nothing_is_planned_between_the_end_and_the_next_beginning() -> None:
     one = WorkflowSearch(SearchConfig(), seed=0)
     assert one.plan() is None, "no order is chosen yet"
     order = one.choose()
+    assert one.plan() is None, "its policy is not published yet"
+    one.begin()
     assert one.plan() == {"workflow": order}
     assert one.workflow == order_text(order)
     one.learned(batch(1.0))
@@ -169,6 +171,8 @@ def test_nothing_is_planned_between_the_end_and_the_next_choice() -> None:
     assert one.plan() is None
     following = one.choose()
     assert following != order
+    assert one.plan() is None
+    one.begin()
     assert one.plan() == {"workflow": following}
 
 
@@ -256,18 +260,9 @@ def test_search_is_the_configured_one_and_its_seed_decides(search: str) -> None:
 # ------------------------------------------------------------------ inheritance
 
 
-class Script(Search):
-    """Proposes ``orders`` one after the other."""
-
-    orders: Sequence[Order] = ()
-
-    def _choose(self, candidates: np.ndarray[Any, Any], generator: np.random.Generator) -> int:
-        return ORDER_INDEX[self.orders[self.proposals]]
-
-
 def trained(orders: Sequence[Order], monkeypatch: pytest.MonkeyPatch, **settings: Any) -> WorkflowSearch:
     """A search in which the last of ``orders`` is chosen and the others are trained."""
-    monkeypatch.setitem(SEARCHES, "random", type("Scripted", (Script,), {"orders": orders}))
+    monkeypatch.setitem(SEARCHES, "random", scripted(orders))
     one = workflows(search="random", **settings)
     for _ in orders[1:]:
         one.learned(batch(1.0))
