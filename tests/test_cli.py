@@ -24,7 +24,7 @@ from rich.cells import cell_len
 from safetensors.numpy import load_file
 
 from aiotrain.cli import Arguments, main
-from aiotrain.config import PPOConfig
+from aiotrain.config import PPOConfig, SearchConfig
 from aiotrain.records import METRICS
 
 RUN = Path(__file__).parents[1] / "run.py"
@@ -152,7 +152,7 @@ def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
 
 
 def test_help_documents_every_option(help_text: str) -> None:
-    settings = [*dataclasses.fields(Arguments), *dataclasses.fields(PPOConfig)]
+    settings = [*dataclasses.fields(Arguments), *dataclasses.fields(PPOConfig), *dataclasses.fields(SearchConfig)]
     options: dict[str, str] = {}
     for line in help_text.splitlines():
         flags = re.match(r"│ (-[^│]*?)(?:  +|│| │)([^│]*)", line)
@@ -163,7 +163,7 @@ def test_help_documents_every_option(help_text: str) -> None:
         for name in names if options else ():
             options[name] += f" {text}"
     for setting in settings:
-        if setting.name != "ppo":
+        if setting.name not in ("ppo", "workflow_search"):
             said = options.get(setting.name.replace("_", "-"))
             assert said is not None, f"{setting.name} is no option"
             assert len(said.partition("(default:")[0].strip()) > 15, f"{setting.name} is not explained: {said!r}"
@@ -182,6 +182,14 @@ def test_help_documents_every_option(help_text: str) -> None:
         (["--red-agent", "B_linAgent"], ["red-agent", "'B_linAgent'", "did you mean B_lineAgent"]),
         (["--red-agent", "no_such_module:Red"], ["red-agent", "'no_such_module'"]),
         (["--red-agent", "SleepAgent", "--env", "tiny_envs:Tiny"], ["red-agent (SleepAgent)", "aiotrain/Cage2-v0"]),
+        (["--simulator", "compiled", "--red-agent", "agents:Red"], ["red-agent", "agents:Red", "simulator cyborg"]),
+        (["--simulator", "compiled", "--normalize-observations", "True"], ["normalize-observations", "compiled"]),
+        (["--workflow", "user,user,op_host,op_server,defender"], ["user is there 2 times", "enterprise is missing"]),
+        (["--workflow", "reverse", "--env", "tiny_envs:Tiny"], ["workflow (reverse)", "aiotrain/Cage2-v0"]),
+        (
+            ["--workflow", "serch", "--compliance-threshold", "95", "--alignment-lambda", "-1"],
+            ["3 settings cannot work:", "serch", "compliance-threshold", "alignment-lambda"],
+        ),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),
         (["--n-workers", "0"], ["workers must be at least 1"]),
