@@ -217,7 +217,7 @@ class Config:
                 "leave one of the two out",
             ),
             (
-                self.simulator == "cyborg" or not self.ppo.normalize_observations,
+                self.simulator == "cyborg" or self.env != CAGE2_ID or not self.ppo.normalize_observations,
                 "normalize-observations cannot be had with simulator compiled, which takes bits as they are",
             ),
             (
@@ -252,7 +252,8 @@ def _of_wrong_type(settings: Config | PPOConfig | SearchConfig) -> list[str]:
     """The settings that are of another type than declared, a sentence each."""
     types = get_type_hints(type(settings))
     return [
-        f"{each.name.replace('_', '-')} must be {_in_words(each, types[each.name])}, not {value!r} ({type(value).__name__})"
+        f"{each.name.replace('_', '-')} must be {_in_words(each, types[each.name])}, "
+        f"not {value!r} ({type(value).__name__})"
         for each in dataclasses.fields(settings)
         if not _is_of(types[each.name], value := getattr(settings, each.name))
     ]

@@ -308,6 +308,7 @@ class Learner:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._input_moments, self._return_moments = state["input_moments"], state["return_moments"]
+        self.network.normalizes = self._input_moments is not None and self._input_moments.count > 0
 
     @torch.no_grad()
     def update(self, batch: Trajectories, progress: float) -> dict[str, float]:

@@ -152,6 +152,8 @@ class Trainer:
             self._policies[None] = self._learner.state()
             await self._in_thread(self._begin_workflow, self._search)
         self._collector.publish(self._learner.parameters(), self._version)
+        if self._search is not None:
+            self._search.begin()
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
         if config.steps_per_update is None and self.spec.max_episode_steps is None:
             self._warn(
@@ -277,6 +279,8 @@ class Trainer:
                 await self._in_thread(self._next_workflow, self._search)
         if self._state is _State.OPEN:
             self._collector.publish(self._learner.parameters(), self._version)
+            if self._search is not None:
+                self._search.begin()
             gathering.learned()
         update = self._ledger.add(
             batch.trajectories,

@@ -44,10 +44,10 @@ class Training(NamedTuple):
     alignment: float
     """Mean alignment bonus of the same episodes."""
     compliance: float
-    """Mean compliance of the last update's episodes, NaN if most of them fixed nothing."""
+    """Mean compliance of the episodes of the update that ended it, NaN if most of them fixed nothing."""
     episodes: int
     ended: str
-    """Why: compliance, plateau, episodes, or budget."""
+    """Why: compliance, plateau, episodes, or budget; stopped, interrupted or failed if the run was."""
     complied: bool
     learned: bool
     """Whether the search was told."""
@@ -64,8 +64,9 @@ class WorkflowSearch:
         self.episodes = 0
         """Learned in the present training."""
         self._ended = ""  # why the present training is over, once it is
+        self._begun = False
         self.compliance = math.nan
-        """Of the last update, see `Training`."""
+        """Of the last update that could end the present training, see `Training`."""
         self.trained_orders: list[Order] = []
         """Those that have a policy of their own, the latest last."""
         self._iteration = 0
@@ -74,13 +75,13 @@ class WorkflowSearch:
     # -------------------------------------------------------------- outer loop
 
     def choose(self) -> Order:
-        """Choose the next order and begin its training. May take some tenths of a second of CPU."""
+        """Choose the order to train next, see `begin`. May take some tenths of a second of CPU."""
         posterior = self.search.posterior()  # before the order is out, which makes its deviation smaller
         self.order = self.search.propose()
         self._iteration = len(self.trainings) + 1
         index = ORDER_INDEX[self.order]
         self._chosen = float(posterior.ucb[index]), float(posterior.mean[index]), float(posterior.std[index])
-        self._ended = ""
+        self._ended, self._begun = "", False
         self.episodes = self._stale_updates = 0
         self._best_compliance = -math.inf
         self.compliance = math.nan
@@ -97,6 +98,10 @@ class WorkflowSearch:
             ORDER_INDEX[self.order], np.array([ORDER_INDEX[order] for order in reversed(self.trained_orders)])
         )
         return list(reversed(self.trained_orders))[int(distances.argmin())]
+
+    def begin(self) -> None:
+        """Let the chosen order be played from now on: the policy that is to play it is published."""
+        self._begun = True
 
     def finish(self, reason: str = "") -> Training:
         """End the present training, whose batches are all learned, and tell the search. ``reason`` if it is cut off."""
@@ -159,9 +164,7 @@ class WorkflowSearch:
 
     def plan(self) -> dict[str, Any] | None:
         """The reset options of a batch that is begun now; None if there is to be none before the next order."""
-        if self.order is None or self._ended:
-            return None
-        return {"workflow": self.order}
+        return {"workflow": self.order} if self._begun and not self._ended else None
 
     @property
     def workflow(self) -> str:
@@ -179,8 +182,8 @@ class WorkflowSearch:
         self.episodes += len(ended)
         self._returns.extend(ended["episode_return"].tolist())
         self._bonuses.extend(ended["episode_bonus"].tolist())
-        self.compliance = _mean_compliance(ended["compliance"])
-        if not self._ended:
+        if not self._ended:  # batches that were under way then decide nothing any more
+            self.compliance = _mean_compliance(ended["compliance"])
             self._ended = self._reason_to_end()
 
     def _reason_to_end(self) -> str:

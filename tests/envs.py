@@ -73,6 +73,28 @@ class Endless(Toy):
         super().__init__(shortest=10**9, longest=10**9)
 
 
+class Judged(Toy):
+    """Tells an alignment in every step and a compliance from the second one on; remembers what resets were given."""
+
+    def __init__(self, **toy: Any) -> None:
+        super().__init__(**toy)
+        self.options: list[dict[str, Any] | None] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.options.append(options)
+        observation, _ = super().reset(seed=seed)
+        self.shares = np.random.default_rng(seed).random(self.length + 1)
+        return observation, {"alignment": 0.0}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        *seen, info = super().step(action)
+        before = 0.0 if self.steps <= 2 else float(self.shares[self.steps - 1])
+        if self.steps == 1:
+            return *seen, info | {"alignment": 0.0}
+        now = float(self.shares[self.steps])
+        return *seen, info | {"alignment": now - before, "compliance": now}
+
+
 Trouble = Literal["raise", "sys.exit", "os._exit", "kill", "hang", "nan reward", "nan observation", "shape"]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aiotrain.cage2.workflows import ORDER_INDEX, Order
 from aiotrain.policy import PolicyShape
 from aiotrain.ring import HEADER, SEALED, Trajectories
+from aiotrain.search import Search
 from aiotrain.spaces import EnvSpec
 from envs import Action, Observation, Toy
 
@@ -73,3 +75,13 @@ def _observations(spec: EnvSpec, count: int, rng: np.random.Generator) -> npt.ND
         case "one_hot":
             return (rng.integers(0, spec.inputs, shape) + spec.observation_start).astype(spec.observation_dtype)
     return rng.standard_normal(shape).astype(spec.observation_dtype)
+
+
+def scripted(orders: Sequence[Order]) -> type[Search]:
+    """A search that proposes ``orders`` one after the other."""
+
+    class Scripted(Search):
+        def _choose(self, candidates: npt.NDArray[np.int64], generator: np.random.Generator) -> int:
+            return ORDER_INDEX[orders[self.proposals]]
+
+    return Scripted

@@ -213,6 +213,50 @@ def test_counting_steps_an_episode_lost_before_its_first_fragment_is_played_agai
     assert one.next_launch(9) == Launch(0, (0,))
 
 
+# --------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("steps_per_update", [None, 12])
+def test_each_batch_is_played_with_the_options_it_was_opened_with(steps_per_update: int | None) -> None:
+    """Also what comes back unbegun or lost."""
+    plans = [{"workflow": name} for name in "abc"]
+    one = batcher(steps_per_update=steps_per_update, max_policy_lag=1, plan=iter(plans).__next__)
+    given = launches(one, 2)
+    assert {(launch.batch, launch.options["workflow"]) for launch in given} == {(0, "a"), (1, "b")}
+    for launch in reversed(given):
+        one.add(outcome(launch, unused=launch.episodes[1:], lost=launch.episodes[:1]))
+    again = launches(one, 9)
+    assert {(launch.batch, launch.options["workflow"]) for launch in again} == {(0, "a"), (1, "b")}
+
+
+def test_no_batch_is_opened_while_there_is_no_plan() -> None:
+    plan: dict[str, Any] | None = None
+    one = batcher(max_policy_lag=1, plan=lambda: plan)
+    assert (one.wanted(), one.idle, one.done) == (0, True, False)
+    plan = {"workflow": "a"}
+    assert one.wanted() == 8
+    plan = None
+    (first, second) = launches(one, 4)
+    for launch in (first, second):
+        one.add(outcome(launch))
+        assert one.pop_batch() is not None
+        assert one.wanted() == 0
+        one.learned()
+    assert (one.wanted(), one.idle, one.done) == (0, True, False), "the budget is not used up"
+    plan = {"workflow": "b"}
+    assert launches(one, 9) == [Launch(2, (8, 9, 10, 11), plan)], "the episodes go on where they were"
+
+
+def test_what_was_opened_is_played_to_its_end_whatever_the_plan() -> None:
+    plans: list[dict[str, Any] | None] = [{}, None]
+    one = batcher(plan=lambda: plans.pop(0) if len(plans) > 1 else plans[0])
+    (launch,) = launches(one, 9)
+    one.add(outcome(launch, unused=(2, 3), lost=(1,)))
+    assert one.wanted() == 3
+    one.add(outcome(one.next_launch(9)))
+    assert one.pop_batch() is not None
+
+
 # ---------------------------------------------------------------- random order
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aiotrain.config import Config, PPOConfig
+from aiotrain.config import Config, PPOConfig, SearchConfig
 from aiotrain.errors import ConfigError
 from envs import Toy
 
@@ -19,7 +19,7 @@ def test_defaults_are_valid() -> None:
     Config()
 
 
-@pytest.mark.parametrize("cls", [Config, PPOConfig])
+@pytest.mark.parametrize("cls", [Config, PPOConfig, SearchConfig])
 def test_every_setting_is_explained(cls: type) -> None:
     body = ast.parse(inspect.getsource(cls)).body[0].body  # type: ignore[attr-defined]
     for node, after in zip(body, [*body[1:], None], strict=True):
@@ -49,6 +49,10 @@ def test_every_setting_is_explained(cls: type) -> None:
         {"tensorboard": True},
         {"red_agent": "SleepAgent", "env": "CartPole-v1"},
         {"red_agent": "SleepAgent", "env": Toy},
+        {"workflow": "reverse", "env": "CartPole-v1"},
+        {"workflow": "search", "env": Toy},
+        {"workflow": "defender,enterprise"},
+        {"workflow": "serch"},
     ],
     ids=str,
 )
@@ -82,6 +86,68 @@ def test_learner_settings_name_the_flag(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(ppo=PPOConfig(**wrong))
     assert str(caught.value).startswith(next(iter(wrong)).replace("_", "-")), "the flag has no prefix"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gp_beta": -1.0},
+        {"gp_beta": float("inf")},
+        {"gp_beta": float("nan")},
+        {"gp_beta": "theory"},
+        {"alignment_lambda": -0.1},
+        {"alignment_lambda": float("nan")},
+        {"compliance_threshold": 1.01},
+        {"compliance_threshold": -0.01},
+        {"patience": 0},
+        {"max_episodes_per_workflow": 0},
+        {"fixed_episodes": 0},
+        {"search": "grid"},
+        {"inherit": "all"},
+    ],
+    ids=str,
+)
+def test_search_settings_name_the_flag(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(workflow_search=SearchConfig(**wrong))
+    assert str(caught.value).startswith(next(iter(wrong)).replace("_", "-")), "the flag has no prefix"
+
+
+def test_compiled_simulator_takes_bits_as_they_are() -> None:
+    with pytest.raises(ConfigError, match="normalize-observations cannot be had with simulator compiled"):
+        Config(simulator="compiled", ppo=PPOConfig(normalize_observations=True))
+    Config(simulator="compiled", ppo=PPOConfig(normalize_observations=False))
+    Config(env="CartPole-v1", ppo=PPOConfig(normalize_observations=True))
+
+
+@pytest.mark.parametrize(
+    ("workflow", "expected"),
+    [
+        ("defender,defender,op_server,op_host,user", ["defender is there 2 times", "enterprise is missing"]),
+        ("defender,enterprise,op_server,op_host,router", ["'router'", "user is missing"]),
+        ("defender,enterprise,op_server,op_host", ["user is missing"]),
+        ("serch", ["serch", "or search, or none"]),
+    ],
+)
+def test_what_is_no_order_is_told_with_all_that_is_wrong_with_it(workflow: str, expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(workflow=workflow)
+    for text in expected:
+        assert text in str(caught.value)
+
+
+def test_faults_of_a_search_come_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(
+            simulator="compiled",
+            workflow="user,user",
+            ppo=PPOConfig(normalize_observations=True),
+            workflow_search=SearchConfig(compliance_threshold=95, alignment_lambda=-1),
+        )
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "4 settings cannot work:"
+    for name in ("workflow", "normalize-observations", "compliance-threshold", "alignment-lambda"):
+        assert sum(name in line for line in lines) == 1, name
 
 
 def test_all_faults_come_at_once() -> None:

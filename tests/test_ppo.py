@@ -324,6 +324,35 @@ def test_update_is_deterministic_and_leaves_torchs_generator_alone(observation: 
     assert np.isfinite(results[0][1]).all()
 
 
+@pytest.mark.parametrize(("observation", "action"), KINDS)
+@pytest.mark.parametrize("updates_before", [0, 2])
+def test_learner_goes_on_from_its_state_as_it_did_before(
+    observation: Observation, action: Action, updates_before: int
+) -> None:
+    """Networks, optimiser and scales all come back; the random generator goes on, so it is put back here."""
+    spec = spec_of(observation, action)
+    one = learner(spec, PPOConfig(hidden_sizes=(8,), minibatch_size=16))
+    for number in range(updates_before):
+        one.update(trajectories(spec, [9, 4], seed=number), 0.1)
+    batch = trajectories(spec, [8, 5, 13], seed=7)
+    if observation == "box":  # a few are further out than what is normalised may be
+        batch.observations[::4] *= 100
+    state, before, generator = one.state(), one.parameters(), one._generator.get_state()
+    results = []
+    for seed in (8, 9):
+        metrics = one.update(batch, 0.5)
+        results.append((metrics, one.parameters(), one.tensors()))
+        one.update(trajectories(spec, [20], seed=seed), 0.9)
+        one.load(state)
+        np.testing.assert_array_equal(one.parameters(), before)
+        one._generator.set_state(generator)
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    for name, tensor in results[0][2].items():
+        np.testing.assert_array_equal(tensor, results[1][2][name], err_msg=name)
+    assert not np.array_equal(results[0][1], before), "nothing was learned"
+
+
 def test_seed_changes_the_start() -> None:
     spec = spec_of()
     assert not np.array_equal(learner(spec, seed=0).parameters(), learner(spec, seed=1).parameters())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,11 +19,12 @@ from aiotrain.ring import BROKEN_OFF, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
 from aiotrain.weights import Weights
 from aiotrain.worker import Player, Posting, episode_streams
-from envs import Action, BrokenFromTheStart, Endless, Observation, Toy, Trouble, Troubled
+from envs import Action, BrokenFromTheStart, Endless, Judged, Observation, Toy, Trouble, Troubled
 from making import weights_for
 
 Make = Callable[..., tuple[Player, Ring]]
 SEED = 5
+LAMBDA = 4.0
 
 
 @pytest.fixture
@@ -30,12 +33,14 @@ def player() -> Iterator[Make]:
     opened: list[Any] = []
 
     def make(factory: EnvFactory, *, envs: int = 1, slots: int = 8, steps: int = 20) -> tuple[Player, Ring]:
-        spec = EnvSpec.of(factory(), factory.name)
+        env = factory()
+        told = "alignment" in env.reset(seed=0)[1]
+        spec = dataclasses.replace(EnvSpec.of(env, factory.name), has_compliance=told)
         shape, layout = PolicyShape.of(spec, (8,)), RingLayout.of(spec, slots, steps)
         ring, weights = Ring.create(layout), Weights.create(shape.size)
         opened.extend((ring, weights))
         weights.publish(weights_for(shape), 3)
-        posting = Posting(2, envs, SEED, spec, shape, ring.name, layout, weights.name)
+        posting = Posting(2, envs, SEED, spec, shape, ring.name, layout, weights.name, LAMBDA)
         made = Player(posting, factory, [factory() for _ in range(envs)])
         opened.extend((made._ring, made._weights))
         return made, ring
@@ -123,6 +128,76 @@ def test_long_episode_goes_on_in_further_slots(player: Make) -> None:
         np.testing.assert_array_equal(getattr(got, name), getattr(whole, name))
     assert got.headers["episode_return"][-1] == pytest.approx(whole.headers["episode_return"][0])
     np.testing.assert_array_equal(got.final_observations[:-1], got.observations[[40, 80, 120]])
+
+
+@pytest.mark.parametrize("envs", [1, 3])
+def test_bonus_and_compliance_are_told_beside_the_reward(player: Make, envs: int) -> None:
+    one, ring = player(EnvFactory.of(Judged), envs=envs)
+    slots = ring.lend(5)
+    one.play(slots, range(5))
+    got = ring.copy_out(slots)
+    ends = np.cumsum(got.headers["length"])
+    for end, header in zip(ends.tolist(), got.headers, strict=True):
+        length = int(header["length"])
+        shares = np.random.default_rng(int(header["seed"])).random(length + 1)
+        shares[:2] = 0
+        bonuses = got.bonuses[end - length : end]
+        np.testing.assert_allclose(bonuses, LAMBDA * np.diff(shares), rtol=1e-6)
+        assert header["episode_bonus"] == pytest.approx(LAMBDA * shares[-1])
+        assert header["compliance"] == shares[-1]
+        env = Judged()
+        env.reset(seed=int(header["seed"]))
+        rewards = [env.step(int(action))[1] for action in got.actions[end - length : end]]
+        assert header["episode_return"] == pytest.approx(sum(rewards)), "the bonus is no part of the return"
+        np.testing.assert_allclose(got.rewards[end - length : end], rewards, rtol=1e-6)
+
+
+def test_episode_in_fragments_sums_its_bonus(player: Make) -> None:
+    one, ring = player(EnvFactory.of(Judged, shortest=23, longest=23), steps=10)
+    slots = [*ring.lend(1), *ring.lend(2)]
+    one.play(slots[:1], [4])
+    one.play(slots[1:], [])
+    got = ring.copy_out(slots)
+    shares = np.random.default_rng(seed_of(4)).random(24)
+    np.testing.assert_allclose(got.headers["episode_bonus"], LAMBDA * shares[[10, 20, 23]])
+    np.testing.assert_array_equal(got.headers["compliance"], shares[[10, 20, 23]])
+    assert got.bonuses.sum() == pytest.approx(LAMBDA * shares[23], rel=1e-5)
+
+
+def test_next_episode_begins_without_bonus_or_compliance(player: Make) -> None:
+    one, ring = player(EnvFactory.of(Judged, shortest=1, longest=1))
+    for length, episode in ((5, 0), (1, 1)):
+        one._envs[0].unwrapped.lengths = (length, length)
+        (slot,) = slots = ring.lend(1)
+        one.play(slots, [episode])
+        assert ring.headers["length"][slot] == length
+    assert ring.headers["episode_bonus"][slot] == 0
+    assert math.isnan(ring.headers["compliance"][slot])
+
+
+def test_environment_that_tells_no_compliance_has_none(player: Make) -> None:
+    one, ring = player(EnvFactory.of(Toy))
+    slots = ring.lend(2)
+    one.play(slots, [0, 1])
+    got = ring.copy_out(slots)
+    assert not got.bonuses.any()
+    assert len(got.bonuses) == got.steps
+    assert np.isnan(got.headers["compliance"]).all()
+    assert not got.headers["episode_bonus"].any()
+
+
+def test_resets_are_given_options_only_where_there_are_any(player: Make) -> None:
+    one, ring = player(EnvFactory.of(Judged))
+    for options in (None, {}, {"workflow": ("a", "b")}, None):
+        one.play(ring.lend(2), [0, 1], options)
+    ((env,),) = ([env.unwrapped for env in one._envs],)
+    assert env.options == [*[None] * 4, *[{"workflow": ("a", "b")}] * 2, *[None] * 2]
+
+
+def test_inspect_finds_out_whether_there_is_compliance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_state", worker._State())
+    assert worker.inspect(EnvFactory.of(Judged)).has_compliance
+    assert not worker.inspect(EnvFactory.of(Toy)).has_compliance
 
 
 def test_unfinished_episodes_take_the_slots_of_new_ones(player: Make) -> None:
