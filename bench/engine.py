@@ -152,7 +152,7 @@ def main() -> None:
             f"{result['ratio']:,.0f}",
             f"{rates['vector']:,.0f}",
         )
-    console = Console()
+    console = Console(width=140)
     console.print(table)
     console.print(
         f"First call in a new process: {first['cold_s']:.1f} s to compile, "

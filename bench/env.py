@@ -114,7 +114,7 @@ def main() -> None:
             f"{result['ratio']:.1f}",
             f"{result['cost_of_workflow']:.1%}",
         )
-    Console().print(table)
+    Console(width=140).print(table)
     if args.json:
         setting = {key: getattr(args, key) for key in ("repeats", "episodes", "steps")}
         report = {

@@ -93,6 +93,7 @@ def cage2_batch(episodes: int) -> tuple[EnvSpec, Trajectories]:
         actions.ravel(),
         log_probs.ravel(),
         rewards.ravel(),
+        np.zeros(rewards.size, np.float32),
     )
 
 
@@ -107,6 +108,7 @@ def distinct_batch(episodes: int, bits: int = 77) -> tuple[EnvSpec, Trajectories
         generator.integers(0, NUM_ACTIONS, steps, np.int16),
         np.full(steps, -np.log(NUM_ACTIONS), np.float32),
         -generator.random(steps, np.float32),
+        np.zeros(steps, np.float32),
     )
 
 
@@ -175,7 +177,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
 
-    console = Console()
+    console = Console(width=140)
     results = []
     for batch_name in args.batches:
         table = Table(title=f"Learner.update, {batch_name}, {STEPS}-step episodes, medians of {args.repeats}")

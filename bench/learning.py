@@ -101,7 +101,7 @@ def main() -> None:
             episodes, steps = (f"{number:,}" for number in passed) if passed else ("-", "-")
             end = f"{curve.points[-1][2]:.1f}" if curve.points else "-"
             table.add_row(str(lag), str(seed), episodes, steps, end, f"{curve.seconds:.0f}")
-    Console().print(table)
+    Console(width=140).print(table)
     if arguments.csv:
         save_csv(arguments.csv, curves)
     if arguments.png:

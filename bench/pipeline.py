@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -43,14 +44,27 @@ def parts(config: Config, episodes: int) -> dict[str, float]:
     """CPU ms per episode of playing and of learning, taking turns in this process."""
     torch.set_num_threads(1)
     factory = make_factory(config)
-    spec = EnvSpec.of(factory(), factory.name)
+    spec = dataclasses.replace(EnvSpec.of(factory(), factory.name), has_compliance=True)
     shape = PolicyShape.of(spec, config.ppo.hidden_sizes)
     learner = Learner(spec, shape, config.ppo, seed=config.seed, device=torch.device("cpu"))
     batch = config.episodes_per_update
     ring, weights = Ring.create(RingLayout.of(spec, batch, 100)), Weights.create(shape.size)
-    player = CompiledPlayer(Posting(0, 1, config.seed, spec, shape, ring.name, ring.layout, weights.name), factory)
+    posting = Posting(
+        0,
+        1,
+        config.seed,
+        spec,
+        shape,
+        ring.name,
+        ring.layout,
+        weights.name,
+        config.workflow_search.alignment_lambda,
+    )
+    player = CompiledPlayer(posting, factory)
     played = learned = 0.0
     try:
+        weights.publish(learner.parameters(), 0)
+        player.play(range(1), range(1))  # compiles, or loads what is compiled
         for version, first in enumerate(range(0, episodes, batch)):
             weights.publish(learner.parameters(), version)
             began = time.process_time()
@@ -108,7 +122,7 @@ def main() -> None:
         f"{median['of_sum']:.2f}",
         f"{median['of_slowest']:.2f}",
     )
-    Console(soft_wrap=True).print(table)
+    Console(width=140).print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
 

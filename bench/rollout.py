@@ -37,6 +37,7 @@ from rich.table import Table
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_one, step_one
 from aiotrain.cage2.forward import GROUP, Network, add_bits, allocate_network, fill, finish, sample
 from aiotrain.cage2.rollout import Rollout
+from aiotrain.cage2.scenario import NUM_BITS
 from aiotrain.policy import NumpyPolicy, PolicyShape
 
 NETWORKS = {"52-64-64-145": (52, (64, 64)), "77-64-64-145": (77, (64, 64))}
@@ -48,6 +49,7 @@ start = time.perf_counter()
 import numpy as np
 from types import SimpleNamespace
 from aiotrain.cage2.rollout import Rollout
+from aiotrain.cage2.scenario import NUM_BITS
 imported = time.perf_counter()
 rollout = Rollout([(77, 64), (64, 64), (64, 145)], red_agent="B_lineAgent")
 arrays = SimpleNamespace(
@@ -62,22 +64,26 @@ print(imported - start, time.perf_counter() - imported)
 
 
 @njit(nogil=True, error_model="numpy")
-def logits_of(network: Network, observations: Any, together: int) -> None:
+def logits_of(network: Network, observations: Any, orders: Any, together: int) -> None:
     """[N, inputs] bits through the network, ``together`` at a time (at most GROUP)."""
     for first in range(0, len(observations), together):
         rows = min(together, len(observations) - first)
         for row in range(rows):
-            add_bits(network, row, list_bits(network, observations[first + row]))
+            index = first + row
+            add_bits(network, row, list_bits(network, observations[index], orders[index % len(orders)]))
         finish(network, rows)
 
 
 @njit(nogil=True, error_model="numpy")
-def act(network: Network, observations: Any, together: int, noise: Any, actions: Any, log_probs: Any) -> None:
+def act(
+    network: Network, observations: Any, orders: Any, together: int, noise: Any, actions: Any, log_probs: Any
+) -> None:
     """The same, and draw an action for each row."""
     for first in range(0, len(observations), together):
         rows = min(together, len(observations) - first)
         for row in range(rows):
-            add_bits(network, row, list_bits(network, observations[first + row]))
+            index = first + row
+            add_bits(network, row, list_bits(network, observations[index], orders[index % len(orders)]))
         logits = finish(network, rows)
         for row in range(rows):
             index = first + row
@@ -85,11 +91,16 @@ def act(network: Network, observations: Any, together: int, noise: Any, actions:
 
 
 @njit(error_model="numpy")
-def list_bits(network: Network, observation: Any) -> Any:
+def list_bits(network: Network, observation: Any, order: Any) -> Any:
+    """As the rollout does: it looks through the simulator's bits, and knows the order's."""
     count = 0
-    for i in range(len(observation)):
+    for i in range(NUM_BITS):
         network.bits[count] = i
         count += observation[i]
+    if len(observation) > NUM_BITS:
+        for place in range(len(order)):
+            network.bits[count] = NUM_BITS + len(order) * place + order[place]
+            count += 1
     return count
 
 
@@ -145,12 +156,12 @@ def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> 
 
     def compiled_act(_: int) -> int:
         for (rows, _), numbers in zip(played, by_step, strict=True):
-            act(network, rows.reshape(-1, inputs), together, numbers.ravel(), actions, log_probs)
+            act(network, rows.reshape(-1, inputs), orders, together, numbers.ravel(), actions, log_probs)
         return batches * count * steps
 
     def compiled_logits(_: int) -> int:
         for rows, _ in played:
-            logits_of(network, rows.reshape(-1, inputs), together)
+            logits_of(network, rows.reshape(-1, inputs), orders, together)
         return batches * count * steps
 
     def numpy_act(_: int) -> int:
@@ -228,7 +239,7 @@ def main() -> None:
                 *(f"{rates[each]:,.0f}" for each in MEASURED),
                 *(f"{rates['rollout'] / rates[each]:.2f}" for each in ("act", "logits", "NumPy act")),
             )
-    console = Console()
+    console = Console(width=140)
     console.print(table)
     console.print(
         f"First rollout of a process: {first['cold_s']:.1f} s with an empty cache, {first['cached_s']:.2f} s with a "

@@ -157,7 +157,7 @@ def main() -> None:
         cells = [regrets[shape][name] for shape in SHAPES]
         table.add_row(name, *(f"{np.mean(cell):.1f} ± {np.std(cell) / len(cell) ** 0.5:.1f}" for cell in cells))
     seconds = choice_seconds(100, args.repeats)
-    console = Console()
+    console = Console(width=140)
     console.print(table)
     console.print(
         f"Choosing the next order after 100 observations: median {statistics.median(seconds):.3f} s, "

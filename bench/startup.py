@@ -37,6 +37,7 @@ from rich.table import Table
 from aiotrain import Config, Trainer
 from aiotrain.cage2 import SIMULATORS
 from aiotrain.console import show
+from aiotrain.status import WorkerState
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE_S = 0.005
@@ -72,8 +73,9 @@ def start_up(workers: int, simulator: str, cache: Path | None = None) -> dict[st
         )
         try:
             first = wait_for(lambda: first_episode(run_dir), program)
-            wait_for(lambda: rows(run_dir) >= 5, program)
-            time.sleep(2.0)
+            wait_for(lambda: len(family(program.pid)) > workers, program)
+            done = rows(run_dir)
+            wait_for(lambda: rows(run_dir) > done + 2 * workers / 50, program)  # all have played
             pss = sum(memory(process) for process in family(program.pid))
         finally:
             program.send_signal(signal.SIGINT)
@@ -131,8 +133,9 @@ async def lateness(workers: int, simulator: str, seconds: float) -> dict[str, fl
         async with Trainer(Config(workers=workers, simulator=simulator, total_episodes=10**7)) as trainer:
             showing = asyncio.create_task(show(trainer.status, console))
             probing: asyncio.Task[None] | None = None
-            async for update in trainer:
-                if update.update == 3:  # all workers are up
+            async for _ in trainer:
+                up = all(worker.state is not WorkerState.STARTING for worker in trainer.status().workers)
+                if probing is None and up:
                     probing = asyncio.create_task(probe())
                 if len(late) * PROBE_S > seconds:
                     break
@@ -175,7 +178,7 @@ def main() -> None:
         median = {key: statistics.median(result[key] for result in results) for key in results[0]}
         table.add_row(str(workers), *(f"{value:,.1f}" for value in median.values()))
         report[workers] = results
-    Console(soft_wrap=True).print(table)
+    Console(width=140).print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1))
 

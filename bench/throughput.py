@@ -223,7 +223,9 @@ async def train(config: Config, seconds: float) -> dict[str, float]:
 async def measure(config: Config, workers: list[int], repeats: int, seconds: float, say: Callable[[str], None]) -> Any:
     """All figures of all repeats."""
     factory = make_factory(config)
-    preload(["aiotrain.cage2.env"] if factory.is_cage2 else [])
+    if factory.is_compiled:
+        raise SystemExit("whole episodes of the compiled simulator have no such ceiling; see bench.pipeline")
+    preload(factory.modules)
     cores = len(os.sched_getaffinity(0))
     ceiling = Ceiling(factory, config.envs_per_worker, config.ppo.hidden_sizes, cores)
     collections = {count: Collection(dataclasses.replace(config, workers=count)) for count in workers}
@@ -265,7 +267,7 @@ def main() -> None:
         default=Arguments(simulator="cyborg", total_episodes=10**9),
     )
 
-    console = Console(soft_wrap=True)
+    console = Console(width=140)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         results = runner.run(measure(config, arguments.workers, arguments.repeats, arguments.seconds, console.print))
     table = Table(
