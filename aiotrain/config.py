@@ -165,7 +165,7 @@ class Config:
     slot_steps: int | None = None
     """Steps in a slot of the ring; longer episodes are cut into fragments. Default: max_episode_steps, or 1024."""
     episode_timeout_s: float = 300.0
-    """Seconds after which an unfinished episode counts as hung and its worker is replaced."""
+    """Seconds that an episode, or as much of it as a slot holds, may take before its worker is killed and replaced."""
     start_timeout_s: float = 120.0
     """Seconds that making an environment may take."""
 
@@ -207,6 +207,11 @@ class Config:
             ),
             (self.max_policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
             (0 <= self.seed < 2**63, f"seed must lie between 0 and 2**63 - 1, not at {self.seed}"),
+            (
+                self.workflow != "search" or self.steps_per_update is None or self.slot_steps is None,
+                "slot-steps cannot be chosen with workflow search and steps-per-update: an episode that is cut would "
+                "end in the training of another order",
+            ),
             (self.learner_threads >= 1, f"learner-threads must be at least 1, not {self.learner_threads}"),
             (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),
             (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),

@@ -81,10 +81,10 @@ class Gathering:
             finished_before = self.counts.finished
             for outcome in await self._collector.outcomes():
                 given_up = self._batcher.add(outcome)
-                if outcome.trajectories is not None:
-                    self._given_up_in_a_row = 0
                 for episode in given_up:
                     self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
+                if outcome.trajectories is not None:
+                    self._given_up_in_a_row = 0
             if self.counts.finished and not finished_before:
                 self._began()
             self.meter.tick(self.counts.finished, self.counts.steps)

@@ -40,7 +40,7 @@ class Meter:
         return _between(self._first or self._last, self._last)
 
     def history(self) -> tuple[float, ...]:
-        """Episodes/s for each of the last seconds, oldest first."""
+        """Episodes/s between ticks that are a second or more apart, oldest first."""
         return tuple(_between(a, b)[0] for a, b in itertools.pairwise(self._ticks))
 
 

@@ -77,11 +77,11 @@ class Records:
                 write_whole(folder / "config.json", json.dumps(config, indent=2, default=str).encode() + b"\n")
                 write_whole(updates, ",".join(columns).encode() + b"\r\n")
                 self._board: Any = None if make_board is None else make_board(str(folder))
+                self._events = (folder / "events.jsonl").open("a")
+                self._updates = updates.open("a", newline="")
             except OSError:
                 updates.unlink()
                 raise
-            self._updates = updates.open("a", newline="")
-            self._events = (folder / "events.jsonl").open("a")
         except FileExistsError as error:
             raise ConfigError(f"run-dir: {folder} holds a run already; name another folder or move it away") from error
         except OSError as error:

@@ -98,6 +98,8 @@ class Status:
 
     episodes_total: int
     """The budget, in episodes."""
+    steps_total: int | None
+    """The budget in environment steps, if there is one besides."""
     episodes_finished: int
     """Episodes that came to an end: learned + still waiting to be learned."""
     steps_finished: int
@@ -119,7 +121,7 @@ class Status:
     mean_steps_per_s: float
     """Environment steps per second, since the first episode."""
     episodes_per_s_history: tuple[float, ...]
-    """Episodes per second, one number for each of the last seconds, oldest first, at most 120."""
+    """Episodes per second between moments a second or more apart, oldest first, at most 120."""
 
     workers: tuple[WorkerStatus, ...]
     """All workers, by number."""
@@ -154,12 +156,22 @@ class Status:
     """Learner updates done."""
 
     warnings: tuple[str, ...]
-    """What went wrong without ending the run, newest last."""
+    """What went wrong without ending the run, newest last, at most 100."""
+    warnings_count: int
+    """How many there were in all."""
     first_error: str | None
     """The first error of the run, if there was one."""
 
     workflow: WorkflowStatus | None = None
     """The search over workflows; None in a run without one, and before its first order is chosen."""
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is played, 0 to 1."""
+        shares = [self.episodes_finished / self.episodes_total]
+        if self.steps_total is not None:
+            shares.append(self.steps_finished / self.steps_total)
+        return min(max(shares), 1.0)
 
     @property
     def over(self) -> bool:

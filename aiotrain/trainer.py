@@ -4,8 +4,9 @@
         async for update in trainer:
             print(update.episodes, update.mean_return)
 
-No signal handlers, no prints, no global state; several trainers may run in one process. To stop early, leave the loop
-or cancel the task.
+No signal handlers, no prints, no state outside the trainer but what a process has one of: its forkserver, which is
+told what to import, and torch's number of threads. Several trainers may run in one process. To stop early, leave the
+loop or cancel the task.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ class Trainer:
         self._factory = make_factory(config)
         self._state = _State.NEW
         self._phase = "starting"
+        self._ending = ""  # the phase at the end, where it is not that of a run left in order
         self._started_s = time.monotonic()
         self._warnings: deque[str] = deque(maxlen=100)
+        self._warnings_count = 0
         self._first_error: str | None = None
         self._collector: Collector = SharedMemoryCollector(
             self._factory,
@@ -151,7 +154,7 @@ class Trainer:
         if self._search is not None:
             self._policies[None] = self._learner.state()
             await self._in_thread(self._begin_workflow, self._search)
-        self._collector.publish(self._learner.parameters(), self._version)
+        self._publish()
         if self._search is not None:
             self._search.begin()
         self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
@@ -179,12 +182,12 @@ class Trainer:
         self._event("first_episode", elapsed_s=round(self._elapsed_s(), 3))
 
     def _note_error(self, error: BaseException) -> None:
+        self._phase = "stopping"
         if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
-            if self._phase != "failed":
-                self._phase = "interrupted"
+            self._ending = self._ending or "interrupted"
             self._event("interrupted")
         elif (text := f"{type(error).__name__}: {error}") != self._first_error:  # not noted when it ended the gathering
-            self._phase = "failed"
+            self._ending = "failed"
             self._first_error = self._first_error or text
             self._event("error", type=type(error).__name__, message=str(error))
 
@@ -218,17 +221,22 @@ class Trainer:
                 if not self._learning.cancelled():
                     self._learning.exception()
             self._stopped_s = time.monotonic()
-            if self._phase == "stopping":
-                self._phase = "finished" if self._gathering and self._gathering.done else "stopped"
-            if self._search is not None and self._search.episodes:
-                self._end_workflow(self._search, reason="budget" if self._phase == "finished" else self._phase)
-            if self._records is not None:
-                try:
-                    path = self._records.folder / "weights.safetensors"
-                    save_weights(path, self._learner.tensors(), self.policy_shape, self.spec)
-                    self._event("end", phase=self._phase, episodes=self.episodes)
-                finally:
+            finished = self._gathering is not None and self._gathering.done
+            self._phase = self._ending or ("finished" if finished else "stopped")
+            try:
+                await asyncio.to_thread(self._save)
+            finally:
+                if self._records is not None:
                     self._records.close()
+
+    def _save(self) -> None:
+        """Write what is known at the end."""
+        if self._search is not None and self._search.episodes:
+            self._end_workflow(self._search, reason="budget" if self._phase == "finished" else self._phase)
+        if self._records is not None:
+            path = self._records.folder / "weights.safetensors"
+            save_weights(path, self._learner.tensors(), self.policy_shape, self.spec)
+            self._event("end", phase=self._phase, episodes=self.episodes)
 
     def abort(self) -> None:
         """Kill every worker and remove every segment at once, without waiting: for a process that is about to exit."""
@@ -270,6 +278,7 @@ class Trainer:
         assert gathering is not None
         began_s = time.monotonic()
         metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
+        learn_s = time.monotonic() - began_s
         self._version += 1
         workflow = ""
         if self._search is not None:
@@ -277,8 +286,8 @@ class Trainer:
             self._search.learned(batch.trajectories)
             if self._search.is_over and gathering.drained and not gathering.done and self._state is _State.OPEN:
                 await self._in_thread(self._next_workflow, self._search)
+        self._publish()
         if self._state is _State.OPEN:
-            self._collector.publish(self._learner.parameters(), self._version)
             if self._search is not None:
                 self._search.begin()
             gathering.learned()
@@ -287,11 +296,16 @@ class Trainer:
             self._version,
             metrics,
             collect_s=began_s - asked_s,
-            learn_s=time.monotonic() - began_s,
+            learn_s=learn_s,
         )
         if self._records is not None:
             self._records.update(update.values, workflow)
         return update
+
+    def _publish(self) -> None:
+        self._published = self._learner.parameters()
+        if self._state is _State.OPEN:
+            self._collector.publish(self._published, self._version)
 
     def _begin_workflow(self, search: WorkflowSearch) -> None:
         """Choose the next order; the policy goes on from the nearest there is."""
@@ -340,7 +354,7 @@ class Trainer:
     def result(self) -> Result:
         """What the training came to so far."""
         if self._gathering is None:
-            raise TrainerStateError(f"this trainer is {self._state.value}")
+            raise TrainerStateError("this trainer has not got as far as training: there is no result yet")
         return Result(
             episodes=self._ledger.episodes,
             steps=self._ledger.steps,
@@ -348,7 +362,7 @@ class Trainer:
             mean_return=self._ledger.last.mean_return if self._ledger.last else math.nan,
             lost=self._gathering.counts.lost,
             elapsed_s=self._elapsed_s(),
-            weights=self._learner.parameters(),
+            weights=self._published,
         )
 
     def status(self) -> Status:
@@ -370,6 +384,7 @@ class Trainer:
             elapsed_s=elapsed_s,
             remaining_s=trained_s * (1 - share) / share if share > 0 else None,
             episodes_total=self.config.total_episodes,
+            steps_total=self.config.total_steps,
             episodes_finished=counts.finished,
             steps_finished=counts.steps,
             episodes_learned=self._ledger.episodes,
@@ -396,6 +411,7 @@ class Trainer:
             else {},
             updates=self._version,
             warnings=tuple(self._warnings),
+            warnings_count=self._warnings_count,
             first_error=self._first_error,
             workflow=None if self._search is None else self._search.status(),
         )
@@ -408,11 +424,16 @@ class Trainer:
 
     def _warn(self, text: str) -> None:
         self._warnings.append(text)
+        self._warnings_count += 1
         self._event("warning", message=text)
 
     def _event(self, kind: str, **details: Any) -> None:
-        if self._records is not None:
+        if self._records is None:
+            return
+        try:
             self._records.event(kind, **details)
+        except OSError as error:  # a full disk, say: nothing is left running for the want of a line about it
+            self._first_error = self._first_error or f"{type(error).__name__}: {error}"
 
 
 def _import_learner(threads: int) -> Any:

@@ -17,13 +17,17 @@ SIMULATORS = ("cyborg", "compiled")
 def make(simulator: str = "cyborg", **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """The environment on csle-cyborg (``Cage2Env``) or on the compiled engine (``Cage2CompiledEnv``).
 
-    ``kwargs`` are those of the class. Raises ValueError for another simulator.
+    ``kwargs`` are those of the class. Raises ValueError for another simulator, and for what only the other one can do.
     """
     if simulator == "compiled":
+        if kwargs.pop("scenario", None) is not None:
+            raise ValueError("the compiled engine plays Scenario2 only; for another, choose simulator='cyborg'")
         from aiotrain.cage2.compiled_env import Cage2CompiledEnv
 
         return Cage2CompiledEnv(**kwargs)
     if simulator == "cyborg":
+        if (rules := kwargs.pop("rules", "main")) != "main":
+            raise ValueError(f"csle-cyborg plays by the rules 'main'; for {rules!r}, choose simulator='compiled'")
         from aiotrain.cage2.env import Cage2Env
 
         return Cage2Env(**kwargs)

@@ -60,7 +60,7 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             set_order(self._state, self.workflow)
         super().reset(seed=seed)
         if seed is not None:
-            reset_one(self._state, 0, np.uint64(seed))
+            reset_one(self._state, 0, np.uint64(seed % 2**64))
         elif self._seeded:
             restart_one(self._state, 0)
         else:

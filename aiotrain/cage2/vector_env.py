@@ -52,6 +52,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         rules: "main" (csle-cyborg and CybORG's main branch) or "leaderboard".
         workflow: the order of host types by which all are judged, or None, as of ``Cage2Env``.
         scenario: must stay None.
+        simulator: must stay "compiled".
 
     Raises:
         ValueError: an argument is out of its range, or asks for what only ``Cage2Env`` can do.
@@ -68,7 +69,10 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         rules: str = "main",
         scenario: None = None,
         workflow: str | Sequence[str] | None = None,
+        simulator: str = "compiled",
     ) -> None:
+        if simulator != "compiled":
+            raise ValueError(f"simulator {simulator!r} has no vector environment of its own" + _OTHERWISE)
         if scenario is not None:
             raise ValueError("the compiled engine plays Scenario2 only" + _OTHERWISE)
         if isinstance(red_agent, type) or (isinstance(red_agent, str) and ":" in red_agent):
@@ -109,7 +113,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         else:
-            seeds = list(seed)
+            seeds = [None if each is None else int(each) for each in seed]
         if len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
         if any(s is not None and s < 0 for s in seeds):

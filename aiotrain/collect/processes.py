@@ -22,7 +22,7 @@ __all__ = ["WorkerExecutor", "cause_of_end", "preload"]
 def preload(modules: Sequence[str]) -> None:
     """Have the forkserver import ``modules`` once, for all workers. Without effect once it runs."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["aiotrain.collect.quiet", "aiotrain.worker", *modules]
+        ["aiotrain.collect.quiet", "aiotrain.worker", *modules, "aiotrain.collect.frozen"]
     )
 
 

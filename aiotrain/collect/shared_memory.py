@@ -115,7 +115,7 @@ class SharedMemoryCollector:
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         self._task_limit = 1  # most trajectories in a task
         self._trajectory_cpu_s = 0.0  # running mean; 0 while unknown
-        self._closing = False
+        self._closing = self._closed = False
         self._warn = warn
 
     # ------------------------------------------------------------------ start
@@ -172,7 +172,7 @@ class SharedMemoryCollector:
                     worker.executor = worker.executor or WorkerExecutor()
                     posting = dataclasses.replace(self._posting, worker=worker.index)
                     await self._run(worker, task.join, posting, self._factory)
-            except (AiotrainError, BrokenProcessPool, TimeoutError) as error:
+            except (AiotrainError, BrokenProcessPool, OSError, EOFError) as error:  # TimeoutError is an OSError
                 self._count_death(worker, f"did not start: {cause_of_end(error, worker.executor)}")
                 if self._failure is not None:
                     return
@@ -260,7 +260,6 @@ class SharedMemoryCollector:
         """The outcome of a task that came back."""
         trajectories = self._copy_out(worker, sent)
         if trajectories is not None:
-            worker.deaths_in_a_row = 0
             cost = result.cpu_s / len(trajectories.headers)
             self._trajectory_cpu_s += (cost - self._trajectory_cpu_s) * (0.1 if self._trajectory_cpu_s else 1.0)
         for failure in result.failures:
@@ -276,6 +275,7 @@ class SharedMemoryCollector:
         sealed = self._ring.sealed(sent.slots)
         if not sealed:
             return None
+        worker.deaths_in_a_row = 0
         trajectories = self._ring.copy_out(sealed)
         for ended, episode in zip(*(trajectories.headers[name].tolist() for name in ("ended", "episode")), strict=True):
             if ended:
@@ -290,9 +290,9 @@ class SharedMemoryCollector:
     def _salvage(self, worker: _Worker, sent: _Task, error: BaseException) -> Outcome:
         """The outcome of a task whose worker is lost: what was sealed counts, what was being played is lost."""
         assert self._ring is not None
+        trajectories = self._copy_out(worker, sent)
         if worker.ready:
             self._replace(worker, error)
-        trajectories = self._copy_out(worker, sent)
         headers = self._ring.headers[sent.slots]
         begun_not_sealed = np.isin(headers["state"], (PLAYING, BROKEN_OFF))
         playing = set(headers["episode"][begun_not_sealed].tolist()) | worker.unfinished
@@ -328,7 +328,7 @@ class SharedMemoryCollector:
         self._warn(f"worker {worker.index}: {cause}")
         executor, worker.executor = worker.executor, None
         executor.kill()
-        dying = asyncio.create_task(asyncio.to_thread(executor.shutdown, cancel_futures=True))
+        dying = asyncio.create_task(asyncio.to_thread(executor.shutdown))  # its tasks fail, each with an outcome
         self._dying.add(dying)
         dying.add_done_callback(self._dying.discard)
         if all(each.deaths_in_a_row >= _DEATHS_IN_A_ROW for each in self._workers):
@@ -357,7 +357,9 @@ class SharedMemoryCollector:
         playing = headers["began_s"][headers["state"] == PLAYING]
         if len(playing):
             return bool(now - playing.min() > self._episode_timeout_s)
-        return now - worker.head_since_s > self._episode_timeout_s + len(headers)  # between two, or before the first
+        # Between two, or before the first: the one before may have taken as long as is allowed.
+        since = max(worker.head_since_s, float(headers["began_s"].max()))
+        return now - since > 2 * self._episode_timeout_s
 
     def _fail(self, error: Exception) -> None:
         """End the run with ``error``; the first one counts."""
@@ -378,7 +380,10 @@ class SharedMemoryCollector:
         now = time.monotonic()
         ring = self._ring
         return CollectorStatus(
-            workers=tuple(WorkerStatus(w.state, w.restarts, w.episodes) for w in self._workers),
+            workers=tuple(
+                WorkerStatus(WorkerState.ENDED if self._closed else w.state, w.restarts, w.episodes)
+                for w in self._workers
+            ),
             slots=ring.layout.slots if ring else 0,
             slots_in_use=ring.layout.slots - ring.free_slots if ring else 0,
             ring_bytes=ring.nbytes if ring else 0,
@@ -425,6 +430,7 @@ class SharedMemoryCollector:
         if self._ring is not None:
             self._ring.close()
         self._ring = self._weights = None
+        self._closed = True
 
     def abort(self) -> None:
         """See Collector."""

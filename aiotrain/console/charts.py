@@ -92,6 +92,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def counted(count: int, what: str) -> str:
+    """Return a number with what it counts, whose plural ends in s."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def order(workflow: str) -> str:
     """Format an order of types, given with commas between, as a > b > c."""
     return printable(workflow).replace(",", " > ")

@@ -1,7 +1,7 @@
 """Lines of styled text: what the console's frames are put together from.
 
 A line is a list of (text, style name) runs. Assembling these by hand and handing Rich the finished segments
-is several times cheaper than its tables and panels, and a frame is drawn twice a second for days.
+is several times cheaper than its tables and panels, and a frame is drawn several times a second for days.
 """
 
 from __future__ import annotations

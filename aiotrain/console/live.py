@@ -52,19 +52,20 @@ class PlainLog:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._warnings: tuple[str, ...] = ()
+        self._warnings = 0
         self._first_error: str | None = None
         self._updates = 0
         self._closed = False
 
     def write(self, status: Status) -> None:
         """Write the warnings, the first error and the plain line of the update that were not written yet."""
-        news = [f"warning: {_brief(text)}" for text in _added(self._warnings, status.warnings)]
+        unseen = status.warnings_count - self._warnings
+        news = [f"warning: {_brief(text)}" for text in status.warnings[-unseen:]] if unseen else []
         if status.first_error and not self._first_error:
             news.append(f"error: {_brief(status.first_error)}")
         if status.updates > self._updates:
             news.append(plain_line(status))
-        self._warnings, self._first_error, self._updates = status.warnings, status.first_error, status.updates
+        self._warnings, self._first_error, self._updates = status.warnings_count, status.first_error, status.updates
         if not news or self._closed:
             return
         encoding = self._console.encoding
@@ -133,12 +134,3 @@ def _brief(text: str) -> str:
     """Return `text` on one line. Of a traceback, the first line says where it belongs and the last what went wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ... ".join([lines[0], lines[-1]] if len(lines) > 1 else lines)
-
-
-def _added(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the texts at the end of `new` that `old` did not have; the oldest may have been dropped."""
-    for start in range(len(old) + 1):
-        kept = old[start:]
-        if new[: len(kept)] == kept:
-            return new[len(kept) :]
-    return new

@@ -66,13 +66,18 @@ def identity(status: Status, width: int) -> Line:
 
 
 def progress(status: Status, width: int) -> Line:
-    """Draw the part of the episode budget that is finished."""
-    share = status.episodes_finished / status.episodes_total if status.episodes_total > 0 else math.nan
+    """Draw the part of the budget that is played."""
     # down, so that 100% is shown when all is done and not before
-    head = charts.percent(math.floor(100 * share) / 100 if math.isfinite(share) else share) + " "
-    tail = f" {status.episodes_finished:,} / {status.episodes_total:,} episodes"
-    filled, empty = charts.bar(share, max(0, width - len(head) - len(tail)))
+    head = charts.percent(math.floor(100 * status.progress) / 100) + " "
+    played = status.episodes_finished if status.steps_total is None else status.steps_finished
+    tail = f" {played:,} / {budget(status)}"
+    filled, empty = charts.bar(status.progress, max(0, width - len(head) - len(tail)))
     return [(head, "value"), (filled, "ramp1"), (empty, "border"), (tail, "value")]
+
+
+def budget(status: Status) -> str:
+    """Name the budget: in steps, if it is counted in them."""
+    return f"{status.episodes_total:,} episodes" if status.steps_total is None else f"{status.steps_total:,} steps"
 
 
 def clock(status: Status) -> list[Line]:
@@ -111,16 +116,12 @@ def spark(status: Status, width: int, height: int) -> list[Line]:
 
 def legend(status: Status) -> list[Line]:
     """Count the workers in each state that occurs."""
-    counts = Counter(_states(status))
+    counts = Counter(worker.state for worker in status.workers)
     return [
         [(f"{glyph} ", style), (f"{counts[state]:,}", "value"), (f" {state.value}", "label")]
         for state, (glyph, style) in reversed(_WORKERS.items())
         if counts[state]
     ]
-
-
-def _states(status: Status) -> list[WorkerState]:
-    return [WorkerState.ENDED if status.over else worker.state for worker in status.workers]
 
 
 def grid(status: Status, width: int, height: int) -> list[Line]:
@@ -130,7 +131,7 @@ def grid(status: Status, width: int, height: int) -> list[Line]:
     apart or close together; where there is too little for all, a cell stands for several workers and shows
     the worst of their states.
     """
-    workers, states = status.workers, _states(status)
+    workers, states = status.workers, [worker.state for worker in status.workers]
     if not workers or height < 1:
         return []
     label = len(str(len(workers) - 1)) + 1

@@ -59,7 +59,7 @@ def summary(status: Status) -> Text:
         f"{panels.played(status):,} played = {status.episodes_learned:,} learned"
         f" + {panels.waiting(status):,} waiting + {status.episodes_lost:,} lost"
     )
-    row("episodes", f"{accounts}\n{'':12}of a budget of {status.episodes_total:,}")
+    row("episodes", f"{accounts}\n{'':12}of a budget of {panels.budget(status)}")
     episodes_rate, steps_rate = charts.rate(status.mean_episodes_per_s), charts.rate(status.mean_steps_per_s)
     mean = f"{episodes_rate} episodes/s, {steps_rate} steps/s"
     row("throughput", f"{mean} on average, {status.steps_finished:,} steps")
@@ -73,7 +73,8 @@ def summary(status: Status) -> Text:
     if status.workflow:
         row("workflow", _searched(status.workflow))
     restarts = sum(worker.restarts for worker in status.workers)
-    row("workers", f"{len(status.workers):,}, restarted {restarts:,} times, {len(status.warnings):,} warnings")
+    counts = f"restarted {charts.counted(restarts, 'time')}, {charts.counted(status.warnings_count, 'warning')}"
+    row("workers", f"{len(status.workers):,}, {counts}")
     if status.first_error:
         lines = [charts.printable(line) for line in status.first_error.splitlines() if line.strip()]
         row("error", f"\n{'':12}".join(lines), "bold red")
@@ -85,7 +86,7 @@ def _searched(search: WorkflowStatus) -> str:
     if not search.trainings:
         return "no training of an order has ended"
     share = charts.percent(search.complied / search.trainings).strip()
-    trainings = f"{search.trainings:,} training{'' if search.trainings == 1 else 's'}, {share} complied"
+    trainings = f"{charts.counted(search.trainings, 'training')}, {share} complied"
     if not search.best:
         return trainings
     best = search.best[0]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import threadpoolctl
 
-from aiotrain.errors import EnvError, InvalidStepError
+from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
 from aiotrain.factory import EnvFactory
 from aiotrain.spaces import EnvSpec
 from aiotrain.worker.player import (
@@ -88,9 +88,12 @@ def inspect(factory: EnvFactory) -> EnvSpec:
     """
     env = make_env(factory)
     _state.envs.append(env)
-    spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
     try:
+        spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
         observation, info = env.reset(seed=0)
+        has_compliance = factory.is_cage2 and "alignment" in info
+    except AiotrainError:
+        raise
     except BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
     if fault := observation_fault(observation, spec):
@@ -99,7 +102,7 @@ def inspect(factory: EnvFactory) -> EnvSpec:
         from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
 
         compile_rollouts()  # once, before there are other workers; precompiled may have done so
-    return dataclasses.replace(spec, has_compliance="alignment" in info)
+    return dataclasses.replace(spec, has_compliance=has_compliance)
 
 
 def join(posting: Posting, factory: EnvFactory) -> None:

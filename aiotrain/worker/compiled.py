@@ -52,7 +52,9 @@ class CompiledPlayer:
         assert posting.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
         self._steps = posting.spec.max_episode_steps
         settings = dict(factory.kwargs)
-        self._rollout = Rollout(posting.policy.layers, red_agent=settings["red_agent"])
+        self._rollout = Rollout(
+            posting.policy.layers, red_agent=settings["red_agent"], rules=settings.get("rules", "main")
+        )
         self._own_order = settings.get("workflow") or HOST_TYPES
 
     def play(

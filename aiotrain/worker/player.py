@@ -314,7 +314,8 @@ class Player:
         lane.fragment += 1
 
     def _refuse_nan(self, lane: _Lane, rewards: npt.NDArray[np.float64]) -> None:
-        bad = ~np.isfinite(rewards)
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(rewards.astype(np.float32))  # as which they are kept
         if bad.any():
             step = int(bad.argmax())
             del lane.rewards[step + 1 :]  # so that the report names this step

@@ -5,10 +5,8 @@ loaded it for itself would need some 40 MiB for that.
 """
 
 import contextlib
-import gc
 
 from aiotrain.worker.compiled import compile_rollouts
 
 with contextlib.suppress(Exception):  # the forkserver would end; the first worker tells what is wrong
     compile_rollouts()
-gc.freeze()  # or collections in the workers would write to those pages

@@ -1,6 +1,7 @@
 """The compiled engine as its callers see it: seeds, batches, fix actions, scores."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from aiotrain.cage2.engine import (
     step_batch,
     step_one,
 )
+from aiotrain.cage2.engine import state as state_module
 from aiotrain.cage2.scenario import HOST_INDEX, HOST_TYPE, HOST_TYPES, HOSTS, action_index
 
 USER0 = 1 << HOST_INDEX["User0"]
@@ -184,8 +186,11 @@ def test_compiles_where_nothing_can_be_cached() -> None:
     assert compiled(namespace["double"])(21) == 42
 
 
-def test_a_change_of_the_rules_changes_the_type_of_the_state() -> None:
-    """Numba looks at the age of one file only, so its cache must be told of the others by the argument's
-    type.
-    """
-    assert sum(name.startswith("sources_") for name in STATE.names or ()) == 1
+@pytest.mark.parametrize("changed", ["kernel.py", "red.py", "tables.py", "scenario.py", "forward.py"])
+def test_a_change_of_the_rules_changes_the_type_of_the_state(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba looks at the age of one file only, so its cache must be told of the others by the argument's type."""
+    before = state_module._fingerprint()
+    assert [name for name in STATE.names or () if name.startswith("sources_")] == [f"sources_{before}"]
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == changed))
+    assert state_module._fingerprint() != before

@@ -30,7 +30,6 @@ from aiotrain.cage2.engine.tables import (
     MEANDER,
     NOTHING,
     NUM_HOSTS,
-    OBSERVATION_SIZE,
     OP_SERVER0,
     OT_SERVICE_COST,
     PORTS,
@@ -42,6 +41,7 @@ from aiotrain.cage2.engine.tables import (
     USER0,
     USER_SUBNET,
 )
+from aiotrain.cage2.scenario import NUM_BITS
 
 _USER0_BIT = 1 << USER0
 
@@ -141,7 +141,7 @@ def restart_one(state: Any, index: Any) -> None:
     env.escalated = 0
     env.mapped = 0
     env.active = 0
-    for i in range(OBSERVATION_SIZE):
+    for i in range(NUM_BITS):
         env.observation[i] = 0
 
 

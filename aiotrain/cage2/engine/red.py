@@ -67,18 +67,20 @@ def _reachable(env: Any, host: Any) -> Any:
 
 
 @part
-def _sweep(env: Any, subnet: Any) -> Any:
+def _sweep(env: Any, subnet: Any) -> None:
     # The operational subnet is the only one that a sweep may find closed.
     if SUBNET_HOSTS[subnet] == OPERATIONAL and (env.held & ENTERPRISE) == 0:
-        return False
+        return
     env.known_subnets |= 1 << subnet
     env.known_addresses |= SUBNET_HOSTS[subnet]
-    return True
 
 
 @part
-def _scan(env: Any, host: Any, decoyed: Any) -> Any:
-    """Scan a host; ``decoyed`` is the host on which blue placed a decoy in this step, or -1."""
+def _scan(env: Any, host: Any, decoyed: Any) -> None:
+    """Scan a host; ``decoyed`` is the host on which blue placed a decoy in this step, or -1.
+
+    A scan that cannot be routed succeeds too, with nothing found.
+    """
     if _reachable(env, host):
         ports = PORTS[host] | env.decoys[host]
         if env.rules == LEADERBOARD:
@@ -88,7 +90,6 @@ def _scan(env: Any, host: Any, decoyed: Any) -> Any:
         # Blue's view of a scan of fewer than three ports is swallowed by the report of the new decoy.
         if BIT_COUNT[ports] + MORE_PORTS[host] >= 3 or decoyed != host:
             _show(env, host, False)
-    return True  # a scan that cannot be routed succeeds too, with nothing found
 
 
 @part

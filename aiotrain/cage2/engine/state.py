@@ -8,21 +8,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine.tables import NUM_HOSTS, OBSERVATION_SIZE, RULES
-from aiotrain.cage2.scenario import HOST_TYPES, RED_AGENTS
+from aiotrain.cage2.engine.tables import NUM_HOSTS, RULES
+from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS, RED_AGENTS
 
 MAX_STEPS_LIMIT: Final = 65_535
 """Longest episode: a host's sessions, at most one more a step, are counted in 16 bits."""
 
+COMPILED_WITH: Final = ("scenario", "vectors", "forward")
+"""Modules of ``aiotrain.cage2`` whose code or tables go into what is compiled, besides the engine's own."""
+
 
 def _fingerprint() -> str:
     """Hash the sources that make the rules, and the policy network's, since it is compiled together with them."""
-    folder = Path(__file__).parent
+    engine = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("tables.py", "state.py", "chance.py", "red.py", "kernel.py"):
-        digest.update((folder / name).read_bytes())
-    for name in ("scenario.py", "vectors.py", "forward.py"):
-        digest.update((folder.parent / name).read_bytes())
+    for path in [*sorted(engine.glob("*.py")), *(engine.parent / f"{name}.py" for name in COMPILED_WITH)]:
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -73,7 +74,7 @@ STATE: Final = np.dtype(
         ("mapped", np.uint16),
         # What blue sees, and the host whose activity bits may be set.
         ("active", np.uint8),
-        ("observation", np.int8, (OBSERVATION_SIZE,)),
+        ("observation", np.int8, (NUM_BITS,)),
         # Compiled functions are cached by the types of their arguments and by the age of their own file
         # alone. A name made from the sources gives new rules a new type, so that no cache, not even that of
         # a function in another file which calls this engine, can bring old rules back.

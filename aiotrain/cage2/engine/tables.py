@@ -27,7 +27,6 @@ from aiotrain.cage2.scenario import (
     HOST_TYPES,
     HOSTS,
     NUM_ACTIONS,
-    NUM_BITS,
     RED_AGENTS,
     REVEALS,
     SUBNETS,
@@ -35,8 +34,6 @@ from aiotrain.cage2.scenario import (
 )
 
 NUM_HOSTS: Final = len(HOSTS)
-OBSERVATION_SIZE: Final = NUM_BITS
-"""Four bits a host: activity (high, low), compromise (high, low)."""
 
 DEFENDER: Final = HOST_INDEX["Defender"]
 ENTERPRISE2: Final = HOST_INDEX["Enterprise2"]
@@ -138,7 +135,7 @@ SUBNET: Final = np.array([next(i for i, s in enumerate(SUBNETS.values()) if h in
 SUBNET_HOSTS: Final = np.array([host_set(*hosts) for hosts in SUBNETS.values()], np.uint16)
 """uint16 [3]: the subnet's hosts."""
 USER_SUBNET: Final = list(SUBNETS).index("User")
-LEARNED: Final = np.array([host_set(host, *{REVEALS.get(host, host)} - {host}) for host in HOSTS], np.uint16)
+LEARNED: Final = np.array([host_set(*{host, REVEALS.get(host, host)}) for host in HOSTS], np.uint16)
 """uint16 [13]: hosts whose address red knows after it escalated on the host."""
 
 SWEEP: Final = 0
