@@ -44,7 +44,7 @@ METRICS = (
     Metric("policy_loss", "loss", "clipped surrogate"),
     Metric("value_loss", "loss", "half the mean squared error of the value, in units of the scaled reward"),
     Metric("entropy", "loss", "mean entropy of the policy, nats"),
-    Metric("approx_kl", "loss", "divergence of the updated policy from the one that acted, nats"),
+    Metric("approx_kl", "loss", "divergence of the updated policy from what it was before, nats"),
     Metric("clip_fraction", "loss", "share of steps whose ratio was clipped"),
     Metric(
         "explained_variance", "loss", "1 - variance of the value's error / variance of the returns, before learning"

@@ -286,6 +286,28 @@ def test_what_was_seen_before_is_learned_from_as_if_it_were_new(
     np.testing.assert_allclose(*learned, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("action", ["discrete", "gaussian"])
+def test_steps_of_an_older_policy_are_weighted_and_clipping_starts_from_the_present_one(action: Action) -> None:
+    spec = spec_of("box", action)
+    one = learner(spec, dataclasses.replace(PLAIN, epochs=1, minibatch_size=64))
+    batch = on_policy(one, spec, trajectories(spec, [9, 11]))
+    shift = np.random.default_rng(2).normal(0, 0.5, batch.steps).astype(np.float32)
+    state = one.state()
+    seen = []
+    for acted in (batch.log_probs, batch.log_probs + shift):
+        one.load(state)
+        one._generator.manual_seed(0)  # the same minibatch
+        differentiate = one._differentiate
+        one._differentiate = lambda *given: seen.append(given) or differentiate(*given)  # type: ignore
+        one.update(dataclasses.replace(batch, log_probs=acted), 0.0)
+        one._differentiate = differentiate  # type: ignore[method-assign]
+    (_, _, _, old, advantage, _), (_, _, _, old_too, weighted, _) = seen
+    torch.testing.assert_close(old, old_too)
+    assert sorted(old.tolist()) == pytest.approx(sorted(batch.log_probs.tolist()), abs=1e-5)
+    order = torch.randperm(batch.steps, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(weighted, advantage * torch.from_numpy(np.exp(-shift))[order], rtol=1e-4, atol=1e-5)
+
+
 def test_advantages_are_brought_to_mean_0_and_deviation_1_over_the_batch() -> None:
     spec = spec_of()
     one = learner(spec, dataclasses.replace(PLAIN, epochs=1, minibatch_size=7))
@@ -297,7 +319,7 @@ def test_advantages_are_brought_to_mean_0_and_deviation_1_over_the_batch() -> No
         return differentiate(*given)
 
     one._differentiate = noted  # type: ignore[method-assign]
-    one.update(trajectories(spec, [9, 11]), 0.0)
+    one.update(on_policy(one, spec, trajectories(spec, [9, 11])), 0.0)
     advantage = torch.cat(seen).numpy()
     assert len(advantage) == 20
     assert advantage.mean() == pytest.approx(0, abs=1e-6)
