@@ -8,6 +8,7 @@ play.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from aiotrain.collect import Launch, Outcome
 from aiotrain.ring import Trajectories
@@ -30,7 +32,10 @@ class Batch:
     """What one update learns from."""
 
     number: int
-    trajectories: Trajectories
+    trajectories: Trajectories | None
+    """None if all its episodes were given up."""
+    parts: npt.NDArray[np.int64]
+    """``[M]``: for each trajectory, which of the options that were planned for the batch it was played with."""
 
 
 @dataclass
@@ -56,7 +61,8 @@ class _OpenBatch:
     """A batch that is being gathered."""
 
     number: int
-    options: Options
+    options: Sequence[Options]
+    part: dict[int, int] = field(default_factory=dict)  # for each episode, with which of the options it is played
     to_launch: deque[int] = field(default_factory=deque)
     out: set[int] = field(default_factory=set)  # counting episodes: those not yet settled
     in_flight: int = 0  # counting steps: trajectories that are out
@@ -78,7 +84,8 @@ class Batcher:
     b * episodes_per_update on. Counting steps, as many trajectories are launched as should fill it, and when all are
     back, as many more as are missing: so a batch depends on what was played and not on who was fast.
 
-    ``plan`` is asked before a batch is opened: with which options its episodes are reset, or None for not now.
+    ``plan`` is asked before batch number so-and-so is opened: with which options its episodes are reset, a part of the
+    batch with each, or None for not now.
 
     A lost episode is played again from its beginning, up to three times in all. Counting episodes, fragments that came
     back before are thrown away for it. Counting steps they may be learned already, and played again from the same seed
@@ -94,7 +101,7 @@ class Batcher:
         total_episodes: int,
         total_steps: int | None,
         slot_steps: int,
-        plan: Callable[[], Options | None] = dict,
+        plan: Callable[[int], Sequence[Options] | None] = lambda _: ({},),
     ) -> None:
         self._episodes_per_update = episodes_per_update
         self._steps_per_update = steps_per_update
@@ -116,29 +123,35 @@ class Batcher:
 
     def wanted(self) -> int:
         """Trajectories that may be played now."""
-        while self._next_batch <= self._learned_batches + self._max_policy_lag and not self._budget_is_used_up():
-            options = self._plan()
+        while self._next_batch <= self._learned_batches + self._max_policy_lag and not self.exhausted:
+            options = self._plan(self._next_batch)
             if options is None:
                 break
             batch = _OpenBatch(self._next_batch, options)
             self._next_batch += 1
             self._batches.append(batch)
             if self._steps_per_update is None:
-                batch.to_launch.extend(self._fresh_episodes(self._episodes_per_update))
+                self._add_episodes(batch, self._episodes_per_update)
                 batch.out.update(batch.to_launch)
             else:
-                self._plan_round(batch, self._steps_per_update)
+                self._add_round(batch, self._steps_per_update)
         return sum(len(batch.to_launch) for batch in self._batches)
 
     def next_launch(self, at_most: int) -> Launch:
         """The next episodes to play, oldest batch first; ``wanted`` must have said that there are some."""
         batch = next(batch for batch in self._batches if batch.to_launch)
-        episodes = tuple(batch.to_launch.popleft() for _ in range(min(at_most, len(batch.to_launch))))
+        part = batch.part[batch.to_launch[0]]
+        alike = itertools.takewhile(lambda episode: batch.part[episode] == part, list(batch.to_launch))
+        episodes = tuple(itertools.islice(alike, at_most))
+        for _ in episodes:
+            batch.to_launch.popleft()
         batch.in_flight += len(episodes)
         self.counts.in_flight += len(episodes)
-        return Launch(batch.number, episodes, batch.options)
+        return Launch(batch.number, episodes, batch.options[part])
 
-    def _budget_is_used_up(self) -> bool:
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget is used up, so that no further batch will be opened."""
         if self._next_episode >= self._total_episodes and not self._returned:
             return True
         planned_steps = self._next_batch * (self._steps_per_update or 0)
@@ -151,8 +164,13 @@ class Batcher:
         self._next_episode = end
         return fresh
 
-    def _plan_round(self, batch: _OpenBatch, missing_steps: int) -> None:
-        batch.to_launch.extend(self._fresh_episodes(math.ceil(missing_steps / self._expected_steps)))
+    def _add_episodes(self, batch: _OpenBatch, count: int) -> None:
+        fresh = self._fresh_episodes(count)
+        batch.part |= {episode: len(batch.options) * place // len(fresh) for place, episode in enumerate(fresh)}
+        batch.to_launch.extend(fresh)
+
+    def _add_round(self, batch: _OpenBatch, missing_steps: int) -> None:
+        self._add_episodes(batch, math.ceil(missing_steps / self._expected_steps))
 
     # --------------------------------------------------------------- taking in
 
@@ -218,7 +236,7 @@ class Batcher:
         if batch.trajectories:
             self._expected_steps = batch.steps / batch.trajectories
         if batch.steps < steps_per_update:
-            self._plan_round(batch, steps_per_update - batch.steps)
+            self._add_round(batch, steps_per_update - batch.steps)
 
     def _find(self, number: int) -> _OpenBatch:
         return self._batches[number - self._batches[0].number]
@@ -230,14 +248,16 @@ class Batcher:
 
     def pop_batch(self) -> Batch | None:
         """The next batch in order, if it is whole. Once it is learned from, say so by ``learned``."""
-        while self._batches and self._is_whole(self._batches[0]):
-            batch = self._batches.popleft()
-            if batch.trajectories:
-                trajectories = Trajectories.join(batch.parts)
-                self.counts.learned += int(trajectories.headers["ended"].sum())
-                return Batch(batch.number, trajectories)
-            self.learned()  # every episode of it was given up
-        return None
+        if not self._batches or not self._is_whole(self._batches[0]):
+            return None
+        batch = self._batches.popleft()
+        if not batch.trajectories:
+            return Batch(batch.number, None, np.empty(0, np.int64))
+        trajectories = Trajectories.join(batch.parts)
+        self.counts.learned += int(trajectories.headers["ended"].sum())
+        # Fragments of an episode that an earlier batch began are in no part of this one: they count to the first.
+        parts = [batch.part.get(episode, 0) for episode in trajectories.headers["episode"].tolist()]
+        return Batch(batch.number, trajectories, np.array(parts, np.int64))
 
     def _is_whole(self, batch: _OpenBatch) -> bool:
         waits_for = batch.out if self._steps_per_update is None else batch.in_flight
@@ -253,11 +273,6 @@ class Batcher:
         return self._steps_per_update is None
 
     @property
-    def idle(self) -> bool:
-        """Whether no batch is being gathered."""
-        return not self._batches
-
-    @property
     def done(self) -> bool:
         """Whether the budget is used up and every batch was popped."""
-        return not self._batches and self._budget_is_used_up()
+        return not self._batches and self.exhausted

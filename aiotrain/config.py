@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.workflows import parse_order
+from aiotrain.cage2.workflows import ORDERS, parse_order
 from aiotrain.errors import ConfigError
 
 __all__ = ["Config", "PPOConfig", "SearchConfig"]
@@ -78,7 +78,7 @@ class SearchConfig:
     """How the next order is chosen."""
     gp_beta: float | Literal["schedule"] = 2.0
     """Deviations that GP-UCB's bound lies above the mean, or schedule: those of Srinivas et al. (2010)."""
-    alignment_lambda: float = 30.0
+    alignment_lambda: float = 3.0
     """Bonus for raising an episode's compliance from 0 to 1."""
     compliance_threshold: float = 0.95
     """Compliance of a whole update at which the training of an order ends."""
@@ -88,8 +88,10 @@ class SearchConfig:
     """Episodes after which it ends in any case."""
     fixed_episodes: int | None = None
     """Train each order for so many episodes, whatever its compliance (ablation)."""
-    inherit: Literal["nearest", "none"] = "nearest"
-    """What a new order begins from: the policy of the nearest trained order, or a new one."""
+    inherit: Literal["latest", "nearest", "none"] = "latest"
+    """What an order begins from: the policy as it is, that of the nearest trained order (or its own), or a new one."""
+    parallel_workflows: int = 1
+    """Orders that are trained together: each has its part of every batch, and all one policy."""
 
     def faults(self) -> list[str]:
         """What cannot work, a sentence each."""
@@ -112,6 +114,16 @@ class SearchConfig:
             (
                 self.max_episodes_per_workflow >= 1,
                 f"max-episodes-per-workflow must be at least 1, not {self.max_episodes_per_workflow}",
+            ),
+            (self.parallel_workflows >= 1, f"parallel-workflows must be at least 1, not {self.parallel_workflows}"),
+            (
+                self.parallel_workflows <= len(ORDERS),
+                f"parallel-workflows ({self.parallel_workflows}) is more than the {len(ORDERS)} orders there are",
+            ),
+            (
+                self.parallel_workflows == 1 or self.inherit == "latest",
+                f"inherit {self.inherit} gives each order a policy of its own, but orders that are trained together "
+                "have one: parallel-workflows needs inherit latest",
             ),
             (
                 self.fixed_episodes is None or self.fixed_episodes >= 1,

@@ -61,9 +61,9 @@ class Gathering:
         self._launch_soon()
 
     @property
-    def drained(self) -> bool:
-        """Whether no batch is being gathered, and none waits to be taken."""
-        return self._batcher.idle and not self._batches
+    def exhausted(self) -> bool:
+        """Whether the budget is used up, so that nothing will be played but what is under way."""
+        return self._batcher.exhausted
 
     @property
     def done(self) -> bool:

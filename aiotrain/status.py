@@ -54,17 +54,25 @@ class OrderEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkflowStatus:
-    """A search over workflows at one moment."""
+class TrainingStatus:
+    """The training of an order at one moment."""
 
     workflow: str
-    """The order in training now, or trained last: five host types with commas between."""
+    """The order: five host types with commas between."""
     iteration: int
     """Number of this training, from 1."""
     episodes: int
     """Episodes learned in this training."""
     compliance: float
-    """Mean compliance of the last update's episodes, 0 to 1; NaN if there is none yet or most fixed nothing."""
+    """Mean compliance when it was judged last, 0 to 1; NaN if there is none yet or most episodes fixed nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowStatus:
+    """A search over workflows at one moment."""
+
+    running: tuple[TrainingStatus, ...]
+    """The orders in training now, or, while the next are chosen, those trained last; at least one."""
     threshold: float
     """Compliance at which a training ends, 0 to 1."""
     trainings: int

@@ -17,14 +17,14 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aiotrain.batching import Batch, Batcher, Counts
-from aiotrain.cage2.workflows import Order, order_text, parse_order
+from aiotrain.cage2.workflows import Order, order_text
 from aiotrain.checkpoint import save_weights
 from aiotrain.collect import Collector, CollectorStatus
 from aiotrain.collect.shared_memory import SharedMemoryCollector
@@ -95,7 +95,7 @@ class Trainer:
         self._iterating = False
         searches = config.workflow == "search"
         self._search = WorkflowSearch(config.workflow_search, config.seed) if searches else None
-        self._policies: dict[Order | None, dict[str, Any]] = {}  # of the learner: as begun (None), and for each order
+        self._policies: dict[Order | None, dict[str, Any]] = {}  # to go back to: as begun (None), and for each order
         self._version = 0  # of the policy: updates done
         self._ledger = Ledger(self._started_s)
         self._training_since_s = 0.0
@@ -153,7 +153,7 @@ class Trainer:
             self._records = Records(Path(config.run_dir), config.resolved(), config.tensorboard)
         if self._search is not None:
             self._policies[None] = self._learner.state()
-            await self._in_thread(self._begin_workflow, self._search)
+            await self._in_thread(self._choose_workflows, self._search)
         self._publish()
         if self._search is not None:
             self._search.begin()
@@ -231,8 +231,9 @@ class Trainer:
 
     def _save(self) -> None:
         """Write what is known at the end."""
-        if self._search is not None and self._search.episodes:
-            self._end_workflow(self._search, reason="budget" if self._phase == "finished" else self._phase)
+        if self._search is not None:
+            reason = "budget" if self._phase == "finished" else self._phase
+            self._end_workflows(self._search, [running for running in self._search.running if running.episodes], reason)
         if self._records is not None:
             path = self._records.folder / "weights.safetensors"
             save_weights(path, self._learner.tensors(), self.policy_shape, self.spec)
@@ -260,37 +261,44 @@ class Trainer:
 
     async def _next_update(self) -> Update:
         asked_s = time.monotonic()
-        if self._learning is None:
-            assert self._gathering is not None
-            batch = await self._gathering.next_batch()
-            self._refuse_unless_open()
-            if batch is None:
-                self._phase = "stopping"
-                raise StopAsyncIteration
-            self._learning = asyncio.create_task(self._learn(batch, asked_s), name="aiotrain learn")
-        await asyncio.wait([self._learning])
-        learning, self._learning = self._learning, None
-        return learning.result()
+        while True:
+            if self._learning is None:
+                assert self._gathering is not None
+                batch = await self._gathering.next_batch()
+                self._refuse_unless_open()
+                if batch is None:
+                    self._phase = "stopping"
+                    raise StopAsyncIteration
+                self._learning = asyncio.create_task(self._learn(batch, asked_s), name="aiotrain learn")
+            await asyncio.wait([self._learning])
+            learning, self._learning = self._learning, None
+            if (update := learning.result()) is not None:
+                return update
 
-    async def _learn(self, batch: Batch, asked_s: float) -> Update:
-        """Update the policy with ``batch`` and publish it."""
+    async def _learn(self, batch: Batch, asked_s: float) -> Update | None:
+        """Update the policy with ``batch`` and publish it. None if the batch is empty."""
         gathering = self._gathering
         assert gathering is not None
         began_s = time.monotonic()
-        metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
+        if batch.trajectories is not None:
+            metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
         learn_s = time.monotonic() - began_s
         self._version += 1
-        workflow = ""
+        workflows: list[str] = []
         if self._search is not None:
-            workflow = self._search.workflow
-            self._search.learned(batch.trajectories)
-            if self._search.is_over and gathering.drained and not gathering.done and self._state is _State.OPEN:
-                await self._in_thread(self._next_workflow, self._search)
+            workflows = self._search.workflows(batch.number)
+            over = self._search.learned(batch.number, batch.trajectories, batch.parts)
+            if over:
+                await self._in_thread(self._end_workflows, self._search, over)
+            if over and not gathering.exhausted and self._state is _State.OPEN:
+                await self._in_thread(self._choose_workflows, self._search)
         self._publish()
         if self._state is _State.OPEN:
             if self._search is not None:
                 self._search.begin()
             gathering.learned()
+        if batch.trajectories is None:
+            return None
         update = self._ledger.add(
             batch.trajectories,
             self._version,
@@ -299,7 +307,7 @@ class Trainer:
             learn_s=learn_s,
         )
         if self._records is not None:
-            self._records.update(update.values, workflow)
+            self._records.update(update.values, ";".join(workflows))
         return update
 
     def _publish(self) -> None:
@@ -307,26 +315,25 @@ class Trainer:
         if self._state is _State.OPEN:
             self._collector.publish(self._published, self._version)
 
-    def _begin_workflow(self, search: WorkflowSearch) -> None:
-        """Choose the next order; the policy goes on from the nearest there is."""
-        search.choose()
-        parent = search.parent()
-        self._learner.load(self._policies[parent])
-        self._event("workflow", order=search.workflow, parent=None if parent is None else order_text(parent))
+    def _choose_workflows(self, search: WorkflowSearch) -> None:
+        """Choose the next orders, and have the policy that they begin from."""
+        inherit = self.config.workflow_search.inherit
+        for order in search.choose():
+            parent = search.parent(order) if inherit == "nearest" else None
+            if inherit != "latest":
+                self._learner.load(self._policies[parent])
+            self._event("workflow", order=order_text(order), parent=None if parent is None else order_text(parent))
 
-    def _next_workflow(self, search: WorkflowSearch) -> None:
-        self._end_workflow(search)
-        self._begin_workflow(search)
-
-    def _end_workflow(self, search: WorkflowSearch, reason: str = "") -> None:
-        """Keep the policy of the present order, tell the search what it is worth, and write both down."""
-        training = search.finish(reason)
-        order = parse_order(training.workflow)
-        self._policies[order] = self._learner.state()
-        if self._records is not None:
-            self._records.workflow(training._asdict())
-            name = f"weights-{'-'.join(order)}.safetensors"
-            save_weights(self._records.folder / name, self._learner.tensors(), self.policy_shape, self.spec)
+    def _end_workflows(self, search: WorkflowSearch, over: Sequence[Any], reason: str = "") -> None:
+        """Tell the search what came of trainings, write it down, and keep the policies."""
+        for running in over:
+            training = search.finish(running, reason)
+            if self.config.workflow_search.inherit == "nearest":
+                self._policies[running.order] = self._learner.state()
+            if self._records is not None:
+                self._records.workflow(training._asdict())
+                name = f"weights-{'-'.join(running.order)}.safetensors"
+                save_weights(self._records.folder / name, self._learner.tensors(), self.policy_shape, self.spec)
 
     def _refuse_unless_open(self) -> None:
         if self._state is not _State.OPEN:

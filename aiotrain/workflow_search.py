@@ -1,24 +1,26 @@
-"""Workflow search: which order is trained now, when its training ends, and what the search learns from it.
+"""Workflow search: which orders are trained now, when a training ends, and what the search learns from it.
 
-The outer loop asks a `Search` for an order. The inner loop trains the policy on that order until it complies, stops
-getting better, or has had its episodes. Then no batch is begun until those under way are learned, the search is told
-the mean return of the last episodes, and the next order begins from the nearest policy there is.
+The outer loop asks a `Search` for an order, or for several, which then share every batch. The inner loop trains the
+policy on an order until it complies, stops getting better, or has had its episodes. Then no further batch has a part
+for it; once those under way are learned, the search is told the mean return of its last episodes, and the next order
+takes its place.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.cage2.workflows import ORDER_INDEX, Order, kendall, order_text
+from aiotrain.cage2.workflows import ORDER_INDEX, Order, kendall, order_text, parse_order
 from aiotrain.config import SearchConfig
 from aiotrain.ring import Trajectories
 from aiotrain.search import SEARCHES
-from aiotrain.status import OrderEstimate, WorkflowStatus
+from aiotrain.status import OrderEstimate, TrainingStatus, WorkflowStatus
 
 __all__ = ["Training", "WorkflowSearch"]
 
@@ -44,7 +46,7 @@ class Training(NamedTuple):
     alignment: float
     """Mean alignment bonus of the same episodes."""
     compliance: float
-    """Mean compliance of the episodes of the update that ended it, NaN if most of them fixed nothing."""
+    """Mean compliance of as many episodes as an update has, when it was judged last; NaN if most fixed nothing."""
     episodes: int
     ended: str
     """Why: compliance, plateau, episodes, or budget; stopped, interrupted or failed if the run was."""
@@ -53,77 +55,92 @@ class Training(NamedTuple):
     """Whether the search was told."""
 
 
+@dataclass(eq=False)
+class _Running:
+    """A training that is under way."""
+
+    iteration: int
+    order: Order
+    ucb: float
+    mean: float
+    std: float
+    episodes: int = 0
+    compliance: float = math.nan
+    ended: str = ""
+    """Why it is over, once it is; batches under way are still learned."""
+    returns: deque[float] = field(default_factory=lambda: deque(maxlen=_VALUE_EPISODES))
+    bonuses: deque[float] = field(default_factory=lambda: deque(maxlen=_VALUE_EPISODES))
+    unjudged: list[float] = field(default_factory=list)
+    """Compliances of the episodes since it was judged last."""
+    best_compliance: float = -math.inf
+    stale: int = 0
+    """Judgements in a row without a gain."""
+
+
 class WorkflowSearch:
-    """Plans batches: each is played under one order, given as the option ``workflow`` of the environment's reset."""
+    """Plans batches: each has a part for every order in training, given as the reset option ``workflow``."""
 
     def __init__(self, config: SearchConfig, seed: int) -> None:
         self._config = config
         self.search = SEARCHES[config.search](seed, beta=config.gp_beta)
         self.trainings: list[Training] = []
-        self.order: Order | None = None
-        self.episodes = 0
-        """Learned in the present training."""
-        self._ended = ""  # why the present training is over, once it is
-        self._begun = False
-        self.compliance = math.nan
-        """Of the last update that could end the present training, see `Training`."""
-        self.trained_orders: list[Order] = []
-        """Those that have a policy of their own, the latest last."""
-        self._iteration = 0
+        """Those that are finished, in the order in which they were."""
+        self.running: list[_Running] = []
+        """Those that are not; also when they are over and batches are still under way."""
+        self._chosen: list[_Running] = []  # not begun yet
+        self._planned: dict[int, list[_Running]] = {}  # the parts of each batch that is not learned yet
+        self._last: list[_Running] = []
         self._best: tuple[OrderEstimate, ...] = ()
+        self._choices = 0
 
     # -------------------------------------------------------------- outer loop
 
-    def choose(self) -> Order:
-        """Choose the order to train next, see `begin`. May take some tenths of a second of CPU."""
-        posterior = self.search.posterior()  # before the order is out, which makes its deviation smaller
-        self.order = self.search.propose()
-        self._iteration = len(self.trainings) + 1
-        index = ORDER_INDEX[self.order]
-        self._chosen = float(posterior.ucb[index]), float(posterior.mean[index]), float(posterior.std[index])
-        self._ended, self._begun = "", False
-        self.episodes = self._stale_updates = 0
-        self._best_compliance = -math.inf
-        self.compliance = math.nan
-        self._returns: deque[float] = deque(maxlen=_VALUE_EPISODES)
-        self._bonuses: deque[float] = deque(maxlen=_VALUE_EPISODES)
-        return self.order
-
-    def parent(self) -> Order | None:
-        """The trained order whose policy the present one goes on from: itself, or the nearest; None for a new one."""
-        if self._config.inherit == "none" or not self.trained_orders:
-            return None
-        assert self.order is not None
-        distances = kendall(
-            ORDER_INDEX[self.order], np.array([ORDER_INDEX[order] for order in reversed(self.trained_orders)])
-        )
-        return list(reversed(self.trained_orders))[int(distances.argmin())]
+    def choose(self) -> list[Order]:
+        """Choose an order for each free place, see `begin`. May take some tenths of a second of CPU for each."""
+        free = self._config.parallel_workflows - len(self.running) - len(self._chosen)
+        chosen = []
+        for _ in range(free):
+            posterior = self.search.posterior()  # before the order is out, which makes its deviation smaller
+            order = self.search.propose()
+            index = ORDER_INDEX[order]
+            self._choices += 1
+            bound, mean, std = (float(each[index]) for each in (posterior.ucb, posterior.mean, posterior.std))
+            chosen.append(_Running(self._choices, order, bound, mean, std))
+        self._chosen += chosen
+        return [running.order for running in chosen]
 
     def begin(self) -> None:
-        """Let the chosen order be played from now on: the policy that is to play it is published."""
-        self._begun = True
+        """Let the chosen orders be played from now on: the policy that is to play them is published."""
+        self.running += self._chosen
+        self._last = self.running
+        self._chosen = []
 
-    def finish(self, reason: str = "") -> Training:
-        """End the present training, whose batches are all learned, and tell the search. ``reason`` if it is cut off."""
-        assert self.order is not None
-        ended = self._ended or reason
-        value = float(np.mean(self._returns)) if self._returns else math.nan
-        complied = self.compliance >= self._config.compliance_threshold
+    def parent(self, order: Order) -> Order | None:
+        """The order whose policy ``order`` goes on from: itself or the nearest trained one, the latest of equals."""
+        trained = list(dict.fromkeys(parse_order(training.workflow) for training in reversed(self.trainings)))
+        if not trained:
+            return None
+        distances = kendall(ORDER_INDEX[order], np.array([ORDER_INDEX[each] for each in trained]))
+        return trained[int(distances.argmin())]
+
+    def finish(self, running: _Running, reason: str = "") -> Training:
+        """Tell the search what came of a training whose batches are all learned. ``reason`` if it is cut off."""
+        value = float(np.mean(running.returns)) if running.returns else math.nan
+        complied = running.compliance >= self._config.compliance_threshold
         learned = math.isfinite(value)
         if learned:
-            self.search.observe(self.order, value, complied or self._config.fixed_episodes is not None)
-        if self.order in self.trained_orders:
-            self.trained_orders.remove(self.order)
-        self.trained_orders.append(self.order)
+            self.search.observe(running.order, value, complied or self._config.fixed_episodes is not None)
         training = Training(
-            self._iteration,
-            order_text(self.order),
-            *self._chosen,
+            running.iteration,
+            order_text(running.order),
+            running.ucb,
+            running.mean,
+            running.std,
             value,
-            float(np.mean(self._bonuses)) if self._bonuses else math.nan,
-            self.compliance,
-            self.episodes,
-            ended,
+            float(np.mean(running.bonuses)) if running.bonuses else math.nan,
+            running.compliance,
+            running.episodes,
+            running.ended or reason,
             complied,
             learned,
         )
@@ -146,14 +163,14 @@ class WorkflowSearch:
         )
 
     def status(self) -> WorkflowStatus | None:
-        """The search at this moment, for a console; None before the first order is chosen. May be called meanwhile."""
-        if self.order is None:
+        """The search at this moment, for a console; None before anything is in training. May be called meanwhile."""
+        shown = self.running or self._last
+        if not shown:
             return None
         return WorkflowStatus(
-            workflow=self.workflow,
-            iteration=self._iteration,
-            episodes=self.episodes,
-            compliance=self.compliance,
+            running=tuple(
+                TrainingStatus(order_text(each.order), each.iteration, each.episodes, each.compliance) for each in shown
+            ),
             threshold=self._config.compliance_threshold,
             trainings=len(self.trainings),
             complied=sum(training.complied for training in self.trainings),
@@ -162,44 +179,60 @@ class WorkflowSearch:
 
     # -------------------------------------------------------------- inner loop
 
-    def plan(self) -> dict[str, Any] | None:
-        """The reset options of a batch that is begun now; None if there is to be none before the next order."""
-        return {"workflow": self.order} if self._begun and not self._ended else None
+    def plan(self, batch: int) -> list[dict[str, Any]] | None:
+        """The reset options of the parts of a batch that is opened now; None if there is to be none for the moment."""
+        trained = [running for running in self.running if not running.ended]
+        if not trained:
+            return None
+        self._planned[batch] = trained
+        return [{"workflow": running.order} for running in trained]
 
-    @property
-    def workflow(self) -> str:
-        """The present order in words."""
-        return "" if self.order is None else order_text(self.order)
+    def workflows(self, batch: int) -> list[str]:
+        """The orders of a batch that is not learned yet, in words."""
+        return [order_text(running.order) for running in self._planned[batch]]
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the present training has ended, but for the batches under way."""
-        return bool(self._ended)
+    def learned(self, batch: int, trajectories: Trajectories | None, parts: npt.NDArray[np.int64]) -> list[_Running]:
+        """Take in what an update learned from. Returns the trainings that are over for good, to `finish`."""
+        trained = self._planned.pop(batch)
+        if trajectories is not None:
+            has_ended = trajectories.headers["ended"]
+            for part, running in enumerate(trained):
+                self._take(running, trajectories.headers[has_ended & (parts == part)], int(has_ended.sum()))
+        under_way = {id(running) for others in self._planned.values() for running in others}
+        over = [running for running in self.running if running.ended and id(running) not in under_way]
+        if over:
+            self._last = self.running
+            self.running = [running for running in self.running if running not in over]
+        return over
 
-    def learned(self, batch: Trajectories) -> None:
-        """Take in what an update learned from, and decide whether the training goes on."""
-        ended = batch.headers[batch.headers["ended"]]
-        self.episodes += len(ended)
-        self._returns.extend(ended["episode_return"].tolist())
-        self._bonuses.extend(ended["episode_bonus"].tolist())
-        if not self._ended:  # batches that were under way then decide nothing any more
-            self.compliance = _mean_compliance(ended["compliance"])
-            self._ended = self._reason_to_end()
-
-    def _reason_to_end(self) -> str:
+    def _take(self, running: _Running, headers: npt.NDArray[np.void], batch_episodes: int) -> None:
+        """Count a training's episodes of an update, and judge it once there are as many as an update has."""
+        running.episodes += len(headers)
+        running.returns.extend(headers["episode_return"].tolist())
+        running.bonuses.extend(headers["episode_bonus"].tolist())
+        if running.ended:  # batches that were under way then decide nothing any more
+            return
         config = self._config
-        if config.fixed_episodes is not None:
-            return "episodes" if self.episodes >= config.fixed_episodes else ""
-        if self.compliance >= config.compliance_threshold:
+        running.unjudged += headers["compliance"].tolist()
+        if len(running.unjudged) >= batch_episodes:
+            running.compliance = _mean_compliance(np.array(running.unjudged))
+            running.unjudged = []
+            if config.fixed_episodes is None:
+                running.ended = self._judge(running)
+        limit = config.max_episodes_per_workflow if config.fixed_episodes is None else config.fixed_episodes
+        if not running.ended and running.episodes >= limit:
+            running.ended = "episodes"
+
+    def _judge(self, running: _Running) -> str:
+        """Why the training is over by its compliance, if it is."""
+        config = self._config
+        if running.compliance >= config.compliance_threshold:
             return "compliance"
-        if self.compliance > self._best_compliance + _GAIN:
-            self._best_compliance = self.compliance
-            self._stale_updates = 0
+        if running.compliance > running.best_compliance + _GAIN:
+            running.best_compliance, running.stale = running.compliance, 0
         else:
-            self._stale_updates += 1
-        if self._stale_updates >= config.patience:
-            return "plateau"
-        return "episodes" if self.episodes >= config.max_episodes_per_workflow else ""
+            running.stale += 1
+        return "plateau" if running.stale >= config.patience else ""
 
 
 def _mean_compliance(compliance: npt.NDArray[np.float64]) -> float:

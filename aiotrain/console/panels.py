@@ -323,30 +323,40 @@ def workflow_title(search: WorkflowStatus) -> Line:
 
 
 def workflow(search: WorkflowStatus, width: int, height: int) -> list[Line]:
-    """Tell the order in training and whether the agent follows it, and below it the best orders so far."""
-    complies = search.compliance >= search.threshold
-    share = charts.percent(math.floor(100 * search.compliance) / 100 if math.isfinite(search.compliance) else math.nan)
-    now: list[Line] = [
-        [("now  ", "label"), (charts.order(search.workflow), "value")],
-        [
-            ("compliance ", "label"),
-            (share.strip(), "good" if complies else "value"),
-            (f" of {100 * search.threshold:g}%", "label"),
-        ],
-        field("training", f"{search.iteration:,}"),
-        field("episodes", f"{search.episodes:,}"),
-    ]
-    lines = flow(now, width, gap=2)[:1]
-    for place, known in enumerate(search.best[: height - 1]):
+    """Tell the orders in training and whether the agent follows them, and below them the best orders so far."""
+    shown = search.running[: max(1, height // 2)]
+    more = len(search.running) - len(shown)
+    lines = []
+    for place, training in enumerate(shown):
+        known = math.isfinite(training.compliance)  # down, so that the threshold is shown when it is reached
+        share = charts.percent(math.floor(100 * training.compliance) / 100 if known else math.nan)
+        others = f" and {more:,} more" if more and place == len(shown) - 1 else ""
+        now: list[Line] = [
+            [
+                ("now  " if place == 0 else "     ", "label"),
+                (charts.order(training.workflow), "value"),
+                (others, "label"),
+            ],
+            [
+                ("compliance ", "label"),
+                (share.strip(), "good" if training.compliance >= search.threshold else "value"),
+                (f" of {100 * search.threshold:g}%", "label"),
+            ],
+            field("training", f"{training.iteration:,}"),
+            field("episodes", f"{training.episodes:,}"),
+        ]
+        lines += flow(now, width, gap=2)[:1]
+    left = height - len(lines)
+    for place, estimate in enumerate(search.best[:left]):
         lines.append(
             [
                 ("best " if place == 0 else "     ", "label"),
-                (f"{charts.order(known.workflow)}  ", "value" if place == 0 else "label"),
-                (f"{charts.mean_and_deviation(known.mean, known.std):<14}", "value"),
-                ("" if known.complied else "  missed", "warn"),
+                (f"{charts.order(estimate.workflow)}  ", "value" if place == 0 else "label"),
+                (f"{charts.mean_and_deviation(estimate.mean, estimate.std):<14}", "value"),
+                ("" if estimate.complied else "  missed", "warn"),
             ]
         )
-    if not search.best and height > 1:
+    if not search.best and left > 0:
         lines.append([("best ", "label"), ("none yet", "label")])
     return lines
 

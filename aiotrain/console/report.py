@@ -19,8 +19,8 @@ def plain_line(status: Status) -> str:
 
     Keys: update (count), episodes (finished/budget), learned, lost (counts), return and best (mean
     return of the last update and of the best one), eps and sps (episodes and steps per second), lag (publishes),
-    elapsed_s; in a search then workflow (the order in training) and compliance (of the last update's episodes); then
-    the losses by name. A quantity without a value is nan.
+    elapsed_s; in a search then workflow (the orders in training, with ; between) and compliance
+    (of each when it was judged last); then the losses by name. A quantity without a value is nan.
     """
     best = max((value for _, value in charts.finite(status.returns)), default=math.nan)
     latest = status.returns[-1][1] if status.returns else math.nan
@@ -37,7 +37,9 @@ def plain_line(status: Status) -> str:
         "elapsed_s": f"{status.elapsed_s:.1f}",
     }
     if status.workflow:
-        pairs |= {"workflow": status.workflow.workflow, "compliance": f"{status.workflow.compliance:.4g}"}
+        running = status.workflow.running
+        pairs["workflow"] = ";".join(training.workflow for training in running)
+        pairs["compliance"] = ";".join(f"{training.compliance:.4g}" for training in running)
     pairs |= {_key(name): f"{value:.4g}" for name, value in status.losses.items()}
     return " ".join(f"{name}={value}" for name, value in pairs.items())
 
