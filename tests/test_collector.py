@@ -233,6 +233,22 @@ async def test_what_was_sealed_before_the_death_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_deaths_are_in_a_row_only_if_nothing_was_delivered_between_them(tmp_path: Path) -> None:
+    """One worker that dies in every other episode, more often than would end a run, with what it sealed before."""
+    fatal = range(1, 16, 2)
+    env = functools.partial(Troubled, "kill", [seed_of(episode) for episode in fatal], str(tmp_path))
+    async with Play(env, workers=1) as one:
+        await one.open()
+        await one.until_ready()
+        one.collector._trajectory_cpu_s = 1e-4  # as if measured: tasks are of several episodes
+        played = await one.play(16)
+        assert sorted(played.headers["episode"].tolist()) == list(range(16))
+        assert sorted(one.lost) == list(fatal)
+        assert one.collector.describe().workers[0].restarts == len(fatal)
+    assert [worker.state for worker in one.collector.describe().workers] == [WorkerState.ENDED]
+
+
+@pytest.mark.asyncio
 async def test_worker_killed_while_it_has_nothing_to_do_is_replaced(expected: Trajectories) -> None:
     async with Play(Toy, workers=2) as one:
         await one.open()

@@ -45,6 +45,7 @@ def status(workers: int = 100, **changes: Any) -> Status:
         elapsed_s=754.2,
         remaining_s=3723.0,
         episodes_total=100_000,
+        steps_total=None,
         episodes_finished=43_210,
         steps_finished=4_321_000,
         episodes_learned=43_000,
@@ -69,8 +70,11 @@ def status(workers: int = 100, **changes: Any) -> Status:
         losses=_LOSSES,
         updates=430,
         warnings=("Worker 17 was killed by signal 9; restarted.",),
+        warnings_count=1,
         first_error=None,
     )
+    if "warnings" in changes:
+        changes.setdefault("warnings_count", len(changes["warnings"]))
     return dataclasses.replace(default, **changes)
 
 
@@ -166,7 +170,7 @@ def test_a_run_without_any_value_yet_can_be_drawn(width: int, height: int) -> No
         0,
         **dict.fromkeys(("elapsed_s", "remaining_s", "episodes_per_s", "mean_steps_per_s", "policy_lag"), nan),
         **dict.fromkeys(("collect_share", "learn_share", "idle_share", "worker_busy_share"), nan),
-        **dict.fromkeys(("episodes_total", "episodes_finished", "slots", "updates"), 0),
+        **dict.fromkeys(("episodes_finished", "slots", "updates"), 0),
         returns=(),
         losses={},
         episodes_per_s_history=(),
@@ -250,7 +254,9 @@ def test_every_worker_has_a_cell_and_its_state_a_count(width: int, height: int, 
 
 @pytest.mark.parametrize("phase", ["finished", "stopped", "interrupted", "failed"])
 def test_after_the_end_no_worker_and_no_ring_is_left(phase: str) -> None:
-    text = frame(status(phase=phase, slots=0, slots_in_use=0, ring_bytes=0), 110, 36)
+    ended = tuple(WorkerStatus(WorkerState.ENDED, 0, 430) for _ in range(100))
+    shown = status(phase=phase, slots=0, slots_in_use=0, ring_bytes=0)
+    text = frame(dataclasses.replace(shown, workers=ended), 110, 36)
     assert "100 ended" in text, text
     assert "playing" not in text, text
     assert "ring -" in text, text
@@ -500,6 +506,22 @@ def test_a_closed_pipe_does_not_end_the_run() -> None:
     log.write(status(updates=2))
 
 
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_budget_in_steps_is_what_is_drawn(width: int, height: int) -> None:
+    text = frame(status(steps_total=8_642_000), width, height)
+    assert "50%" in text
+    assert "4,321,000 / 8,642,000 steps" in text
+    assert "of a budget of 8,642,000 steps" in summary(status(steps_total=8_642_000)).plain
+    finished = status(steps_total=4_000_000)  # counted in whole batches, more were played
+    assert finished.progress == 1
+
+
+def test_summary_counts_in_words_that_fit() -> None:
+    one = summary(status(1, warnings=("w",)))
+    assert "restarted 0 times, 1 warning\n" in one.plain
+    assert "3,000 warnings" in summary(status(warnings=("w",) * 100, warnings_count=3000)).plain
+
+
 def test_log_has_each_warning_each_update_and_the_first_error_once() -> None:
     file = io.StringIO()
     log = PlainLog(Console(file=file))
@@ -508,8 +530,8 @@ def test_log_has_each_warning_each_update_and_the_first_error_once() -> None:
         status(updates=1, warnings=("one",)),
         status(updates=1, warnings=("one",)),
         status(updates=2, warnings=("one", "two \x1b[2J")),
-        status(updates=3, warnings=("two \x1b[2J", "three"), first_error="it broke", phase="failed"),
-        status(updates=3, warnings=("two \x1b[2J", "three"), first_error="it broke", phase="failed"),
+        status(updates=3, warnings=("two \x1b[2J", "three"), warnings_count=3, first_error="it broke", phase="failed"),
+        status(updates=3, warnings=("two \x1b[2J", "three"), warnings_count=3, first_error="it broke", phase="failed"),
     ):
         log.write(news)
     lines = [line.split(" episodes=")[0] for line in file.getvalue().splitlines()]

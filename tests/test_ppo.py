@@ -293,14 +293,18 @@ def test_steps_of_an_older_policy_are_weighted_and_clipping_starts_from_the_pres
     batch = on_policy(one, spec, trajectories(spec, [9, 11]))
     shift = np.random.default_rng(2).normal(0, 0.5, batch.steps).astype(np.float32)
     state = one.state()
-    seen = []
+    seen: list[Any] = []
+    differentiate = one._differentiate
+
+    def noted(*given: Any) -> Any:
+        seen.append(given)
+        return differentiate(*given)
+
+    one._differentiate = noted  # type: ignore[method-assign]
     for acted in (batch.log_probs, batch.log_probs + shift):
         one.load(state)
         one._generator.manual_seed(0)  # the same minibatch
-        differentiate = one._differentiate
-        one._differentiate = lambda *given: seen.append(given) or differentiate(*given)  # type: ignore
         one.update(dataclasses.replace(batch, log_probs=acted), 0.0)
-        one._differentiate = differentiate  # type: ignore[method-assign]
     (_, _, _, old, advantage, _), (_, _, _, old_too, weighted, _) = seen
     torch.testing.assert_close(old, old_too)
     assert sorted(old.tolist()) == pytest.approx(sorted(batch.log_probs.tolist()), abs=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import errno
 import functools
 import gc
 import json
@@ -39,7 +40,8 @@ from aiotrain import (
     train,
 )
 from aiotrain import worker as task
-from aiotrain.records import METRICS
+from aiotrain.records import METRICS, Records
+from aiotrain.status import WorkerState
 from envs import BrokenFromTheStart, Endless, Toy, Troubled, Waiting
 
 SMALL = PPOConfig(hidden_sizes=(8,), epochs=2, minibatch_size=64)
@@ -348,14 +350,36 @@ def test_gathering_that_fails_unseen_is_told_by_the_status_and_nowhere_else(capl
     async def look() -> None:
         env = functools.partial(Troubled, "nan reward", range(2**31))
         async with Trainer(config(env)) as trainer:
-            while trainer.status().phase != "failed":
+            while trainer.status().first_error is None:
                 await asyncio.sleep(0.005)
             assert "a reward of nan" in (trainer.status().first_error or "")
+            assert trainer.status().phase == "stopping", "its processes still run"
         assert trainer.status().phase == "failed"
 
     run(look())
     gc.collect()
     assert caplog.messages == [], "asyncio complains of an exception that nobody asked for"
+
+
+def test_full_disk_ends_the_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the error can be written down; what was learned is saved where there is room again."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def fill_up() -> Trainer:
+        async with Trainer(config(run_dir=str(tmp_path / "run"))) as trainer:
+            await anext(trainer)
+            monkeypatch.setattr(Records, "update", full)
+            monkeypatch.setattr(Records, "event", full)
+            with pytest.raises(OSError, match="No space left"):
+                await anext(trainer)
+        return trainer
+
+    trainer = run(fill_up())
+    assert "No space left" in (trainer.status().first_error or "")
+    assert {worker.state for worker in trainer.status().workers} == {WorkerState.ENDED}
+    assert (tmp_path / "run" / "weights.safetensors").is_file()
 
 
 def test_error_that_is_seen_twice_is_one_event(tmp_path: Path) -> None:
@@ -399,7 +423,7 @@ def test_trainer_is_used_once_and_while_it_is_open() -> None:
         trainer = Trainer(config())
         with pytest.raises(TrainerStateError, match="not opened"):
             await anext(trainer)
-        with pytest.raises(TrainerStateError, match="not opened"):
+        with pytest.raises(TrainerStateError, match="no result yet"):
             trainer.result()
         async with trainer:
             with pytest.raises(TrainerStateError, match="is open"):

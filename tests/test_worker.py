@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from aiotrain import worker
+from aiotrain.config import Config
 from aiotrain.errors import EnvError, InvalidStepError, UnsupportedSpaceError
-from aiotrain.factory import EnvFactory
+from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import BROKEN_OFF, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
@@ -196,8 +197,9 @@ def test_resets_are_given_options_only_where_there_are_any(player: Make) -> None
 
 def test_inspect_finds_out_whether_there_is_compliance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_state", worker._State())
-    assert worker.inspect(EnvFactory.of(Judged)).has_compliance
-    assert not worker.inspect(EnvFactory.of(Toy)).has_compliance
+    assert worker.inspect(make_factory(Config(workflow="reverse"))).has_compliance
+    assert not worker.inspect(make_factory(Config())).has_compliance
+    assert not worker.inspect(EnvFactory.of(Judged)).has_compliance, "what others call alignment earns no bonus"
 
 
 def test_unfinished_episodes_take_the_slots_of_new_ones(player: Make) -> None:
