@@ -267,11 +267,13 @@ def _gaussian_process(
     class NoiseOfMeans(WhiteKernel):  # type: ignore[misc]  # scikit-learn has no types
         """White noise, divided by how often each row was observed."""
 
-        def __init__(self, counts: NDArray[np.float64], noise_level: float, noise_level_bounds: tuple[float, float]):
+        def __init__(
+            self, counts: NDArray[np.float64], noise_level: float, noise_level_bounds: tuple[float, float]
+        ) -> None:
             super().__init__(noise_level, noise_level_bounds)
             self.counts = counts
 
-        def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:  # noqa: N803
+        def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
             result = super().__call__(X, Y, eval_gradient)
             if Y is not None:
                 return result
@@ -282,7 +284,7 @@ def _gaussian_process(
     signal, length, noise = np.exp(medians)
     features = PRECEDENCE.astype(np.float64)
 
-    def process_of(rows: NDArray[np.int64], counts: NDArray[np.float64], means: NDArray[np.float64], theta: Any) -> Any:
+    def process_of(rows: NDArray[np.int64], counts: NDArray[np.int64], means: NDArray[np.float64], theta: Any) -> Any:
         kernel = ConstantKernel(signal, (0.05, 20.0)) * RBF(length, (0.8, 20.0))
         kernel = (kernel + NoiseOfMeans(counts, noise, (1e-3, 3.0))).clone_with_theta(theta)
         return GaussianProcessRegressor(kernel, optimizer=None).fit(features[rows], means)
@@ -310,7 +312,7 @@ def _gaussian_process(
         process = process_of(rows, counts, means, theta)
         mean, std = process.predict(features, return_std=True)
         if pending:
-            totals = np.bincount(rows, counts, len(ORDERS)) + np.bincount(pending, minlength=len(ORDERS))
+            totals = np.bincount([*observed, *pending], minlength=len(ORDERS))
             imagined = np.flatnonzero(totals)
             std = process_of(imagined, totals[imagined], mean[imagined], theta).predict(features, return_std=True)[1]
     # scikit-learn counts the noise of one more observation in.

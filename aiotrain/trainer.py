@@ -91,7 +91,7 @@ class Trainer:
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
         self._records: Records | None = None
         self._gathering: Gathering | None = None  # there once everything is set up
-        self._learning: asyncio.Task[Update] | None = None
+        self._learning: asyncio.Task[Update | None] | None = None
         self._iterating = False
         searches = config.workflow == "search"
         self._search = WorkflowSearch(config.workflow_search, config.seed) if searches else None
