@@ -268,7 +268,7 @@ def _gaussian_process(
         """White noise, divided by how often each row was observed."""
 
         def __init__(
-            self, counts: NDArray[np.float64], noise_level: float, noise_level_bounds: tuple[float, float]
+            self, counts: NDArray[np.int64], noise_level: float, noise_level_bounds: tuple[float, float]
         ) -> None:
             super().__init__(noise_level, noise_level_bounds)
             self.counts = counts
@@ -303,7 +303,7 @@ def _gaussian_process(
         deviations = (theta - medians) / spreads
         return deviations @ deviations / 2 - likelihood, deviations / spreads - gradient
 
-    with threadpool_limits(1):  # the matrices are small, and the other cores play
+    with threadpool_limits(1, "blas"):  # the matrices are small, and the other cores play
         # Not by fit(), which knows no prior, and warns of every bound that is reached.
         starts = (medians, medians + spreads * (0, -2, -2))  # smooth under much noise, rough under little
         bounds = process.kernel_.bounds
