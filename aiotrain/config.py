@@ -224,6 +224,13 @@ class Config:
                 "slot-steps cannot be chosen with workflow search and steps-per-update: an episode that is cut would "
                 "end in the training of another order",
             ),
+            (
+                self.workflow != "search"
+                or self.steps_per_update is not None
+                or not 1 <= self.episodes_per_update < self.workflow_search.parallel_workflows,
+                f"parallel-workflows ({self.workflow_search.parallel_workflows}) is more than episodes-per-update "
+                f"({self.episodes_per_update}): some orders would have no part of a batch",
+            ),
             (self.learner_threads >= 1, f"learner-threads must be at least 1, not {self.learner_threads}"),
             (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),
             (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),

@@ -112,7 +112,7 @@ class WorkflowSearch:
     def begin(self) -> None:
         """Let the chosen orders be played from now on: the policy that is to play them is published."""
         self.running += self._chosen
-        self._last = self.running
+        self._last = self.running or self._last
         self._chosen = []
 
     def parent(self, order: Order) -> Order | None:

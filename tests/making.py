@@ -13,6 +13,7 @@ from aiotrain.policy import PolicyShape
 from aiotrain.ring import HEADER, SEALED, Trajectories
 from aiotrain.search import Search
 from aiotrain.spaces import EnvSpec
+from aiotrain.workflow_search import Training, WorkflowSearch
 from envs import Action, Observation, Toy
 
 
@@ -85,3 +86,58 @@ def scripted(orders: Sequence[Order]) -> type[Search]:
             return ORDER_INDEX[orders[self.proposals]]
 
     return Scripted
+
+
+def judged(
+    compliance: float | Sequence[float], episodes: int = 10, value: float = -100.0, bonus: float = 5.0
+) -> Trajectories:
+    """Episodes of an order, all of this compliance, or one of each."""
+    each = [compliance] * episodes if isinstance(compliance, float) else list(compliance)
+    made = trajectories(spec_of(), [2] * len(each))
+    made.headers["compliance"] = each
+    made.headers["episode_return"] = value
+    made.headers["episode_bonus"] = bonus
+    return made
+
+
+class Rounds:
+    """Opens the batches of a search and has it learn what was played of them, as a trainer does."""
+
+    def __init__(self, search: WorkflowSearch) -> None:
+        self.search = search
+        self.opened = self.learned = 0
+        self.over: list[Any] = []
+
+    def choose(self) -> list[Order]:
+        """Let as many orders begin as there are places for."""
+        orders = self.search.choose()
+        self.search.begin()
+        return orders
+
+    def open(self) -> list[Order] | None:
+        """The orders of the next batch's parts; None if no batch is to be opened now."""
+        options = self.search.plan(self.opened)
+        if options is None:
+            return None
+        self.opened += 1
+        assert all(option.keys() == {"workflow"} for option in options), f"options besides the order: {options}"
+        return [option["workflow"] for option in options]
+
+    def learn(self, *parts: Trajectories) -> list[Order]:
+        """Learn the oldest batch, with what was played of each of its parts. The orders whose trainings are over."""
+        if self.learned == self.opened:
+            assert self.open() is not None, "no order is being trained, but there is something to learn"
+        numbers = np.repeat(np.arange(len(parts)), [len(part.headers) for part in parts])
+        first = 0
+        for part in parts:  # joining sorts by episode
+            part.headers["episode"] = first + np.arange(len(part.headers))
+            first += len(part.headers)
+        whole = Trajectories.join(parts) if parts else None
+        over = self.search.learned(self.learned, whole, numbers)
+        self.learned += 1
+        self.over += over
+        return [running.order for running in over]
+
+    def finish(self, reason: str = "") -> Training:
+        """Finish the training that was over first, or cut off the one that goes on."""
+        return self.search.finish(self.over.pop(0) if self.over else self.search.running[0], reason)

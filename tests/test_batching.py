@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aiotrain.batching import Batch, Batcher
 from aiotrain.collect import Launch, LostEpisode, Outcome
-from aiotrain.ring import Trajectories
+from aiotrain.ring import HEADER, Trajectories
 from making import spec_of, trajectories
 
 SPEC = spec_of()
@@ -130,19 +130,24 @@ def test_finishing_clears_the_tries() -> None:
     assert one._tries == {}
 
 
-def test_batch_of_nothing_but_given_up_episodes_is_passed_over() -> None:
+def test_batch_of_nothing_but_given_up_episodes_is_empty() -> None:
     one = batcher(episodes_per_update=2, total_episodes=4)
     (launch,) = launches(one, 2)
     for _ in range(2):
         one.add(outcome(launch, lost=(0, 1)))
+        assert one.pop_batch() is None, "its episodes are tried again"
         (launch,) = launches(one, 2)
     assert one.add(outcome(launch, lost=(0, 1))) == [0, 1]
-    assert one.pop_batch() is None
+    empty = one.pop_batch()
+    assert empty is not None, "whoever waits for the batch is never told"
+    assert (empty.number, empty.trajectories, empty.parts.tolist()) == (0, None, [])
+    assert one.wanted() == 0, "the next batch is opened before this one counts as learned"
+    one.learned()
     (launch,) = launches(one, 2)
     one.add(outcome(launch))
     batch = one.pop_batch()
     assert batch is not None
-    assert batch.number == 1
+    assert (batch.number, len(batch.parts)) == (1, 2)
     assert one.done
 
 
@@ -219,8 +224,9 @@ def test_counting_steps_an_episode_lost_before_its_first_fragment_is_played_agai
 @pytest.mark.parametrize("steps_per_update", [None, 12])
 def test_each_batch_is_played_with_the_options_it_was_opened_with(steps_per_update: int | None) -> None:
     """Also what comes back unbegun or lost."""
-    plans = [{"workflow": name} for name in "abc"]
-    one = batcher(steps_per_update=steps_per_update, max_policy_lag=1, plan=iter(plans).__next__)
+    one = batcher(
+        steps_per_update=steps_per_update, max_policy_lag=1, plan=lambda number: [{"workflow": "abc"[number]}]
+    )
     given = launches(one, 2)
     assert {(launch.batch, launch.options["workflow"]) for launch in given} == {(0, "a"), (1, "b")}
     for launch in reversed(given):
@@ -231,8 +237,8 @@ def test_each_batch_is_played_with_the_options_it_was_opened_with(steps_per_upda
 
 def test_no_batch_is_opened_while_there_is_no_plan() -> None:
     plan: dict[str, Any] | None = None
-    one = batcher(max_policy_lag=1, plan=lambda: plan)
-    assert (one.wanted(), one.idle, one.done) == (0, True, False)
+    one = batcher(max_policy_lag=1, plan=lambda _: None if plan is None else [plan])
+    assert (one.wanted(), one.exhausted, one.done) == (0, False, False)
     plan = {"workflow": "a"}
     assert one.wanted() == 8
     plan = None
@@ -242,14 +248,13 @@ def test_no_batch_is_opened_while_there_is_no_plan() -> None:
         assert one.pop_batch() is not None
         assert one.wanted() == 0
         one.learned()
-    assert (one.wanted(), one.idle, one.done) == (0, True, False), "the budget is not used up"
+    assert (one.wanted(), one.exhausted, one.done) == (0, False, False), "the budget is not used up"
     plan = {"workflow": "b"}
     assert launches(one, 9) == [Launch(2, (8, 9, 10, 11), plan)], "the episodes go on where they were"
 
 
 def test_what_was_opened_is_played_to_its_end_whatever_the_plan() -> None:
-    plans: list[dict[str, Any] | None] = [{}, None]
-    one = batcher(plan=lambda: plans.pop(0) if len(plans) > 1 else plans[0])
+    one = batcher(plan=lambda number: None if number else [{}])
     (launch,) = launches(one, 9)
     one.add(outcome(launch, unused=(2, 3), lost=(1,)))
     assert one.wanted() == 3
@@ -257,7 +262,105 @@ def test_what_was_opened_is_played_to_its_end_whatever_the_plan() -> None:
     assert one.pop_batch() is not None
 
 
+# ----------------------------------------------------------------------- parts
+
+
+def in_parts(*names: str) -> Any:
+    """A plan by which every batch has these parts."""
+    return lambda _: [{"workflow": name} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("episodes", "names", "blocks"),
+    [
+        (9, "abc", {"a": [0, 1, 2], "b": [3, 4, 5], "c": [6, 7, 8]}),
+        (8, "abc", {"a": [0, 1, 2], "b": [3, 4, 5], "c": [6, 7]}),
+        (4, "abc", {"a": [0, 1], "b": [2], "c": [3]}),
+        (3, "abc", {"a": [0], "b": [1], "c": [2]}),
+        (5, "a", {"a": [0, 1, 2, 3, 4]}),
+    ],
+)
+@pytest.mark.parametrize("at_most", [1, 2, 9])
+@pytest.mark.parametrize("counting", ["episodes", "steps"])
+def test_parts_are_blocks_of_a_batch_and_no_launch_is_of_two(
+    episodes: int, names: str, blocks: dict[str, list[int]], at_most: int, counting: str
+) -> None:
+    one = batcher(
+        episodes_per_update=episodes,
+        steps_per_update=10 * episodes if counting == "steps" else None,
+        total_episodes=2 * episodes,
+        plan=in_parts(*names),
+    )
+    given: dict[str, list[int]] = {name: [] for name in names}
+    for launch in launches(one, at_most):
+        assert len(launch.episodes) <= at_most
+        given[launch.options["workflow"]] += launch.episodes
+    assert given == blocks
+
+
+def test_options_are_asked_for_once_for_each_batch_by_its_number() -> None:
+    asked = []
+
+    def plan(number: int) -> list[dict[str, str]]:
+        asked.append(number)
+        return [{"workflow": f"{number} {part}"} for part in "ab"]
+
+    one = batcher(max_policy_lag=1, plan=plan)
+    given = {(launch.batch, launch.options["workflow"]): launch.episodes for launch in launches(one, 9)}
+    assert given == {(0, "0 a"): (0, 1), (0, "0 b"): (2, 3), (1, "1 a"): (4, 5), (1, "1 b"): (6, 7)}
+    one.wanted()
+    assert asked == [0, 1]
+
+
+@pytest.mark.parametrize(("fate", "steps_per_update"), [("unused", None), ("lost", None), ("lost", 20)])
+def test_what_comes_back_keeps_its_part(fate: str, steps_per_update: int | None) -> None:
+    one = batcher(episodes_per_update=6, steps_per_update=steps_per_update, slot_steps=4, plan=in_parts("a", "b", "c"))
+    part_of = {}
+    given = launches(one, 2)
+    for launch in given:
+        part_of |= dict.fromkeys(launch.episodes, launch.options["workflow"])
+    assert len(set(part_of.values())) == 3
+    for launch in reversed(given):
+        one.add(outcome(launch, **{fate: launch.episodes}))
+    again = launches(one, 9)
+    assert {launch.batch for launch in again} == {0}
+    assert {e: launch.options["workflow"] for launch in again for e in launch.episodes} == part_of
+
+
+def test_episode_that_comes_back_twice_and_later_is_with_its_part_in_the_batch() -> None:
+    one = batcher(episodes_per_update=6, total_episodes=6, plan=in_parts("a", "b", "c"))
+    first, *others = launches(one, 2)
+    for launch in others:
+        one.add(outcome(launch))
+    one.add(outcome(first, lost=(0,), unused=(1,)))
+    again = one.next_launch(1)
+    one.add(outcome(again, lost=again.episodes))
+    assert one.pop_batch() is None
+    for launch in launches(one, 9):
+        assert launch.options == {"workflow": "a"}
+        one.add(outcome(launch))
+    batch = one.pop_batch()
+    assert batch is not None
+    assert batch.trajectories is not None
+    assert batch.trajectories.headers["episode"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert batch.parts.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_part_whose_episodes_are_all_given_up_is_missing_and_shifts_no_other() -> None:
+    one = batcher(episodes_per_update=6, total_episodes=6, plan=in_parts("a", "b", "c"))
+    for _ in range(3):
+        for launch in launches(one, 9):
+            one.add(outcome(launch, lost=launch.episodes if launch.options["workflow"] == "b" else ()))
+    batch = one.pop_batch()
+    assert batch is not None
+    assert batch.parts.tolist() == [0, 0, 2, 2]
+
+
 # ---------------------------------------------------------------- random order
+
+
+def headers_of(batch: Batch) -> Any:
+    return np.empty(0, HEADER) if batch.trajectories is None else batch.trajectories.headers
 
 
 class World:
@@ -270,6 +373,7 @@ class World:
         self.given_up: list[int] = []
         self.batches: list[Batch] = []
         self.lags: list[int] = []
+        self.options: dict[int, Any] = {}
 
     def run(self) -> None:
         for _ in range(500):
@@ -282,6 +386,7 @@ class World:
         while self.batcher.wanted():
             launch = self.batcher.next_launch(self.random.randint(1, 5))
             self.out.append((launch, self.version))
+            self.options |= dict.fromkeys(launch.episodes, launch.options)
         if self.out:
             launch, version = self.out.pop(self.random.randrange(len(self.out)))
             fates = ["played"] * 4 + ["unused", "lost"] * self.trouble
@@ -291,7 +396,7 @@ class World:
             )
             self.given_up += self.batcher.add(outcome(launch, unused, lost, version))
         if self.random.random() < 0.5 and (batch := self.batcher.pop_batch()) is not None:
-            self.lags += (self.version - batch.trajectories.headers["version"]).tolist()
+            self.lags += (self.version - headers_of(batch)["version"]).tolist()
             self.batches.append(batch)
             self.batcher.learned()
             self.version = batch.number + 1
@@ -303,16 +408,43 @@ def test_every_episode_is_in_its_batch_once(seed: int, lag: int, per_update: int
     world = World(one, seed, trouble=True)
     world.run()
     for batch in world.batches:
-        episodes = batch.trajectories.headers["episode"]
+        episodes = headers_of(batch)["episode"]
         first = batch.number * per_update
         expected = [e for e in range(first, min(first + per_update, total)) if e not in world.given_up]
         assert episodes.tolist() == expected
-    learned = [e for batch in world.batches for e in batch.trajectories.headers["episode"].tolist()]
+    learned = [e for batch in world.batches for e in headers_of(batch)["episode"].tolist()]
     assert sorted(learned + world.given_up) == list(range(total))
     assert all(0 <= each <= lag for each in world.lags), f"lags {sorted(set(world.lags))} with {lag} allowed"
     counts = one.counts
     assert (counts.learned, counts.given_up, counts.in_flight) == (len(learned), len(world.given_up), 0)
     assert counts.finished == counts.learned
+
+
+@given(SEEDS, st.integers(0, 2), st.integers(1, 4), st.sampled_from([None, 15]))
+def test_parts_tell_the_options_that_each_trajectory_was_played_with(
+    seed: int, lag: int, parts: int, steps_per_update: int | None
+) -> None:
+    plans: dict[int, list[Any]] = {}
+
+    def plan(number: int) -> list[Any]:
+        plans[number] = [(number, part) for part in range(parts)]
+        return plans[number]
+
+    one = batcher(
+        episodes_per_update=5,
+        steps_per_update=steps_per_update,
+        max_policy_lag=lag,
+        total_episodes=10**6 if steps_per_update else 23,
+        total_steps=60 if steps_per_update else None,
+        plan=plan,
+    )
+    world = World(one, seed, trouble=True)
+    world.run()
+    for batch in world.batches:
+        episodes = headers_of(batch)["episode"].tolist()
+        assert len(batch.parts) == len(episodes)
+        told = [plans[batch.number][part] for part in batch.parts]
+        assert told == [world.options[episode] for episode in episodes]
 
 
 @given(SEEDS, SEEDS)
@@ -334,9 +466,10 @@ def test_batches_counted_in_steps_are_full(seed: int, lag: int, steps: int) -> N
     assert [batch.number for batch in world.batches] == list(range(len(world.batches)))
     assert one.counts.steps >= steps * 4, "the budget is not used up"
     for batch in world.batches:
+        assert batch.trajectories is not None
         assert batch.trajectories.steps >= steps
     assert all(0 <= each <= lag for each in world.lags)
-    learned = Counter(e for batch in world.batches for e in batch.trajectories.headers["episode"].tolist())
+    learned = Counter(e for batch in world.batches for e in headers_of(batch)["episode"].tolist())
     assert not [episode for episode, times in learned.items() if times > 1], "an episode is learned twice"
 
 

@@ -102,6 +102,8 @@ def test_learner_settings_name_the_flag(wrong: dict[str, Any]) -> None:
         {"patience": 0},
         {"max_episodes_per_workflow": 0},
         {"fixed_episodes": 0},
+        {"parallel_workflows": 0},
+        {"parallel_workflows": 121},
         {"search": "grid"},
         {"inherit": "all"},
     ],
@@ -111,6 +113,32 @@ def test_search_settings_name_the_flag(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(workflow_search=SearchConfig(**wrong))
     assert str(caught.value).startswith(next(iter(wrong)).replace("_", "-")), "the flag has no prefix"
+
+
+@pytest.mark.parametrize("inherit", ["nearest", "none"])
+def test_orders_that_are_trained_together_have_one_policy(inherit: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=f"inherit {inherit} gives each order .* parallel-workflows needs inherit latest"
+    ):
+        Config(workflow_search=SearchConfig(parallel_workflows=2, inherit=inherit))
+    Config(workflow_search=SearchConfig(parallel_workflows=1, inherit=inherit))
+    Config(workflow_search=SearchConfig(parallel_workflows=2, inherit="latest"))
+
+
+def test_as_many_orders_as_there_are_can_be_trained_together() -> None:
+    Config(workflow="search", episodes_per_update=120, workflow_search=SearchConfig(parallel_workflows=120))
+
+
+def test_every_order_needs_an_episode_of_each_batch() -> None:
+    three = SearchConfig(parallel_workflows=3)
+    with pytest.raises(ConfigError, match=r"parallel-workflows \(3\) is more than episodes-per-update \(2\)"):
+        Config(workflow="search", episodes_per_update=2, workflow_search=three)
+    Config(workflow="search", episodes_per_update=3, workflow_search=three)
+    Config(workflow="search", episodes_per_update=2, steps_per_update=300, workflow_search=three)
+
+
+def test_orders_are_trained_one_after_the_other_by_one_policy_unless_told_otherwise() -> None:
+    assert (SearchConfig().parallel_workflows, SearchConfig().inherit) == (1, "latest")
 
 
 def test_compiled_simulator_takes_bits_as_they_are() -> None:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from aiotrain.cage2.workflows import order_text
 from aiotrain.config import SearchConfig
-from aiotrain.ring import Trajectories
 from aiotrain.search import GpUcb
+from aiotrain.status import TrainingStatus, WorkflowStatus
 from aiotrain.workflow_search import WorkflowSearch
-from making import spec_of, trajectories
+from making import Rounds, judged
+
+NAN = math.nan
 
 
-def batch(value: float, compliance: float, episodes: int = 4) -> Trajectories:
-    made = trajectories(spec_of(), [3] * episodes)
-    made.headers["episode_return"] = value
-    made.headers["compliance"] = compliance
-    return made
+def train(rounds: Rounds, value: float, compliance: float) -> str:
+    (order,) = rounds.choose()
+    rounds.learn(judged(compliance, value=value))
+    rounds.finish()
+    return order_text(order)
 
 
-def train(search: WorkflowSearch, value: float, compliance: float) -> str:
-    order = order_text(search.choose())
-    search.learned(batch(value, compliance))
-    search.finish()
-    return order
+def rounds(**settings: Any) -> Rounds:
+    return Rounds(WorkflowSearch(SearchConfig(**settings), 0))
+
+
+def told(one: Rounds) -> WorkflowStatus:
+    status = one.search.status()
+    assert status is not None, "nothing is told"
+    return status
 
 
 def test_before_the_first_order_there_is_nothing_to_tell() -> None:
@@ -34,45 +40,71 @@ def test_before_the_first_order_there_is_nothing_to_tell() -> None:
 
 
 def test_the_training_now_is_told() -> None:
-    search = WorkflowSearch(SearchConfig(compliance_threshold=0.8), 0)
-    order = order_text(search.choose())
-    told = search.status()
-    assert told is not None
-    assert (told.workflow, told.iteration, told.episodes, told.threshold) == (order, 1, 0, 0.8)
-    assert math.isnan(told.compliance)
-    search.learned(batch(-50.0, 0.5))
-    search.learned(batch(-50.0, 0.75))
-    told = search.status()
-    assert told is not None
-    assert (told.episodes, told.compliance, told.trainings, told.best) == (8, 0.75, 0, ())
+    one = rounds(compliance_threshold=0.8)
+    (order,) = one.choose()
+    assert told(one).threshold == 0.8
+    (now,) = told(one).running
+    assert (now.workflow, now.iteration, now.episodes) == (order_text(order), 1, 0)
+    assert math.isnan(now.compliance)
+    one.learn(judged(0.5, 4))
+    one.learn(judged(0.75, 4))
+    assert told(one).running == (TrainingStatus(order_text(order), 1, 8, 0.75),)
+    assert (told(one).trainings, told(one).best) == (0, ())
+
+
+def test_all_trainings_now_are_told_and_nothing_of_those_that_are_chosen_only() -> None:
+    one = rounds(parallel_workflows=2, compliance_threshold=0.9)
+    orders = one.choose()
+    assert [each.workflow for each in told(one).running] == [order_text(order) for order in orders]
+    for _ in range(2):
+        one.learn(judged(1.0, 2), judged(0.5, 2))
+    assert told(one).running == (TrainingStatus(order_text(orders[1]), 2, 4, 0.5),)
+    assert told(one).complied == 0, "the search is not told yet"
+    one.finish()
+    one.search.choose()
+    assert [each.iteration for each in told(one).running] == [2], "a third is chosen, but no policy is published"
+    one.search.begin()
+    assert [each.iteration for each in told(one).running] == [2, 3]
+    assert (told(one).trainings, told(one).complied) == (1, 1)
+
+
+def test_while_the_next_order_is_chosen_the_last_is_told() -> None:
+    one = rounds()
+    (order,) = one.choose()
+    one.learn(judged(1.0, 4))
+    assert told(one).running == (TrainingStatus(order_text(order), 1, 4, 1.0),)
+    one.finish()
+    one.search.choose()
+    assert told(one).running == (TrainingStatus(order_text(order), 1, 4, 1.0),)
+    assert told(one).trainings == 1
 
 
 def test_the_best_orders_are_told_with_those_that_complied_first() -> None:
-    search = WorkflowSearch(SearchConfig(), 0)
-    trained = {train(search, value, compliance): value for value, compliance in ((-20, 0.5), (-90, 1.0), (-40, 1.0))}
-    told = search.status()
-    assert told is not None
-    assert (told.iteration, told.trainings, told.complied) == (3, 3, 2)
-    assert [trained[known.workflow] for known in told.best] == [-40, -90, -20]
-    assert [known.complied for known in told.best] == [True, True, False]
-    posterior = search.search.posterior()
-    for known in told.best:
+    one = rounds(patience=1)
+    trained = {}
+    for value, compliance in ((-20, NAN), (-90, 1.0), (-40, 1.0)):  # of no compliance, it ends at once
+        trained[train(one, value, compliance)] = value
+    (last,) = told(one).running
+    assert (last.iteration, told(one).trainings, told(one).complied) == (3, 3, 2)
+    best = told(one).best
+    assert [trained[known.workflow] for known in best] == [-40, -90, -20]
+    assert [known.complied for known in best] == [True, True, False]
+    posterior = one.search.search.posterior()
+    for known in best:
         assert min(abs(posterior.mean - known.mean)) < 1e-9
         assert 0 < known.std < np.std(list(trained.values())) * 2
 
 
 def test_at_most_five_orders_are_told_and_the_latest_training_counts() -> None:
-    search = WorkflowSearch(SearchConfig(), 0)
+    one = rounds()
     for number in range(7):
-        latest = train(search, -50.0 + number, 1.0)
-    told = search.status()
-    assert told is not None
-    assert len(told.best) == 5
-    assert latest in {known.workflow for known in told.best}
-    search.choose()
-    after = search.status()
-    assert after is not None
-    assert (after.iteration, after.trainings, after.best) == (8, 7, told.best)
+        latest = train(one, -50.0 + number, 1.0)
+    best = told(one).best
+    assert len(best) == 5
+    assert latest in {known.workflow for known in best}
+    one.choose()
+    (now,) = told(one).running
+    assert (now.iteration, told(one).trainings, told(one).best) == (8, 7, best)
 
 
 def test_the_posterior_is_fitted_once_for_each_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +113,11 @@ def test_the_posterior_is_fitted_once_for_each_training(monkeypatch: pytest.Monk
     fits = []
     fit = module._gaussian_process
     monkeypatch.setattr(module, "_gaussian_process", lambda *args: fits.append(args) or fit(*args))
-    search = WorkflowSearch(SearchConfig(), 0)
-    assert isinstance(search.search, GpUcb)
+    one = rounds()
+    assert isinstance(one.search.search, GpUcb)
     for number in range(4):
-        train(search, -50.0 + number, 1.0)
+        train(one, -50.0 + number, 1.0)
         for _ in range(10):
-            search.status()
-    search.choose()
+            one.search.status()
+    one.choose()
     assert len(fits) == 4
