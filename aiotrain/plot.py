@@ -209,6 +209,7 @@ def _draw_orders(figure: Figure, trainings: list[_Training]) -> None:
 def _draw_ucb(figure: Figure, trainings: list[_Training]) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    trainings = sorted(trainings, key=lambda training: training.iteration)  # finished in any order, if several at once
     figure.set_size_inches(8, 4)
     axes = figure.subplots()
     iterations = [training.iteration for training in trainings]

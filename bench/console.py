@@ -22,7 +22,7 @@ from rich.console import Console
 from aiotrain.console import REDRAWS_PER_S
 from aiotrain.console.live import _draw
 from aiotrain.console.screen import Screen
-from aiotrain.status import OrderEstimate, Status, WorkerState, WorkerStatus, WorkflowStatus
+from aiotrain.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
 
 
 def statuses(workers: int, updates: int, count: int) -> list[Status]:
@@ -31,12 +31,13 @@ def statuses(workers: int, updates: int, count: int) -> list[Status]:
     returns = tuple((107 * i, -100 * math.exp(-i / 80) + rng.gauss(0, 3)) for i in range(1, updates + 1))
     names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance")
     order = "enterprise,user,op_host,op_server,defender"
+    running = tuple(TrainingStatus(order, 12 + place, 250, 0.92) for place in range(3))
     best = tuple(OrderEstimate(order, -50.0 - place, 2.5, place < 3) for place in range(5))
     first = Status(
         "bench", "CAGE 2", "shared_memory", "cpu", "training", 0.0, 0.0, 10**6, None, 0, 0, 0, 2, 120,
         74.3, 7430.0, 70.1, 7010.0, (), (), 256, 188, 12_900_000, 412, 0.8, 0.27, 0.63, 0.1, 0.58,
         returns, {}, updates, ("Worker 17 was killed by signal 9; restarted.",) * 5, 5, "Worker 3: ValueError",
-        WorkflowStatus(order, 12, 250, 0.92, 0.95, 11, 7, best),
+        WorkflowStatus(running, 0.95, 11, 7, best),
     )  # fmt: skip
     return [
         dataclasses.replace(

@@ -195,6 +195,13 @@ def test_help_documents_every_option(help_text: str) -> None:
             ["--workflow", "serch", "--compliance-threshold", "95", "--alignment-lambda", "-1"],
             ["3 settings cannot work:", "serch", "compliance-threshold", "alignment-lambda"],
         ),
+        (["--parallel-workflows", "0"], ["parallel-workflows must be at least 1, not 0"]),
+        (["--parallel-workflows", "121"], ["parallel-workflows (121)", "the 120 orders there are"]),
+        (["--parallel-workflows", "2", "--inherit", "nearest"], ["inherit nearest", "needs inherit latest"]),
+        (
+            ["--workflow", "search", "--parallel-workflows", "4", "--episodes-per-update", "3"],
+            ["parallel-workflows (4)", "episodes-per-update (3)"],
+        ),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),
         (["--n-workers", "0"], ["workers must be at least 1"]),

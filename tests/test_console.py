@@ -21,7 +21,7 @@ from rich.console import Console
 
 from aiotrain.config import Config, PPOConfig
 from aiotrain.console import PlainLog, can_draw, charts, plain_line, render, save_svg, show, summary
-from aiotrain.status import OrderEstimate, Status, WorkerState, WorkerStatus, WorkflowStatus
+from aiotrain.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
 
 _LOSSES = {
     "policy_loss": -0.0123,
@@ -85,9 +85,13 @@ ORDERS = [
 ]
 
 
+def training(place: int = 0, **changes: Any) -> TrainingStatus:
+    return dataclasses.replace(TrainingStatus(ORDERS[place], 12 + place, 2500 - place, 0.9499 - 0.1 * place), **changes)
+
+
 def search(**changes: Any) -> WorkflowStatus:
     best = tuple(OrderEstimate(order, -150.13 - i, 12.45, i < 2) for i, order in enumerate(ORDERS[1:] + ORDERS[:1]))
-    default = WorkflowStatus(ORDERS[0], 12, 2500, 0.9499, 0.95, 11, 7, best)
+    default = WorkflowStatus((training(),), 0.95, 11, 7, best)
     return dataclasses.replace(default, **changes)
 
 
@@ -133,7 +137,15 @@ def test_first_error_is_pinned(width: int, height: int) -> None:
     magnitude=st.sampled_from([0.0, 1.0, 1e6, 1e15, 1e308]),
     error=st.none() | st.text(max_size=300),
     name=st.text(max_size=60),
-    searching=st.none() | st.builds(search, workflow=st.text(max_size=60), compliance=st.sampled_from([math.nan, 1.0])),
+    searching=st.none()
+    | st.builds(
+        search,
+        running=st.lists(
+            st.builds(training, workflow=st.text(max_size=60), compliance=st.sampled_from([math.nan, 1.0])),
+            min_size=1,
+            max_size=12,
+        ).map(tuple),
+    ),
 )
 def test_frame_never_leaves_its_size(
     width: int,
@@ -204,8 +216,42 @@ def test_a_search_is_told_with_its_order_compliance_and_best_orders(width: int, 
     assert "compliance" not in frame(status(), width, height), "of a run without a search"
 
 
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_several_orders_in_training_are_told_as_far_as_there_is_room(width: int, height: int) -> None:
+    running = (training(0), training(1, compliance=0.9512), training(2, compliance=math.nan, episodes=0))
+    text = frame(status(workflow=search(running=running)), width, height)
+    expected = [
+        "1/3  enterprise > user > op_host > op_server > defender  compliance 94% of 95%",
+        "best user > enterprise > op_host > op_server > defender  -150.1 ± 12.45",
+        "playing",
+        "signal 9",
+    ]
+    others = [
+        "2/3  user > enterprise > op_host > op_server > defender  compliance 95% of 95%  training 13  episodes 2,499",
+        "3/3  op_host > user > enterprise > op_server > defender  compliance - of 95%  training 14  episodes 0",
+        "     op_host > user > enterprise > op_server > defender  -151.1 ± 12.45",
+    ]
+    if height >= 45:
+        expected += others
+    for line in expected:
+        assert line in text, f"{line!r} is missing at {width}x{height}:\n{text}"
+    assert "…" not in text, f"something is cut off at {width}x{height}:\n{text}"
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_with_many_orders_in_training_the_best_have_room(width: int, height: int) -> None:
+    text = frame(status(workflow=search(running=tuple(training(place % 3) for place in range(120)))), width, height)
+    assert "1/120 enterprise > user > op_host > op_server > defender  compliance 94% of 95%" in text, text
+    assert "best user > enterprise > op_host > op_server > defender" in text, text
+
+
+def test_a_line_names_all_orders_in_training() -> None:
+    line = plain_line(status(workflow=search(running=(training(0), training(1), training(2, compliance=math.nan)))))
+    assert f" workflow={';'.join(ORDERS)} compliance=0.9499;0.8499;nan policy_loss=" in line, line
+
+
 def test_a_search_at_its_start_can_be_drawn() -> None:
-    started = search(compliance=math.nan, episodes=0, trainings=0, complied=0, best=())
+    started = search(running=(training(compliance=math.nan, episodes=0),), trainings=0, complied=0, best=())
     text = frame(status(workflow=started), 80, 24)
     assert "compliance - of 95%" in text, text
     assert "best none yet" in text, text

@@ -124,6 +124,20 @@ def test_orders_stand_by_their_posterior_mean_and_every_training_has_its_bound(
     np.testing.assert_array_equal(bounds.lines[1].get_ydata(), [-50, -51, -52, -53, -54, -55])
 
 
+def test_trainings_that_finished_in_another_order_are_drawn_as_they_were_chosen(
+    tmp_path: Path, figures: dict[str, Figure]
+) -> None:
+    run = write_run(tmp_path / "run", trainings=4)
+    header, *rows = (run / "workflows.csv").read_text().splitlines()
+    (run / "workflows.csv").write_text("\n".join([header, rows[2], rows[0], rows[3], rows[1]]) + "\n")
+    plot_run(run)
+    (axes,) = figures["ucb.png"].axes
+    _, values, highest = axes.lines
+    np.testing.assert_array_equal(values.get_xdata(), [1, 2, 3, 4], "the line goes back and forth")
+    np.testing.assert_array_equal(values.get_ydata(), [-50, -51, -52, -53])
+    np.testing.assert_array_equal(highest.get_ydata(), [-50] * 4)
+
+
 def test_the_map_has_the_mean_return_of_each_type_at_each_position(tmp_path: Path, figures: dict[str, Figure]) -> None:
     trainings = 4
     plot_run(write_run(tmp_path / "run", trainings=trainings))

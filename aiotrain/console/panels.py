@@ -325,18 +325,13 @@ def workflow_title(search: WorkflowStatus) -> Line:
 def workflow(search: WorkflowStatus, width: int, height: int) -> list[Line]:
     """Tell the orders in training and whether the agent follows them, and below them the best orders so far."""
     shown = search.running[: max(1, height // 2)]
-    more = len(search.running) - len(shown)
     lines = []
     for place, training in enumerate(shown):
         known = math.isfinite(training.compliance)  # down, so that the threshold is shown when it is reached
         share = charts.percent(math.floor(100 * training.compliance) / 100 if known else math.nan)
-        others = f" and {more:,} more" if more and place == len(shown) - 1 else ""
+        label = "now" if len(search.running) == 1 else f"{place + 1}/{len(search.running)}"
         now: list[Line] = [
-            [
-                ("now  " if place == 0 else "     ", "label"),
-                (charts.order(training.workflow), "value"),
-                (others, "label"),
-            ],
+            [(f"{label:<4} ", "label"), (charts.order(training.workflow), "value")],
             [
                 ("compliance ", "label"),
                 (share.strip(), "good" if training.compliance >= search.threshold else "value"),
