@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,14 @@ import torch
 from safetensors.numpy import load_file
 
 from aiotrain import Config, PPOConfig, Trainer, train
-from aiotrain.cage2.workflows import NAMED_ORDERS, ONE_HOT, ORDER_INDEX, Order, order_text, parse_order
+from aiotrain.cage2.workflows import NAMED_ORDERS, ONE_HOT, ORDERS, Order, order_text
+from aiotrain.collect import LostEpisode, Outcome
+from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.config import SearchConfig
 from aiotrain.ppo import Learner
 from aiotrain.ring import Trajectories
 from aiotrain.search import SEARCHES
-from aiotrain.status import WorkerState
+from aiotrain.status import WorkerState, WorkflowStatus
 from aiotrain.workflow_search import WorkflowSearch
 from making import scripted
 
@@ -55,12 +58,16 @@ class Learned(NamedTuple):
     """Of the batch's actions, by the policy as it was before."""
 
     @property
-    def order(self) -> npt.NDArray[np.int8]:
-        """The order that the batch was played under, one-hot; every observation must show the same."""
-        shown = np.unique(np.concatenate([self.batch.observations, self.batch.final_observations])[:, BITS:], axis=0)
-        assert len(shown) == 1, "a batch of several orders"
-        order: npt.NDArray[np.int8] = shown[0]
-        return order
+    def orders(self) -> list[str]:
+        """The order that each trajectory was played under; all its observations must show the same."""
+        batch = self.batch
+        shown = np.split(batch.observations[:, BITS:], np.cumsum(batch.headers["length"])[:-1])
+        orders = []
+        for rows, last in zip(shown, batch.final_observations[:, BITS:], strict=True):
+            assert (rows == last).all(), "an episode of several orders"
+            (number,) = np.flatnonzero((last == ONE_HOT).all(axis=1))
+            orders.append(order_text(ORDERS[number]))
+        return orders
 
 
 class Run(NamedTuple):
@@ -138,13 +145,13 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return play(tmp_path_factory.mktemp("search") / "run", max_policy_lag=request.param)
 
 
-def test_trainings_use_up_the_budget_and_the_last_ends_by_it(found: Run) -> None:
+def test_trainings_use_up_the_budget(found: Run) -> None:
     trainings = found.trainings
     assert len(trainings) >= 3
     assert [int(training["iteration"]) for training in trainings] == list(range(1, len(trainings) + 1))
     assert sum(int(training["episodes"]) for training in trainings) == 84 == int(found.updates[-1]["episodes"])
-    assert trainings[-1]["ended"] == "budget"
     assert {training["ended"] for training in trainings[:-1]} <= {"compliance", "plateau", "episodes"}
+    assert trainings[-1]["ended"] in ("compliance", "plateau", "episodes", "budget")
     assert len({training["workflow"] for training in trainings}) == len(trainings)
     for training in trainings:
         assert (training["complied"] == "True") == (float(training["compliance"]) >= 0.95)
@@ -167,7 +174,7 @@ def test_rows_of_updates_and_trainings_agree(found: Run) -> None:
 
 def test_each_batch_is_of_one_order(found: Run) -> None:
     for each, row in zip(found.learned, found.updates, strict=True):
-        np.testing.assert_array_equal(each.order, ONE_HOT[ORDER_INDEX[parse_order(row["workflow"])]])
+        assert set(each.orders) == {row["workflow"]}
 
 
 def test_nothing_of_an_order_is_played_before_the_one_before_it_is_learned(found: Run) -> None:
@@ -201,7 +208,9 @@ def test_each_order_leaves_its_policy(found: Run) -> None:
 def test_bonus_is_lambda_times_compliance(found: Run) -> None:
     for each in found.learned:
         headers = each.batch.headers
-        np.testing.assert_allclose(headers["episode_bonus"], 30 * np.nan_to_num(headers["compliance"]), atol=1e-9)
+        np.testing.assert_allclose(
+            headers["episode_bonus"], SearchConfig().alignment_lambda * np.nan_to_num(headers["compliance"]), atol=1e-9
+        )
         per_episode = each.batch.bonuses.reshape(len(headers), -1).sum(axis=1)
         np.testing.assert_allclose(per_episode, headers["episode_bonus"], atol=1e-4)
 
@@ -211,6 +220,154 @@ def test_at_lag_0_trainings_and_weights_do_not_depend_on_workers(tmp_path: Path)
     assert first.trainings == second.trainings
     assert len(first.weights) == 1 + len(first.trainings)
     assert_same(first.weights, second.weights)
+
+
+# --------------------------------------------------------------- several at once
+
+TOGETHER = SearchConfig(parallel_workflows=3, max_episodes_per_workflow=12)
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=lambda lag: f"lag {lag}")
+def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three orders share each batch of eight: 3, 3 and 2 episodes of it."""
+    folder = tmp_path_factory.mktemp("together") / "run"
+    return play(folder, max_policy_lag=request.param, workflow_search=TOGETHER)
+
+
+def names_of(run: Run) -> list[list[str]]:
+    """The orders of each update, by its row."""
+    return [row["workflow"].split(";") for row in run.updates]
+
+
+def test_trainings_together_use_up_the_budget(together: Run) -> None:
+    trainings = together.trainings
+    assert sum(int(training["episodes"]) for training in trainings) == 84 == int(together.updates[-1]["episodes"])
+    assert sorted(int(training["iteration"]) for training in trainings) == list(range(1, len(trainings) + 1))
+    assert len({training["workflow"] for training in trainings}) == len(trainings) >= 5
+    ends = [training["ended"] for training in trainings]
+    assert set(ends) <= {"compliance", "episodes", "budget"}
+    assert 1 <= ends.count("budget") <= 3, f"three at most can be cut off: {ends}"
+    assert set(ends[-ends.count("budget") :]) == {"budget"}, f"cut off by the budget, but not at the end: {ends}"
+
+
+def test_batches_show_the_orders_of_their_rows_in_equal_shares(together: Run) -> None:
+    for number, (each, names) in enumerate(zip(together.learned, names_of(together), strict=True)):
+        episodes = len(each.orders)
+        assert 1 <= len(names) == len(set(names)) <= 3
+        assert each.orders == [names[len(names) * place // episodes] for place in range(episodes)], (
+            f"update {number} is not made up of its orders, {names}"
+        )
+    assert [len(names) for names in names_of(together)].count(3) >= 5
+
+
+def test_trainings_together_are_told_what_was_played_of_their_order(together: Run) -> None:
+    headers = np.concatenate([each.batch.headers for each in together.learned])
+    orders = np.array([order for each in together.learned for order in each.orders])
+    for training in together.trainings:
+        own = headers[orders == training["workflow"]]
+        assert int(training["episodes"]) == len(own)
+        assert float(training["value"]) == pytest.approx(own["episode_return"].mean())
+        assert float(training["alignment"]) == pytest.approx(own["episode_bonus"].mean())
+
+
+def test_one_order_takes_the_place_of_another_while_the_rest_go_on(together: Run) -> None:
+    names = names_of(together)
+    changes = 0
+    for before, after in itertools.pairwise(names):
+        stayed = [name for name in before if name in after]
+        assert after[: len(stayed)] == stayed, "the parts of those that go on are exchanged"
+        changes += bool(stayed) and bool(set(after) - set(before))
+    assert changes, f"no order came while others were trained: {names}"
+    lasts = {name: number for number, each in enumerate(names) for name in each}
+    for name in lasts:
+        updates = [number for number, each in enumerate(names) if name in each]
+        assert updates == list(range(updates[0], updates[-1] + 1)), f"the training of {name} had a pause"
+
+
+def test_orders_together_leave_the_policy_that_they_were_trained_to(together: Run) -> None:
+    names = names_of(together)
+    for training in together.trainings:
+        last = max(number for number, each in enumerate(names) if training["workflow"] in each)
+        kept = load_file(together.folder / f"weights-{training['workflow'].replace(',', '-')}.safetensors")
+        learned = together.learned[last].after["network"]
+        for name in kept:
+            np.testing.assert_array_equal(kept[name], learned[name].numpy())
+
+
+def test_at_lag_0_trainings_together_do_not_depend_on_workers(tmp_path: Path) -> None:
+    first, second = (
+        play(tmp_path / str(workers), workers=workers, max_policy_lag=0, workflow_search=TOGETHER) for workers in (1, 3)
+    )
+    assert first.trainings == second.trainings
+    assert len(first.weights) == 1 + len(first.trainings)
+    assert_same(first.weights, second.weights)
+
+
+def test_counting_steps_orders_share_each_batch_too(tmp_path: Path) -> None:
+    settings = {"steps_per_update": 60, "max_episode_steps": 10, "max_policy_lag": 1, "total_episodes": 36}
+    found = play(tmp_path / "run", workflow_search=TOGETHER, **settings)
+    test_batches_show_the_orders_of_their_rows_in_equal_shares(found)
+    test_trainings_together_are_told_what_was_played_of_their_order(found)
+    assert sum(int(training["episodes"]) for training in found.trainings) == 36
+
+
+# ----------------------------------------------------------------- empty batches
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_search_that_waits_for_a_batch_of_which_nothing_comes_goes_on(
+    together: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch 1 is under way when the orders of batch 0 are done with, and every episode of it is given up."""
+    outcomes = SharedMemoryCollector.outcomes
+
+    def fate(outcome: Outcome) -> Outcome:
+        lost = tuple(LostEpisode(episode, "it broke") for episode in outcome.launch.episodes if episode in (2, 3))
+        return Outcome(outcome.launch, None, (), lost) if lost else outcome
+
+    async def losing(collector: SharedMemoryCollector) -> list[Outcome]:
+        return [fate(outcome) for outcome in await outcomes(collector)]
+
+    monkeypatch.setattr(SharedMemoryCollector, "outcomes", losing)
+    found = play(
+        tmp_path / "run",
+        total_episodes=8,
+        episodes_per_update=2,
+        max_policy_lag=1,
+        workflow_search=SearchConfig(fixed_episodes=2 // together, parallel_workflows=together),
+    )
+    assert [each.batch.headers["episode"].tolist() for each in found.learned] == [[0, 1], [4, 5], [6, 7]]
+    first, second, third = names_of(found)
+    assert len(first) == together
+    assert second == third
+    assert not set(first) & set(second), "the orders of batch 0 were done with"
+    assert [int(training["episodes"]) for training in found.trainings] == [2 // together] * together + [
+        4 // together
+    ] * together
+    assert {training["ended"] for training in found.trainings} == {"episodes"}
+    headers = found.learned[1].batch.headers
+    assert headers["version"].tolist() == [2, 2], "an empty batch counts as a version, or the lag is told too small"
+
+
+# ------------------------------------------------------------------------ status
+
+
+def test_search_is_told_also_when_its_last_training_ends_with_the_budget() -> None:
+    async def statuses() -> list[WorkflowStatus | None]:
+        told = []
+        settings = {"total_episodes": 16, "workflow_search": SearchConfig(fixed_episodes=8)}
+        async with asyncio.timeout(WITHIN_S), Trainer(config(max_policy_lag=0, **settings)) as trainer:
+            async for _ in trainer:
+                told.append(trainer.status().workflow)
+        return [*told, trainer.status().workflow]
+
+    now, *ended = asyncio.run(statuses())
+    assert now is not None
+    assert [(each.iteration, each.episodes) for each in now.running] == [(2, 0)]
+    for last in ended:
+        assert last is not None, "a console has nothing to tell of a search that has found something"
+        assert [(each.iteration, each.episodes) for each in last.running] == [(2, 8)]
+        assert last.trainings == 2
 
 
 # ------------------------------------------------------------------ inheritance
@@ -223,6 +380,23 @@ def small(inherit: str) -> dict[str, Any]:
         "max_policy_lag": 0,
         "workflow_search": SearchConfig(fixed_episodes=8, inherit=inherit),  # type: ignore[arg-type]
     }
+
+
+def test_training_that_the_budget_cuts_off_is_told_as_such(tmp_path: Path) -> None:
+    found = play(tmp_path / "run", [A, B, A], **small("latest") | {"total_episodes": 20})
+    told = [(training["ended"], training["episodes"]) for training in found.trainings]
+    assert told == [("episodes", "8"), ("episodes", "8"), ("budget", "4")]
+
+
+def test_policy_simply_goes_on_from_order_to_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(learner: Learner, state: dict[str, Any]) -> None:
+        pytest.fail("a policy was loaded")
+
+    monkeypatch.setattr(Learner, "load", load)
+    found = play(tmp_path / "run", [A, B, A], **small("latest"))
+    assert [training["workflow"] for training in found.trainings] == [order_text(order) for order in (A, B, A)]
+    for before, after in itertools.pairwise(found.learned):
+        assert_same(after.before, before.after)
 
 
 def test_policy_of_a_repeated_order_is_resumed(tmp_path: Path) -> None:
@@ -265,12 +439,12 @@ def test_worker_that_comes_up_while_an_order_is_chosen_waits_for_its_policy(
             await asyncio.sleep(0)
         in_flight.append(trainer.status().episodes_in_flight)
 
-    def slow(search: WorkflowSearch) -> Order:
-        order = choose(search)
+    def slow(search: WorkflowSearch) -> list[Order]:
+        orders = choose(search)
         if search.trainings:  # before the first order, nothing is played
             trainer, loop = running[0]
             asyncio.run_coroutine_threadsafe(until_another_is_ready(trainer), loop).result(WITHIN_S)
-        return order
+        return orders
 
     async def updates() -> None:
         settings = small("nearest") | {"max_policy_lag": 2}
