@@ -64,7 +64,7 @@ class Ledger:
         self.learn_s += learn_s
         self.last = Update(
             {
-                "update": version,
+                "update": len(self.returns) + 1,
                 "elapsed_s": now - self._started_s,
                 "episodes": self.episodes,
                 "steps": self.steps,

@@ -96,7 +96,7 @@ class Trainer:
         searches = config.workflow == "search"
         self._search = WorkflowSearch(config.workflow_search, config.seed) if searches else None
         self._policies: dict[Order | None, dict[str, Any]] = {}  # to go back to: as begun (None), and for each order
-        self._version = 0  # of the policy: updates done
+        self._version = 0  # of the policy: batches done with, also those of which nothing came
         self._ledger = Ledger(self._started_s)
         self._training_since_s = 0.0
         self._stopped_s: float | None = None
@@ -365,7 +365,7 @@ class Trainer:
         return Result(
             episodes=self._ledger.episodes,
             steps=self._ledger.steps,
-            updates=self._version,
+            updates=len(self._ledger.returns),
             mean_return=self._ledger.last.mean_return if self._ledger.last else math.nan,
             lost=self._gathering.counts.lost,
             elapsed_s=self._elapsed_s(),
@@ -416,7 +416,7 @@ class Trainer:
             losses={metric.name: last.values[metric.name] for metric in METRICS if metric.group == "loss"}
             if last
             else {},
-            updates=self._version,
+            updates=len(self._ledger.returns),
             warnings=tuple(self._warnings),
             warnings_count=self._warnings_count,
             first_error=self._first_error,

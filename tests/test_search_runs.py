@@ -345,8 +345,10 @@ def test_search_that_waits_for_a_batch_of_which_nothing_comes_goes_on(
         4 // together
     ] * together
     assert {training["ended"] for training in found.trainings} == {"episodes"}
+    assert [row["update"] for row in found.updates] == ["1", "2", "3"], "an empty batch is no update"
     headers = found.learned[1].batch.headers
-    assert headers["version"].tolist() == [2, 2], "an empty batch counts as a version, or the lag is told too small"
+    assert headers["version"].tolist() == [2, 2], "played before the empty batch was done with"
+    assert float(found.updates[1]["policy_lag"]) == 0, "the policy that learns is the one that played"
 
 
 # ------------------------------------------------------------------------ status
