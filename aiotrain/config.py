@@ -78,7 +78,7 @@ class SearchConfig:
     """How the next order is chosen."""
     gp_beta: float | Literal["schedule"] = 2.0
     """Deviations that GP-UCB's bound lies above the mean, or schedule: those of Srinivas et al. (2010)."""
-    alignment_lambda: float = 3.0
+    alignment_lambda: float = 2.0
     """Bonus for raising an episode's compliance from 0 to 1."""
     compliance_threshold: float = 0.95
     """Compliance of a whole update at which the training of an order ends."""
@@ -90,8 +90,8 @@ class SearchConfig:
     """Train each order for so many episodes, whatever its compliance (ablation)."""
     inherit: Literal["latest", "nearest", "none"] = "latest"
     """What an order begins from: the policy as it is, that of the nearest trained order (or its own), or a new one."""
-    parallel_workflows: int = 1
-    """Orders that are trained together: each has its part of every batch, and all one policy."""
+    parallel_workflows: int = 16
+    """Orders that are trained together, with one policy and a part of every batch each (an episode at least)."""
 
     def faults(self) -> list[str]:
         """What cannot work, a sentence each."""
@@ -122,8 +122,8 @@ class SearchConfig:
             ),
             (
                 self.parallel_workflows == 1 or self.inherit == "latest",
-                f"inherit {self.inherit} gives each order a policy of its own, but orders that are trained together "
-                "have one: parallel-workflows needs inherit latest",
+                f"inherit {self.inherit} gives each order a policy of its own, and orders that are trained together have "
+                "one: choose parallel-workflows 1, or inherit latest",
             ),
             (
                 self.fixed_episodes is None or self.fixed_episodes >= 1,
@@ -146,7 +146,7 @@ class Config:
     """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, or module:Class."""
     simulator: Literal["compiled", "cyborg"] = "compiled"
     """What plays CAGE 2: the compiled engine, exact and much faster, or csle-cyborg, which takes your own red agent."""
-    workflow: str = "none"
+    workflow: str = "search"
     """CAGE 2's order of host types: search for it, train one (its name or five types with commas), or none."""
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps. Default: the environment's own limit (CAGE 2: 100)."""
@@ -220,23 +220,16 @@ class Config:
             (self.max_policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
             (0 <= self.seed < 2**63, f"seed must lie between 0 and 2**63 - 1, not at {self.seed}"),
             (
-                self.workflow != "search" or self.steps_per_update is None or self.slot_steps is None,
+                not self.searches or self.steps_per_update is None or self.slot_steps is None,
                 "slot-steps cannot be chosen with workflow search and steps-per-update: an episode that is cut would "
                 "end in the training of another order",
-            ),
-            (
-                self.workflow != "search"
-                or self.steps_per_update is not None
-                or not 1 <= self.episodes_per_update < self.workflow_search.parallel_workflows,
-                f"parallel-workflows ({self.workflow_search.parallel_workflows}) is more than episodes-per-update "
-                f"({self.episodes_per_update}): some orders would have no part of a batch",
             ),
             (self.learner_threads >= 1, f"learner-threads must be at least 1, not {self.learner_threads}"),
             (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),
             (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),
             (not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to"),
             (
-                self.env == CAGE2_ID or self.workflow == Config.workflow,
+                self.env == CAGE2_ID or self.workflow in (Config.workflow, "none"),
                 f"workflow ({self.workflow}) orders the hosts of {CAGE2_ID} and means nothing to another env; "
                 "leave one of the two out",
             ),
@@ -261,6 +254,11 @@ class Config:
             except ValueError as error:
                 faults.append(f"{error}; or search, or none")
         return faults
+
+    @property
+    def searches(self) -> bool:
+        """Whether orders of CAGE 2's host types are searched for."""
+        return self.env == CAGE2_ID and self.workflow == "search"
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain values, for a file."""

@@ -93,8 +93,9 @@ class Trainer:
         self._gathering: Gathering | None = None  # there once everything is set up
         self._learning: asyncio.Task[Update | None] | None = None
         self._iterating = False
-        searches = config.workflow == "search"
-        self._search = WorkflowSearch(config.workflow_search, config.seed) if searches else None
+        self._search: WorkflowSearch | None = None
+        if config.searches:
+            self._search = WorkflowSearch(config.workflow_search, config.seed, config.episodes_per_update)
         self._policies: dict[Order | None, dict[str, Any]] = {}  # to go back to: as begun (None), and for each order
         self._version = 0  # of the policy: batches done with, also those of which nothing came
         self._ledger = Ledger(self._started_s)
@@ -287,10 +288,9 @@ class Trainer:
         workflows: list[str] = []
         if self._search is not None:
             workflows = self._search.workflows(batch.number)
-            over = self._search.learned(batch.number, batch.trajectories, batch.parts)
-            if over:
+            if over := self._search.learned(batch.number, batch.trajectories, batch.parts):
                 await self._in_thread(self._end_workflows, self._search, over)
-            if over and not gathering.exhausted and self._state is _State.OPEN:
+            if self._search.free_places and not gathering.exhausted and self._state is _State.OPEN:
                 await self._in_thread(self._choose_workflows, self._search)
         self._publish()
         if self._state is _State.OPEN:

@@ -78,10 +78,14 @@ class _Running:
 
 
 class WorkflowSearch:
-    """Plans batches: each has a part for every order in training, given as the reset option ``workflow``."""
+    """Plans batches: each has a part for every order in training, given as the reset option ``workflow``.
 
-    def __init__(self, config: SearchConfig, seed: int) -> None:
+    No more orders are trained together than ``batch_episodes``.
+    """
+
+    def __init__(self, config: SearchConfig, seed: int, batch_episodes: int) -> None:
         self._config = config
+        self._places = min(config.parallel_workflows, batch_episodes)
         self.search = SEARCHES[config.search](seed, beta=config.gp_beta)
         self.trainings: list[Training] = []
         """Those that are finished, in the order in which they were."""
@@ -97,9 +101,8 @@ class WorkflowSearch:
 
     def choose(self) -> list[Order]:
         """Choose an order for each free place, see `begin`. May take some tenths of a second of CPU for each."""
-        free = self._config.parallel_workflows - len(self.running) - len(self._chosen)
         chosen = []
-        for _ in range(free):
+        for _ in range(self.free_places):
             posterior = self.search.posterior()  # before the order is out, which makes its deviation smaller
             order = self.search.propose()
             index = ORDER_INDEX[order]
@@ -108,6 +111,11 @@ class WorkflowSearch:
             chosen.append(_Running(self._choices, order, bound, mean, std))
         self._chosen += chosen
         return [running.order for running in chosen]
+
+    @property
+    def free_places(self) -> int:
+        """How many orders could be trained besides those that are."""
+        return self._places - len(self.running) - len(self._chosen)
 
     def begin(self) -> None:
         """Let the chosen orders be played from now on: the policy that is to play them is published."""

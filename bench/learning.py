@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--png", type=Path, metavar="FILE", help="needs matplotlib")
     arguments, others = parser.parse_known_args()
-    config = tyro.cli(Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,))
+    config = tyro.cli(Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=Arguments(workflow="none"))
 
     table = Table(title=f"{config.env}, mean return of {arguments.window} training episodes")
     for column in ("lag", "seed", "passed after episodes", "steps", "at the end", "seconds"):

@@ -264,7 +264,7 @@ def main() -> None:
         Arguments,
         args=others,
         config=(tyro.conf.OmitArgPrefixes,),
-        default=Arguments(simulator="cyborg", total_episodes=10**9),
+        default=Arguments(simulator="cyborg", workflow="none", total_episodes=10**9),
     )
 
     console = Console(width=140)

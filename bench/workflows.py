@@ -41,11 +41,12 @@ from aiotrain.ppo import ActorCritic
 STEPS = 100
 STRATEGIES: dict[str, dict[str, Any] | None] = {
     "plain PPO": None,
-    "GP-UCB": {},
+    "GP-UCB, 16 orders together": {},
     "GP-UCB, 4 orders together": {"parallel_workflows": 4},
-    "GP-UCB, policy of the nearest order": {"inherit": "nearest"},
-    "random orders": {"search": "random"},
-    "orders in turn": {"search": "round-robin"},
+    "GP-UCB, one at a time": {"parallel_workflows": 1},
+    "… from the nearest policy": {"parallel_workflows": 1, "inherit": "nearest"},
+    "random orders, 16": {"search": "random"},
+    "orders in turn, 16": {"search": "round-robin"},
 }
 Curve = list[tuple[int, float, float]]
 

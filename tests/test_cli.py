@@ -197,11 +197,7 @@ def test_help_documents_every_option(help_text: str) -> None:
         ),
         (["--parallel-workflows", "0"], ["parallel-workflows must be at least 1, not 0"]),
         (["--parallel-workflows", "121"], ["parallel-workflows (121)", "the 120 orders there are"]),
-        (["--parallel-workflows", "2", "--inherit", "nearest"], ["inherit nearest", "needs inherit latest"]),
-        (
-            ["--workflow", "search", "--parallel-workflows", "4", "--episodes-per-update", "3"],
-            ["parallel-workflows (4)", "episodes-per-update (3)"],
-        ),
+        (["--parallel-workflows", "2", "--inherit", "nearest"], ["inherit nearest", "choose parallel-workflows 1"]),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),
         (["--n-workers", "0"], ["workers must be at least 1"]),
@@ -310,8 +306,9 @@ def test_a_run_on_cage_2_tells_what_plays_it_and_can_be_plotted(start: Start, fo
     assert re.search("^simulator   csle-cyborg itself$", out, re.MULTILINE), out
     process = start("plot", "run")
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (0, "run/return.png\n", "")
-    assert (folder / "run" / "return.png").exists()
+    pictures = [f"run/{name}.png" for name in ("return", "orders", "ucb", "positions")]
+    assert (process.returncode, out.split(), err) == (0, pictures, "")
+    assert all((folder / picture).exists() for picture in pictures)
 
 
 def test_plotting_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:

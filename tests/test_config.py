@@ -50,7 +50,6 @@ def test_every_setting_is_explained(cls: type) -> None:
         {"red_agent": "SleepAgent", "env": "CartPole-v1"},
         {"red_agent": "SleepAgent", "env": Toy},
         {"workflow": "reverse", "env": "CartPole-v1"},
-        {"workflow": "search", "env": Toy},
         {"workflow": "defender,enterprise"},
         {"workflow": "serch"},
     ],
@@ -111,7 +110,7 @@ def test_learner_settings_name_the_flag(wrong: dict[str, Any]) -> None:
 )
 def test_search_settings_name_the_flag(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        Config(workflow_search=SearchConfig(**wrong))
+        Config(workflow="none", workflow_search=SearchConfig(**wrong))
     assert str(caught.value).startswith(next(iter(wrong)).replace("_", "-")), "the flag has no prefix"
 
 
@@ -129,16 +128,11 @@ def test_as_many_orders_as_there_are_can_be_trained_together() -> None:
     Config(workflow="search", episodes_per_update=120, workflow_search=SearchConfig(parallel_workflows=120))
 
 
-def test_every_order_needs_an_episode_of_each_batch() -> None:
-    three = SearchConfig(parallel_workflows=3)
-    with pytest.raises(ConfigError, match=r"parallel-workflows \(3\) is more than episodes-per-update \(2\)"):
-        Config(workflow="search", episodes_per_update=2, workflow_search=three)
-    Config(workflow="search", episodes_per_update=3, workflow_search=three)
-    Config(workflow="search", episodes_per_update=2, steps_per_update=300, workflow_search=three)
-
-
-def test_orders_are_trained_one_after_the_other_by_one_policy_unless_told_otherwise() -> None:
-    assert (SearchConfig().parallel_workflows, SearchConfig().inherit) == (1, "latest")
+def test_cage_2_is_searched_for_its_best_order_unless_told_otherwise() -> None:
+    assert Config().searches
+    assert not Config(workflow="none").searches
+    assert not Config(env="CartPole-v1").searches
+    assert not Config(env="CartPole-v1", workflow="none").searches
 
 
 def test_compiled_simulator_takes_bits_as_they_are() -> None:

@@ -41,7 +41,7 @@ def config(**changes: Any) -> Config:
         "total_episodes": 84,
         "episodes_per_update": 8,
         "ppo": PPOConfig(hidden_sizes=(8,), epochs=2, minibatch_size=256),
-        "workflow_search": SearchConfig(max_episodes_per_workflow=24, patience=2),
+        "workflow_search": SearchConfig(parallel_workflows=1, max_episodes_per_workflow=24, patience=2),
         "device": "cpu",
     }
     return Config(**(settings | changes))
@@ -357,7 +357,7 @@ def test_search_that_waits_for_a_batch_of_which_nothing_comes_goes_on(
 def test_search_is_told_also_when_its_last_training_ends_with_the_budget() -> None:
     async def statuses() -> list[WorkflowStatus | None]:
         told = []
-        settings = {"total_episodes": 16, "workflow_search": SearchConfig(fixed_episodes=8)}
+        settings = {"total_episodes": 16, "workflow_search": SearchConfig(parallel_workflows=1, fixed_episodes=8)}
         async with asyncio.timeout(WITHIN_S), Trainer(config(max_policy_lag=0, **settings)) as trainer:
             async for _ in trainer:
                 told.append(trainer.status().workflow)
@@ -380,7 +380,7 @@ def small(inherit: str) -> dict[str, Any]:
         "total_episodes": 24,
         "episodes_per_update": 4,
         "max_policy_lag": 0,
-        "workflow_search": SearchConfig(fixed_episodes=8, inherit=inherit),  # type: ignore[arg-type]
+        "workflow_search": SearchConfig(parallel_workflows=1, fixed_episodes=8, inherit=inherit),  # type: ignore[arg-type]
     }
 
 

@@ -198,7 +198,7 @@ def test_resets_are_given_options_only_where_there_are_any(player: Make) -> None
 def test_inspect_finds_out_whether_there_is_compliance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_state", worker._State())
     assert worker.inspect(make_factory(Config(workflow="reverse"))).has_compliance
-    assert not worker.inspect(make_factory(Config())).has_compliance
+    assert not worker.inspect(make_factory(Config(workflow="none"))).has_compliance
     assert not worker.inspect(EnvFactory.of(Judged)).has_compliance, "what others call alignment earns no bonus"
 
 

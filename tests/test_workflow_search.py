@@ -24,7 +24,7 @@ NEARER_B: Order = ("user", "op_host", "enterprise", "op_server", "defender")
 
 def workflows(**settings: Any) -> Rounds:
     """A search whose first orders are being trained."""
-    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin"} | settings)), seed=0))
+    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 1} | settings)), 0, 50))
     one.choose()
     return one
 
@@ -155,7 +155,7 @@ def test_next_training_begins_anew() -> None:
 
 
 def test_nothing_is_planned_between_the_end_and_the_next_beginning() -> None:
-    one = Rounds(WorkflowSearch(SearchConfig(), seed=0))
+    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=1), 0, 50))
     assert one.open() is None, "no order is chosen yet"
     (order,) = one.search.choose()
     assert one.open() is None, "its policy is not published yet"
@@ -174,7 +174,7 @@ def test_nothing_is_planned_between_the_end_and_the_next_beginning() -> None:
 
 
 def test_no_more_orders_are_chosen_than_there_are_places_for() -> None:
-    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=3), seed=0))
+    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=3), 0, 50))
     assert len(one.search.choose()) == 3
     assert one.search.choose() == [], "those that are chosen and not begun have their places"
     one.search.begin()
@@ -249,14 +249,14 @@ def test_bound_is_that_of_the_choice() -> None:
 @pytest.mark.parametrize("search", SEARCHES)
 def test_search_is_the_configured_one_and_its_seed_decides(search: str) -> None:
     def chosen(seed: int) -> list[str]:
-        one = Rounds(WorkflowSearch(SearchConfig(search=search), seed))  # type: ignore[arg-type]
+        one = Rounds(WorkflowSearch(SearchConfig(search=search, parallel_workflows=1), seed, 50))  # type: ignore[arg-type]
         for _ in range(4):
             one.choose()
             one.learn(judged(1.0))
             one.finish()
         return [training.workflow for training in one.search.trainings]
 
-    assert isinstance(WorkflowSearch(SearchConfig(search=search), 0).search, SEARCHES[search])  # type: ignore[arg-type]
+    assert isinstance(WorkflowSearch(SearchConfig(search=search), 0, 50).search, SEARCHES[search])  # type: ignore[arg-type]
     assert chosen(1) == chosen(1)
     assert (chosen(1) == chosen(2)) == (search == "round-robin")
 
@@ -319,7 +319,7 @@ def test_trainings_are_numbered_and_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def together(**settings: Any) -> tuple[Rounds, list[Order]]:
     """A search with three orders in training."""
-    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 3} | settings)), 0))
+    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 3} | settings)), 0, 50))
     return one, one.choose()
 
 
@@ -460,3 +460,9 @@ def test_search_that_is_out_of_budget_still_tells_what_was_trained_last() -> Non
     assert told is not None, "nothing is told of the search after its last training"
     assert [each.workflow for each in told.running] == [order_text(order) for order in orders]
     assert told.trainings == 3
+
+
+def test_no_more_orders_are_trained_together_than_a_batch_has_episodes() -> None:
+    one = WorkflowSearch(SearchConfig(parallel_workflows=16), 0, batch_episodes=3)
+    assert len(one.choose()) == 3
+    assert one.free_places == 0

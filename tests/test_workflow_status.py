@@ -26,7 +26,7 @@ def train(rounds: Rounds, value: float, compliance: float) -> str:
 
 
 def rounds(**settings: Any) -> Rounds:
-    return Rounds(WorkflowSearch(SearchConfig(**settings), 0))
+    return Rounds(WorkflowSearch(SearchConfig(**({"parallel_workflows": 1} | settings)), 0, 50))
 
 
 def told(one: Rounds) -> WorkflowStatus:
@@ -36,7 +36,7 @@ def told(one: Rounds) -> WorkflowStatus:
 
 
 def test_before_the_first_order_there_is_nothing_to_tell() -> None:
-    assert WorkflowSearch(SearchConfig(), 0).status() is None
+    assert WorkflowSearch(SearchConfig(), 0, 50).status() is None
 
 
 def test_the_training_now_is_told() -> None:
