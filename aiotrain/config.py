@@ -122,8 +122,8 @@ class SearchConfig:
             ),
             (
                 self.parallel_workflows == 1 or self.inherit == "latest",
-                f"inherit {self.inherit} gives each order a policy of its own, and orders that are trained together have "
-                "one: choose parallel-workflows 1, or inherit latest",
+                f"inherit {self.inherit} gives each order a policy of its own, and orders that are trained together "
+                "have one: choose parallel-workflows 1, or inherit latest",
             ),
             (
                 self.fixed_episodes is None or self.fixed_episodes >= 1,

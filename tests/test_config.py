@@ -116,9 +116,7 @@ def test_search_settings_name_the_flag(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("inherit", ["nearest", "none"])
 def test_orders_that_are_trained_together_have_one_policy(inherit: Any) -> None:
-    with pytest.raises(
-        ConfigError, match=f"inherit {inherit} gives each order .* parallel-workflows needs inherit latest"
-    ):
+    with pytest.raises(ConfigError, match=f"inherit {inherit} gives each order .* choose parallel-workflows 1"):
         Config(workflow_search=SearchConfig(parallel_workflows=2, inherit=inherit))
     Config(workflow_search=SearchConfig(parallel_workflows=1, inherit=inherit))
     Config(workflow_search=SearchConfig(parallel_workflows=2, inherit="latest"))
