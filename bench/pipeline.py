@@ -1,6 +1,7 @@
 """Whole training runs on the compiled engine, next to what their parts cost one after the other.
 
-    python -m bench.pipeline                        # 77-64-64-145, 4 epochs, 20,000 episodes
+    python -m bench.pipeline                        # workflow search, 77-64-64-145, 4 epochs, 20,000 episodes
+    python -m bench.pipeline --workflow critical_first
     python -m bench.pipeline --episodes 100000 --repeats 1
 
 In each repeat, one process plays and learns in turn, without rings, loops or other processes, and takes the CPU time of
@@ -37,7 +38,6 @@ from aiotrain.worker import Posting
 from aiotrain.worker.compiled import CompiledPlayer
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKFLOW = "critical_first"
 
 
 def parts(config: Config, episodes: int) -> dict[str, float]:
@@ -80,11 +80,11 @@ def parts(config: Config, episodes: int) -> dict[str, float]:
     return {"play_ms": 1e3 * played / episodes, "learn_ms": 1e3 * learned / episodes}
 
 
-def whole(episodes: int, epochs: int) -> dict[str, float]:
+def whole(episodes: int, epochs: int, workflow: str) -> dict[str, float]:
     """Episodes/s of ``run.py``, once it is under way, and seconds of the whole program."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        command = [sys.executable, str(ROOT / "run.py"), "--simulator", "compiled", "--workflow", WORKFLOW, "--plain"]
+        command = [sys.executable, str(ROOT / "run.py"), "--workflow", workflow, "--plain"]
         command += ["--workers", "2", "--epochs", str(epochs), "--total-episodes", str(episodes)]
         began = time.perf_counter()
         subprocess.run([*command, "--run-dir", str(run_dir)], check=True, stdout=subprocess.DEVNULL)
@@ -98,17 +98,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workflow", default="search", help="as of run.py: search, or one order, or its name")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    config = Config(simulator="compiled", workflow=WORKFLOW, ppo=PPOConfig(epochs=arguments.epochs))
+    config = Config(workflow=arguments.workflow, ppo=PPOConfig(epochs=arguments.epochs))
     results = []
     for _ in range(arguments.repeats):
-        row = parts(config, min(arguments.episodes, 20_000)) | whole(arguments.episodes, arguments.epochs)
+        row = parts(config, min(arguments.episodes, 20_000)) | whole(
+            arguments.episodes, arguments.epochs, arguments.workflow
+        )
         row["of_sum"] = row["episodes_per_s"] * (row["play_ms"] + row["learn_ms"]) / 1e3
         row["of_slowest"] = row["episodes_per_s"] * max(row["play_ms"], row["learn_ms"]) / 1e3
         results.append(row)
-    table = Table(title=f"77-64-64-145, {arguments.epochs} epochs, {arguments.episodes:,} episodes, 2 workers, medians")
+    table = Table(
+        title=f"workflow {arguments.workflow}, 77-64-64-145, {arguments.epochs} epochs, {arguments.episodes:,} episodes, 2 workers, medians"
+    )
     for column in ("play, CPU ms/episode", "learn, CPU ms/episode", "run.py, episodes/s", "run.py, s in all"):
         table.add_column(column, justify="right")
     for column in ("÷ sum of the parts", "÷ slowest part"):
