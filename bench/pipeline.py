@@ -111,9 +111,8 @@ def main() -> None:
         row["of_sum"] = row["episodes_per_s"] * (row["play_ms"] + row["learn_ms"]) / 1e3
         row["of_slowest"] = row["episodes_per_s"] * max(row["play_ms"], row["learn_ms"]) / 1e3
         results.append(row)
-    table = Table(
-        title=f"workflow {arguments.workflow}, 77-64-64-145, {arguments.epochs} epochs, {arguments.episodes:,} episodes, 2 workers, medians"
-    )
+    setting = f"workflow {arguments.workflow}, {arguments.epochs} epochs, {arguments.episodes:,} episodes"
+    table = Table(title=f"77-64-64-145, {setting}, 2 workers, medians")
     for column in ("play, CPU ms/episode", "learn, CPU ms/episode", "run.py, episodes/s", "run.py, s in all"):
         table.add_column(column, justify="right")
     for column in ("÷ sum of the parts", "÷ slowest part"):
