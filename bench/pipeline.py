@@ -105,9 +105,8 @@ def main() -> None:
     config = Config(workflow=arguments.workflow, ppo=PPOConfig(epochs=arguments.epochs))
     results = []
     for _ in range(arguments.repeats):
-        row = parts(config, min(arguments.episodes, 20_000)) | whole(
-            arguments.episodes, arguments.epochs, arguments.workflow
-        )
+        row = parts(config, min(arguments.episodes, 20_000))
+        row |= whole(arguments.episodes, arguments.epochs, arguments.workflow)
         row["of_sum"] = row["episodes_per_s"] * (row["play_ms"] + row["learn_ms"]) / 1e3
         row["of_slowest"] = row["episodes_per_s"] * max(row["play_ms"], row["learn_ms"]) / 1e3
         results.append(row)
