@@ -27,6 +27,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from aiotrain.cage2.workflows import ORDERS, parse_order
 from aiotrain.config import Config, PPOConfig
 from aiotrain.factory import make_factory
 from aiotrain.policy import PolicyShape
@@ -48,6 +49,8 @@ def parts(config: Config, episodes: int) -> dict[str, float]:
     shape = PolicyShape.of(spec, config.ppo.hidden_sizes)
     learner = Learner(spec, shape, config.ppo, seed=config.seed, device=torch.device("cpu"))
     batch = config.episodes_per_update
+    together = config.workflow_search.parallel_workflows if config.searches else 1
+    orders = ORDERS[:: len(ORDERS) // together][:together] if config.searches else [parse_order(config.workflow)]
     ring, weights = Ring.create(RingLayout.of(spec, batch, 100)), Weights.create(shape.size)
     posting = Posting(
         0,
@@ -65,10 +68,12 @@ def parts(config: Config, episodes: int) -> dict[str, float]:
     try:
         weights.publish(learner.parameters(), 0)
         player.play(range(1), range(1))  # compiles, or loads what is compiled
-        for version, first in enumerate(range(0, episodes, batch)):
+        for version, first in enumerate(range(0, episodes, batch), 1):
             weights.publish(learner.parameters(), version)
             began = time.process_time()
-            player.play(range(batch), range(first, first + batch))
+            for part, order in enumerate(orders):
+                slots = range(batch * part // len(orders), batch * (part + 1) // len(orders))
+                player.play(slots, [first + slot for slot in slots], {"workflow": order})
             trajectories = ring.copy_out(list(range(batch)))
             between = time.process_time()
             learner.update(trajectories, first / episodes)
