@@ -8,7 +8,6 @@ play.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -140,14 +139,11 @@ class Batcher:
     def next_launch(self, at_most: int) -> Launch:
         """The next episodes to play, oldest batch first; ``wanted`` must have said that there are some."""
         batch = next(batch for batch in self._batches if batch.to_launch)
-        part = batch.part[batch.to_launch[0]]
-        alike = itertools.takewhile(lambda episode: batch.part[episode] == part, list(batch.to_launch))
-        episodes = tuple(itertools.islice(alike, at_most))
-        for _ in episodes:
-            batch.to_launch.popleft()
+        episodes = tuple(batch.to_launch.popleft() for _ in range(min(at_most, len(batch.to_launch))))
         batch.in_flight += len(episodes)
         self.counts.in_flight += len(episodes)
-        return Launch(batch.number, episodes, batch.options[part])
+        options = tuple(batch.options[batch.part[episode]] for episode in episodes)
+        return Launch(batch.number, episodes, options if any(options) else ())
 
     @property
     def exhausted(self) -> bool:

@@ -71,9 +71,8 @@ def parts(config: Config, episodes: int) -> dict[str, float]:
         for version, first in enumerate(range(0, episodes, batch), 1):
             weights.publish(learner.parameters(), version)
             began = time.process_time()
-            for part, order in enumerate(orders):
-                slots = range(batch * part // len(orders), batch * (part + 1) // len(orders))
-                player.play(slots, [first + slot for slot in slots], {"workflow": order})
+            options = [{"workflow": orders[len(orders) * slot // batch]} for slot in range(batch)]
+            player.play(range(batch), range(first, first + batch), options)
             trajectories = ring.copy_out(list(range(batch)))
             between = time.process_time()
             learner.update(trajectories, first / episodes)

@@ -221,6 +221,11 @@ def test_counting_steps_an_episode_lost_before_its_first_fragment_is_played_agai
 # --------------------------------------------------------------------- options
 
 
+def names(launch: Launch) -> tuple[str, ...]:
+    """The orders of a launch's episodes."""
+    return tuple(options["workflow"] for options in launch.options)
+
+
 @pytest.mark.parametrize("steps_per_update", [None, 12])
 def test_each_batch_is_played_with_the_options_it_was_opened_with(steps_per_update: int | None) -> None:
     """Also what comes back unbegun or lost."""
@@ -228,11 +233,11 @@ def test_each_batch_is_played_with_the_options_it_was_opened_with(steps_per_upda
         steps_per_update=steps_per_update, max_policy_lag=1, plan=lambda number: [{"workflow": "abc"[number]}]
     )
     given = launches(one, 2)
-    assert {(launch.batch, launch.options["workflow"]) for launch in given} == {(0, "a"), (1, "b")}
+    assert {(launch.batch, *names(launch)) for launch in given} == {(0, "a", "a"), (1, "b", "b")}
     for launch in reversed(given):
         one.add(outcome(launch, unused=launch.episodes[1:], lost=launch.episodes[:1]))
     again = launches(one, 9)
-    assert {(launch.batch, launch.options["workflow"]) for launch in again} == {(0, "a"), (1, "b")}
+    assert {(launch.batch, name) for launch in again for name in names(launch)} == {(0, "a"), (1, "b")}
 
 
 def test_no_batch_is_opened_while_there_is_no_plan() -> None:
@@ -250,7 +255,7 @@ def test_no_batch_is_opened_while_there_is_no_plan() -> None:
         one.learned()
     assert (one.wanted(), one.exhausted, one.done) == (0, False, False), "the budget is not used up"
     plan = {"workflow": "b"}
-    assert launches(one, 9) == [Launch(2, (8, 9, 10, 11), plan)], "the episodes go on where they were"
+    assert launches(one, 9) == [Launch(2, (8, 9, 10, 11), (plan,) * 4)], "the episodes go on where they were"
 
 
 def test_what_was_opened_is_played_to_its_end_whatever_the_plan() -> None:
@@ -271,7 +276,7 @@ def in_parts(*names: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("episodes", "names", "blocks"),
+    ("episodes", "parts", "blocks"),
     [
         (9, "abc", {"a": [0, 1, 2], "b": [3, 4, 5], "c": [6, 7, 8]}),
         (8, "abc", {"a": [0, 1, 2], "b": [3, 4, 5], "c": [6, 7]}),
@@ -282,19 +287,20 @@ def in_parts(*names: str) -> Any:
 )
 @pytest.mark.parametrize("at_most", [1, 2, 9])
 @pytest.mark.parametrize("counting", ["episodes", "steps"])
-def test_parts_are_blocks_of_a_batch_and_no_launch_is_of_two(
-    episodes: int, names: str, blocks: dict[str, list[int]], at_most: int, counting: str
+def test_parts_are_blocks_of_a_batch(
+    episodes: int, parts: str, blocks: dict[str, list[int]], at_most: int, counting: str
 ) -> None:
     one = batcher(
         episodes_per_update=episodes,
         steps_per_update=10 * episodes if counting == "steps" else None,
         total_episodes=2 * episodes,
-        plan=in_parts(*names),
+        plan=in_parts(*parts),
     )
-    given: dict[str, list[int]] = {name: [] for name in names}
+    given: dict[str, list[int]] = {name: [] for name in parts}
     for launch in launches(one, at_most):
         assert len(launch.episodes) <= at_most
-        given[launch.options["workflow"]] += launch.episodes
+        for episode, name in zip(launch.episodes, names(launch), strict=True):
+            given[name].append(episode)
     assert given == blocks
 
 
@@ -306,8 +312,8 @@ def test_options_are_asked_for_once_for_each_batch_by_its_number() -> None:
         return [{"workflow": f"{number} {part}"} for part in "ab"]
 
     one = batcher(max_policy_lag=1, plan=plan)
-    given = {(launch.batch, launch.options["workflow"]): launch.episodes for launch in launches(one, 9)}
-    assert given == {(0, "0 a"): (0, 1), (0, "0 b"): (2, 3), (1, "1 a"): (4, 5), (1, "1 b"): (6, 7)}
+    given = {launch.episodes: names(launch) for launch in launches(one, 9)}
+    assert given == {(0, 1, 2, 3): ("0 a", "0 a", "0 b", "0 b"), (4, 5, 6, 7): ("1 a", "1 a", "1 b", "1 b")}
     one.wanted()
     assert asked == [0, 1]
 
@@ -318,13 +324,14 @@ def test_what_comes_back_keeps_its_part(fate: str, steps_per_update: int | None)
     part_of = {}
     given = launches(one, 2)
     for launch in given:
-        part_of |= dict.fromkeys(launch.episodes, launch.options["workflow"])
+        part_of |= dict(zip(launch.episodes, names(launch), strict=True))
     assert len(set(part_of.values())) == 3
     for launch in reversed(given):
         one.add(outcome(launch, **{fate: launch.episodes}))
     again = launches(one, 9)
     assert {launch.batch for launch in again} == {0}
-    assert {e: launch.options["workflow"] for launch in again for e in launch.episodes} == part_of
+    returned = [pair for launch in again for pair in zip(launch.episodes, names(launch), strict=True)]
+    assert dict(returned) == part_of
 
 
 def test_episode_that_comes_back_twice_and_later_is_with_its_part_in_the_batch() -> None:
@@ -337,7 +344,7 @@ def test_episode_that_comes_back_twice_and_later_is_with_its_part_in_the_batch()
     one.add(outcome(again, lost=again.episodes))
     assert one.pop_batch() is None
     for launch in launches(one, 9):
-        assert launch.options == {"workflow": "a"}
+        assert set(names(launch)) == {"a"}
         one.add(outcome(launch))
     batch = one.pop_batch()
     assert batch is not None
@@ -350,7 +357,8 @@ def test_part_whose_episodes_are_all_given_up_is_missing_and_shifts_no_other() -
     one = batcher(episodes_per_update=6, total_episodes=6, plan=in_parts("a", "b", "c"))
     for _ in range(3):
         for launch in launches(one, 9):
-            one.add(outcome(launch, lost=launch.episodes if launch.options["workflow"] == "b" else ()))
+            pairs = zip(launch.episodes, names(launch), strict=True)
+            one.add(outcome(launch, lost=tuple(episode for episode, name in pairs if name == "b")))
     batch = one.pop_batch()
     assert batch is not None
     assert batch.parts.tolist() == [0, 0, 2, 2]
@@ -386,7 +394,7 @@ class World:
         while self.batcher.wanted():
             launch = self.batcher.next_launch(self.random.randint(1, 5))
             self.out.append((launch, self.version))
-            self.options |= dict.fromkeys(launch.episodes, launch.options)
+            self.options |= dict(zip(launch.episodes, launch.options, strict=False))
         if self.out:
             launch, version = self.out.pop(self.random.randrange(len(self.out)))
             fates = ["played"] * 4 + ["unused", "lost"] * self.trouble

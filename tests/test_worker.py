@@ -189,10 +189,11 @@ def test_environment_that_tells_no_compliance_has_none(player: Make) -> None:
 
 def test_resets_are_given_options_only_where_there_are_any(player: Make) -> None:
     one, ring = player(EnvFactory.of(Judged))
-    for options in (None, {}, {"workflow": ("a", "b")}, None):
+    given: list[dict[str, Any]] = [{"workflow": ("a", "b")}, {"workflow": ("c", "d")}]
+    for options in ([], [{}, {}], given, []):
         one.play(ring.lend(2), [0, 1], options)
     ((env,),) = ([env.unwrapped for env in one._envs],)
-    assert env.options == [*[None] * 4, *[{"workflow": ("a", "b")}] * 2, *[None] * 2]
+    assert env.options == [*[None] * 4, *given, *[None] * 2]
 
 
 def test_inspect_finds_out_whether_there_is_compliance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ class Launch(NamedTuple):
     """The batch that is to learn from them."""
     episodes: tuple[int, ...]
     """Episodes to begin, in this order; one trajectory each, unless unfinished episodes take their place."""
-    options: Mapping[str, Any] = {}
-    """What the environment's ``reset`` is given as options when an episode begins."""
+    options: tuple[Mapping[str, Any], ...] = ()
+    """What the environment's ``reset`` is given as options, for each episode; () where there are none."""
 
 
 class LostEpisode(NamedTuple):

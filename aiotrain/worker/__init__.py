@@ -118,10 +118,10 @@ def join(posting: Posting, factory: EnvFactory) -> None:
     _state.player = Player(posting, factory, _state.envs)
 
 
-def play(slots: Sequence[int], episodes: Sequence[int], options: Mapping[str, Any] | None) -> PlayResult:
+def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]]) -> PlayResult:
     """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order.
 
-    ``options`` are what the environment's reset is given.
+    ``options`` are what the environment's reset is given, for each of ``episodes``, or none at all.
     """
     assert _state.player is not None, "play before join, or after a task that broke the worker"
     player, _state.player = _state.player, None  # if this raises, no queued task goes on with what is left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,9 +59,9 @@ class CompiledPlayer:
         self._own_order = settings.get("workflow") or HOST_TYPES
 
     def play(
-        self, slots: Sequence[int], episodes: Sequence[int], options: Mapping[str, Any] | None = None
+        self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()
     ) -> PlayResult:
-        """Play ``episodes``, each whole into one of ``slots``."""
+        """Play ``episodes``, each whole into one of ``slots``, by the order of host types in its ``options`` if any."""
         cpu_began = time.process_time()
         version = self._weights.pull(self._parameters, self._version)
         if version != self._version:
@@ -77,7 +78,7 @@ class CompiledPlayer:
         played = self._rollout.play(
             seeds,
             np.array([generator.random(self._steps, np.float32) for _, generator in streams]),
-            np.tile(self._order(options), (len(episodes), 1)),
+            np.array([_kinds(each.get("workflow", self._own_order)) for each in options or [{}] * len(episodes)]),
             slots,
             self._ring,
             self._ring.bonuses if self._posting.spec.has_compliance else NO_BONUSES,
@@ -96,7 +97,8 @@ class CompiledPlayer:
         self._ring.headers[slots] = headers
         return PlayResult((), (), time.process_time() - cpu_began)
 
-    def _order(self, options: Mapping[str, Any] | None) -> npt.NDArray[np.uint8]:
-        """The order of host types that ``options`` ask for, as their numbers ``[5]``."""
-        order = parse_order((options or {}).get("workflow") or self._own_order)
-        return np.array([HOST_TYPES.index(kind) for kind in order], np.uint8)
+
+@functools.cache
+def _kinds(order: str | Sequence[str]) -> npt.NDArray[np.uint8]:
+    """The types of an order as their numbers, uint8 [5]."""
+    return np.array([HOST_TYPES.index(kind) for kind in parse_order(order)], np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 import traceback
@@ -155,13 +156,16 @@ class Player:
         self._clip = (low, high)
 
     def play(
-        self, slots: Sequence[int], episodes: Sequence[int], options: Mapping[str, Any] | None = None
+        self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()
     ) -> PlayResult:
-        """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order."""
+        """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order.
+
+        ``options`` are what the environment's reset is given, for each of ``episodes``, or none at all.
+        """
         cpu_began = time.process_time()
         self._version = self._weights.pull(self._policy.parameters, self._version)
         self._policy.refresh()
-        free_slots, waiting = deque(slots), deque(episodes)
+        free_slots, waiting = deque(slots), deque(itertools.zip_longest(episodes, options))
         active: list[_Lane] = []
         failures: list[EpisodeFailure] = []
         while True:
@@ -170,7 +174,7 @@ class Player:
                 slot = free_slots.popleft()
                 try:
                     if lane.episode < 0:
-                        self._begin_episode(lane, waiting.popleft(), slot, options)
+                        self._begin_episode(lane, slot, *waiting.popleft())
                     else:
                         self._go_on(lane, slot)
                 except BREAKDOWNS as error:
@@ -180,9 +184,9 @@ class Player:
             if not active:
                 break
             active = self._step_until_one_leaves(active, failures)
-        return PlayResult(tuple(waiting), tuple(failures), time.process_time() - cpu_began)
+        return PlayResult(tuple(episode for episode, _ in waiting), tuple(failures), time.process_time() - cpu_began)
 
-    def _begin_episode(self, lane: _Lane, episode: int, slot: int, options: Mapping[str, Any] | None) -> None:
+    def _begin_episode(self, lane: _Lane, slot: int, episode: int, options: Mapping[str, Any] | None) -> None:
         lane.episode = episode
         lane.seed, lane.generator = episode_streams(self._posting.run_seed, episode)
         lane.fragment = lane.steps_before = 0

@@ -52,7 +52,7 @@ class Stage:
         return made
 
     def play(
-        self, player: Player | CompiledPlayer, episodes: Sequence[int], options: dict[str, str] | None = None
+        self, player: Player | CompiledPlayer, episodes: Sequence[int], options: Sequence[dict[str, str]] = ()
     ) -> Trajectories:
         slots = self.ring.lend(len(episodes))
         result = player.play(slots, episodes, options)
@@ -101,16 +101,19 @@ def test_an_episode_does_not_depend_on_its_company(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("stage", [("B_lineAgent", "critical_first")], indirect=True)
-def test_the_options_of_a_task_change_the_order(stage: Stage) -> None:
+def test_options_give_each_episode_its_order(stage: Stage) -> None:
     compiled, stepwise = stage.player(compiled=True), stage.player(compiled=False)
     own = stage.play(compiled, (2,))
-    other = stage.play(compiled, (2,), {"workflow": "reverse"})
-    assert (own.observations[0, 52:] != other.observations[0, 52:]).any()
-    expected = stage.play(stepwise, (2,), {"workflow": "reverse"})
-    np.testing.assert_array_equal(other.observations, expected.observations)
-    bonus = other.headers["episode_bonus"][0]
-    assert bonus == pytest.approx(3.0 * other.headers["compliance"][0])
-    assert bonus == pytest.approx(float(other.bonuses.sum()), abs=1e-5)
+    orders: list[dict[str, str]] = [{"workflow": name} for name in ("reverse", "critical_first", "balanced")]
+    others = stage.play(compiled, (2, 3, 4), orders)
+    assert (own.observations[0, 52:] != others.observations[0, 52:]).any()
+    assert len(np.unique(others.observations[:, 52:], axis=0)) == 3
+    expected = stage.play(stepwise, (2, 3, 4), orders)
+    np.testing.assert_array_equal(others.observations, expected.observations)
+    np.testing.assert_array_equal(others.headers["compliance"], expected.headers["compliance"])
+    bonuses = others.headers["episode_bonus"]
+    np.testing.assert_allclose(bonuses, 3.0 * others.headers["compliance"])
+    assert bonuses.sum() == pytest.approx(float(others.bonuses.sum()), abs=1e-5)
 
 
 def test_new_weights_are_played_with(stage: Stage) -> None:
