@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiotrain.cage2  # noqa: F401  (registers aiotrain/Cage2-v0 with Gymnasium)
 
 if TYPE_CHECKING:
-    from aiotrain.config import Config, PPOConfig
+    from aiotrain.config import Config, PPOConfig, SearchConfig
     from aiotrain.errors import (
         AiotrainError,
         ConfigError,
@@ -33,6 +33,7 @@ __all__ = [
     "InvalidStepError",
     "PPOConfig",
     "Result",
+    "SearchConfig",
     "SharedMemoryError",
     "Trainer",
     "TrainerStateError",
@@ -44,7 +45,7 @@ __all__ = [
 
 # Imported when first asked for: a worker imports this package too, and has no use for the trainer and asyncio.
 _HOMES = {
-    "aiotrain.config": ("Config", "PPOConfig"),
+    "aiotrain.config": ("Config", "PPOConfig", "SearchConfig"),
     "aiotrain.trainer": ("Result", "Trainer", "Update", "train"),
 }
 

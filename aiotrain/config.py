@@ -81,9 +81,9 @@ class SearchConfig:
     alignment_lambda: float = 2.0
     """Bonus for raising an episode's compliance from 0 to 1."""
     compliance_threshold: float = 0.95
-    """Compliance of a whole update at which the training of an order ends."""
+    """Compliance, over as many episodes as an update has, at which the training of an order ends."""
     patience: int = 20
-    """Updates without a gain of compliance after which it ends."""
+    """Judgements in a row, each over so many episodes, without a gain of compliance, after which it ends."""
     max_episodes_per_workflow: int = 2_500
     """Episodes after which it ends in any case."""
     fixed_episodes: int | None = None
@@ -117,8 +117,9 @@ class SearchConfig:
             ),
             (self.parallel_workflows >= 1, f"parallel-workflows must be at least 1, not {self.parallel_workflows}"),
             (
-                self.parallel_workflows <= len(ORDERS),
-                f"parallel-workflows ({self.parallel_workflows}) is more than the {len(ORDERS)} orders there are",
+                self.parallel_workflows <= len(ORDERS) // 2,
+                f"parallel-workflows ({self.parallel_workflows}) is more than {len(ORDERS) // 2}, half of the orders "
+                "that there are: the others may have to rest",
             ),
             (
                 self.parallel_workflows == 1 or self.inherit == "latest",
@@ -220,9 +221,9 @@ class Config:
             (self.max_policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
             (0 <= self.seed < 2**63, f"seed must lie between 0 and 2**63 - 1, not at {self.seed}"),
             (
-                not self.searches or self.steps_per_update is None or self.slot_steps is None,
-                "slot-steps cannot be chosen with workflow search and steps-per-update: an episode that is cut would "
-                "end in the training of another order",
+                not self.searches or self.steps_per_update is None,
+                "steps-per-update cannot be had with workflow search, which divides batches by episodes; "
+                "choose episodes-per-update, or another workflow",
             ),
             (self.learner_threads >= 1, f"learner-threads must be at least 1, not {self.learner_threads}"),
             (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),

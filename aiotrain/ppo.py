@@ -34,6 +34,7 @@ _HIDDEN_GAIN = math.sqrt(2)
 _POLICY_GAIN = 0.01
 _VALUE_GAIN = 1.0
 _ADAM_EPSILON = 1e-5
+_LARGEST_WEIGHT = 10.0  # of a step that an older policy played; many versions of lag would let one step outweigh all
 _SMALLEST_DEVIATION = 1e-6  # of returns: less is none at all, and no measure of the rewards' scale
 
 
@@ -343,7 +344,8 @@ class Learner:
         row_of_step = torch.from_numpy(rows[: batch.steps])
         policy = self.network.distribution(self.network.actor.activations(inputs)[-1])
         old_log_probs = policy.log_prob(row_of_step.to(self.device), actions)
-        advantage *= (old_log_probs - torch.from_numpy(batch.log_probs).to(self.device)).exp()
+        acted = torch.from_numpy(batch.log_probs).to(self.device)
+        advantage *= (old_log_probs - acted).exp().clamp(max=_LARGEST_WEIGHT)
 
         minibatches = math.ceil(batch.steps / config.minibatch_size)
         terms = []
@@ -417,7 +419,7 @@ class Learner:
                 -torch.minimum(surrogate, clipped).sum(),
                 0.5 * error.square().sum(),
                 policy.entropy.index_select(0, rows).sum(),
-                (excess - log_ratio).sum(),  # KL, unbiased and never negative: Schulman (2020), note on KL
+                (excess - log_ratio).sum(),  # KL, never negative, unbiased without lag: Schulman (2020), note on KL
                 (excess.abs() > config.clip_range).sum(),
             ]
         )

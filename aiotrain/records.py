@@ -51,7 +51,7 @@ METRICS = (
     ),
     Metric("learning_rate", "loss", "step size of this update"),
     Metric("collect_s", "time", "seconds that the learner waited for the batch"),
-    Metric("learn_s", "time", "seconds that the update took"),
+    Metric("learn_s", "time", "seconds that the update took, with the search where the training of an order ended"),
     Metric("episodes_per_s", "time", "episodes learned per second of wall time since the update before"),
 )
 """Every metric of a run, defined here and nowhere else."""
@@ -89,7 +89,7 @@ class Records:
         self._rows = csv.DictWriter(self._updates, columns)
 
     def update(self, values: Mapping[str, float], workflow: str = "") -> None:
-        """A row with the value of every metric, and the order that was trained, in a search."""
+        """A row with the value of every metric, and the orders that were trained, in a search."""
         self._rows.writerow({name: _short(value) for name, value in values.items()} | {"workflow": workflow})
         self._updates.flush()
         if self._board is not None:

@@ -84,8 +84,8 @@ class Search(ABC):
         self.pending: list[int] = []
         """Numbers of the orders that were proposed and not yet observed."""
         self.proposals = 0
-        self._fitted: tuple[Any, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
-        """The history of the last `posterior`, and what it came to: it is asked for several times in a row."""
+        self._fitted: tuple[tuple[Observation, ...], _GaussianProcess] | None = None
+        """The observations of the last `posterior`, and what was fitted to them: it is asked for several times."""
 
     @abstractmethod
     def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
@@ -100,7 +100,7 @@ class Search(ABC):
         if not len(free):
             raise ValueError("all 120 orders are proposed and none of them observed yet")
         rest = self.rest[free]
-        # The shortest rest is none at all, unless the caller observes orders that were never proposed.
+        # The shortest rest is none at all, unless nearly all orders are out or rest.
         candidates = free[rest == rest.min()]
         chosen = self._choose(candidates, np.random.default_rng((self.seed, self.proposals)))
         self.proposals += 1
@@ -173,11 +173,11 @@ class Search(ABC):
         if not len(values):
             return Posterior(*np.full((3, len(ORDERS)), np.nan))
         centre, scale = values.mean(), values.std() or 1.0
-        history = (tuple(self.observations), tuple(self.pending))
+        history = tuple(self.observations)
         if self._fitted is None or self._fitted[0] != history:
             observed = [ORDER_INDEX[observation.order] for observation in self.observations]
-            self._fitted = history, _gaussian_process(observed, (values - centre) / scale, self.pending)
-        mean, std = self._fitted[1]
+            self._fitted = history, _GaussianProcess(observed, (values - centre) / scale)
+        mean, std = self._fitted[1].posterior(self.pending)
         mean, std = centre + scale * mean, scale * std
         return Posterior(mean, std, mean + self.width * std)
 
@@ -244,13 +244,9 @@ class RoundRobin(Search):
 SEARCHES: Final[dict[str, type[Search]]] = {"gp-ucb": GpUcb, "random": RandomSearch, "round-robin": RoundRobin}
 
 
-def _gaussian_process(
-    observed: list[int], values: NDArray[np.float64], pending: list[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Posterior mean and standard deviation of the noiseless function, float64 [120] each.
+class _GaussianProcess:
+    """A Gaussian process on orders, fitted to ``values`` (float64 [n], standardised) of ``observed`` ones, by number.
 
-    ``observed``: numbers of the observed orders; ``values``: float64 [n], standardised. ``pending``: numbers of orders
-    whose values are imagined.
     The kernel is signal × RBF + noise over the ±1 precedence vectors. Their squared distance is four times Kendall's
     distance K, so the RBF of length l is exp(-2K / l²): the Mallows kernel (Jiao and Vert, 2015). Within their bounds
     the three hyper-parameters maximise the marginal likelihood times the prior of `HYPER_PRIOR`.
@@ -259,61 +255,75 @@ def _gaussian_process(
     the means this is the same likelihood and the same posterior, and however many trainings there are, the matrices
     have at most 120 rows.
     """
-    from scipy.optimize import minimize
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-    from threadpoolctl import threadpool_limits
 
-    class NoiseOfMeans(WhiteKernel):  # type: ignore[misc]  # scikit-learn has no types
-        """White noise, divided by how often each row was observed."""
+    def __init__(self, observed: list[int], values: NDArray[np.float64]) -> None:
+        from scipy.optimize import minimize
+        from threadpoolctl import threadpool_limits
 
-        def __init__(
-            self, counts: NDArray[np.int64], noise_level: float, noise_level_bounds: tuple[float, float]
-        ) -> None:
-            super().__init__(noise_level, noise_level_bounds)
-            self.counts = counts
+        medians, spreads = np.log(HYPER_PRIOR).T
+        rows, place, counts = np.unique(observed, return_inverse=True, return_counts=True)
+        means = np.bincount(place, values) / counts
+        scatter = float(((values - means[place]) ** 2).sum())
+        repeats = len(values) - len(rows)
+        process = self._process(rows, counts, means, medians)
 
-        def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
-            result = super().__call__(X, Y, eval_gradient)
-            if Y is not None:
-                return result
-            share = np.diag(1 / self.counts)
-            return (result[0] * share, result[1] * share[:, :, None]) if eval_gradient else result * share
+        def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            likelihood, gradient = process.log_marginal_likelihood(theta, eval_gradient=True, clone_kernel=False)
+            around = scatter / np.exp(theta[-1])  # the noise's part: that of normal deviations from the orders' means
+            likelihood -= (repeats * theta[-1] + around) / 2
+            gradient = gradient - np.array([0.0, 0.0, (repeats - around) / 2])
+            deviations = (theta - medians) / spreads
+            return deviations @ deviations / 2 - likelihood, deviations / spreads - gradient
 
-    medians, spreads = np.log(HYPER_PRIOR).T
-    signal, length, noise = np.exp(medians)
-    features = PRECEDENCE.astype(np.float64)
+        with threadpool_limits(1, "blas"):  # the matrices are small, and the other cores play
+            # Not by fit(), which knows no prior, and warns of every bound that is reached.
+            starts = (medians, medians + spreads * (0, -2, -2))  # smooth under much noise, rough under little
+            bounds = process.kernel_.bounds
+            found = [minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds) for start in starts]
+            self._theta = min(found, key=lambda result: result.fun).x
+            self._counts = np.bincount(observed, minlength=len(ORDERS))
+            self._fitted = self._process(rows, counts, means, self._theta)
+            self._mean = self._fitted.predict(PRECEDENCE.astype(np.float64))
 
-    def process_of(rows: NDArray[np.int64], counts: NDArray[np.int64], means: NDArray[np.float64], theta: Any) -> Any:
-        kernel = ConstantKernel(signal, (0.05, 20.0)) * RBF(length, (0.8, 20.0))
-        kernel = (kernel + NoiseOfMeans(counts, noise, (1e-3, 3.0))).clone_with_theta(theta)
-        return GaussianProcessRegressor(kernel, optimizer=None).fit(features[rows], means)
+    def posterior(self, pending: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of the noiseless function, float64 [120] each.
 
-    rows, place, counts = np.unique(observed, return_inverse=True, return_counts=True)
-    means = np.bincount(place, values) / counts
-    scatter = float(((values - means[place]) ** 2).sum())
-    repeats = len(values) - len(rows)
-    process = process_of(rows, counts, means, medians)
+        ``pending``: numbers of orders whose values are imagined to equal the mean.
+        """
+        from threadpoolctl import threadpool_limits
 
-    def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        likelihood, gradient = process.log_marginal_likelihood(theta, eval_gradient=True, clone_kernel=False)
-        around = scatter / np.exp(theta[-1])  # the noise's part: that of normal deviations from the orders' means
-        likelihood -= (repeats * theta[-1] + around) / 2
-        gradient = gradient - np.array([0.0, 0.0, (repeats - around) / 2])
-        deviations = (theta - medians) / spreads
-        return deviations @ deviations / 2 - likelihood, deviations / spreads - gradient
+        with threadpool_limits(1, "blas"):
+            process = self._fitted
+            if pending:
+                counts = self._counts + np.bincount(pending, minlength=len(ORDERS))
+                rows = np.flatnonzero(counts)
+                process = self._process(rows, counts[rows], self._mean[rows], self._theta)
+            std = process.predict(PRECEDENCE.astype(np.float64), return_std=True)[1]
+        # scikit-learn counts the noise of one more observation in.
+        return self._mean, np.sqrt(np.maximum(std**2 - np.exp(self._theta[-1]), 0.0))
 
-    with threadpool_limits(1, "blas"):  # the matrices are small, and the other cores play
-        # Not by fit(), which knows no prior, and warns of every bound that is reached.
-        starts = (medians, medians + spreads * (0, -2, -2))  # smooth under much noise, rough under little
-        bounds = process.kernel_.bounds
-        found = [minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds) for start in starts]
-        theta = min(found, key=lambda result: result.fun).x
-        process = process_of(rows, counts, means, theta)
-        mean, std = process.predict(features, return_std=True)
-        if pending:
-            totals = np.bincount([*observed, *pending], minlength=len(ORDERS))
-            imagined = np.flatnonzero(totals)
-            std = process_of(imagined, totals[imagined], mean[imagined], theta).predict(features, return_std=True)[1]
-    # scikit-learn counts the noise of one more observation in.
-    return mean, np.sqrt(np.maximum(std**2 - np.exp(theta[-1]), 0.0))
+    @staticmethod
+    def _process(rows: NDArray[np.int64], counts: NDArray[np.int64], means: NDArray[np.float64], theta: Any) -> Any:
+        """scikit-learn's process with hyper-parameters ``theta`` on orders that were observed ``counts`` times."""
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+        class NoiseOfMeans(WhiteKernel):  # type: ignore[misc]  # scikit-learn has no types
+            """White noise, divided by how often each row was observed."""
+
+            def __init__(
+                self, counts: NDArray[np.int64], noise_level: float, noise_level_bounds: tuple[float, float]
+            ) -> None:
+                super().__init__(noise_level, noise_level_bounds)
+                self.counts = counts
+
+            def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
+                result = super().__call__(X, Y, eval_gradient)
+                if Y is not None:
+                    return result
+                share = np.diag(1 / self.counts)
+                return (result[0] * share, result[1] * share[:, :, None]) if eval_gradient else result * share
+
+        kernel = ConstantKernel(1.0, (0.05, 20.0)) * RBF(1.0, (0.8, 20.0)) + NoiseOfMeans(counts, 1.0, (1e-3, 3.0))
+        process = GaussianProcessRegressor(kernel.clone_with_theta(theta), optimizer=None)
+        return process.fit(PRECEDENCE[rows].astype(np.float64), means)

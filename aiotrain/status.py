@@ -76,7 +76,7 @@ class WorkflowStatus:
     threshold: float
     """Compliance at which a training ends, 0 to 1."""
     trainings: int
-    """Trainings that have ended."""
+    """Trainings that have ended, and were not cut off."""
     complied: int
     """How many of these reached the threshold."""
     best: tuple[OrderEstimate, ...]

@@ -39,7 +39,7 @@ from aiotrain.results import Ledger, Result, Update
 from aiotrain.ring import slot_steps_for
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import Status
-from aiotrain.workflow_search import WorkflowSearch
+from aiotrain.workflow_search import Running, WorkflowSearch
 
 if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
     from aiotrain.ppo import Learner
@@ -216,11 +216,11 @@ class Trainer:
         try:
             await self._collector.close()
         finally:
-            await asyncio.to_thread(self._thread.shutdown)  # an update in progress is waited for …
-            if self._learning is not None:
-                await asyncio.wait([self._learning])  # … and counts
-                if not self._learning.cancelled():
-                    self._learning.exception()
+            if self._learning is not None:  # an update in progress counts
+                await asyncio.wait([self._learning])
+                if not self._learning.cancelled() and (failure := self._learning.exception()) is not None:
+                    self._note_error(failure)
+            await asyncio.to_thread(self._thread.shutdown)
             self._stopped_s = time.monotonic()
             finished = self._gathering is not None and self._gathering.done
             self._phase = self._ending or ("finished" if finished else "stopped")
@@ -232,13 +232,13 @@ class Trainer:
 
     def _save(self) -> None:
         """Write what is known at the end."""
-        if self._search is not None:
-            reason = "budget" if self._phase == "finished" else self._phase
-            self._end_workflows(self._search, [running for running in self._search.running if running.episodes], reason)
         if self._records is not None:
             path = self._records.folder / "weights.safetensors"
             save_weights(path, self._learner.tensors(), self.policy_shape, self.spec)
-            self._event("end", phase=self._phase, episodes=self.episodes)
+        if self._search is not None:
+            reason = "budget" if self._phase == "finished" else self._phase
+            self._end_workflows(self._search, [running for running in self._search.running if running.episodes], reason)
+        self._event("end", phase=self._phase, episodes=self.episodes)
 
     def abort(self) -> None:
         """Kill every worker and remove every segment at once, without waiting: for a process that is about to exit."""
@@ -283,7 +283,6 @@ class Trainer:
         began_s = time.monotonic()
         if batch.trajectories is not None:
             metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
-        learn_s = time.monotonic() - began_s
         self._version += 1
         workflows: list[str] = []
         if self._search is not None:
@@ -292,6 +291,7 @@ class Trainer:
                 await self._in_thread(self._end_workflows, self._search, over)
             if self._search.free_places and not gathering.exhausted and self._state is _State.OPEN:
                 await self._in_thread(self._choose_workflows, self._search)
+        learn_s = time.monotonic() - began_s
         self._publish()
         if self._state is _State.OPEN:
             if self._search is not None:
@@ -324,10 +324,9 @@ class Trainer:
                 self._learner.load(self._policies[parent])
             self._event("workflow", order=order_text(order), parent=None if parent is None else order_text(parent))
 
-    def _end_workflows(self, search: WorkflowSearch, over: Sequence[Any], reason: str = "") -> None:
+    def _end_workflows(self, search: WorkflowSearch, over: Sequence[Running], reason: str = "") -> None:
         """Tell the search what came of trainings, write it down, and keep the policies."""
-        for running in over:
-            training = search.finish(running, reason)
+        for running, training in zip(over, search.finish(over, reason), strict=True):
             if self.config.workflow_search.inherit == "nearest":
                 self._policies[running.order] = self._learner.state()
             if self._records is not None:

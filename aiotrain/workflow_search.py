@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,7 @@ from aiotrain.ring import Trajectories
 from aiotrain.search import SEARCHES
 from aiotrain.status import OrderEstimate, TrainingStatus, WorkflowStatus
 
-__all__ = ["Training", "WorkflowSearch"]
+__all__ = ["Running", "Training", "WorkflowSearch"]
 
 _VALUE_EPISODES: Final = 200
 """Last episodes of a training whose mean environment return the search learns."""
@@ -52,11 +53,11 @@ class Training(NamedTuple):
     """Why: compliance, plateau, episodes, or budget; stopped, interrupted or failed if the run was."""
     complied: bool
     learned: bool
-    """Whether the search was told."""
+    """Whether the search was told, which it is not of a training that was cut off."""
 
 
 @dataclass(eq=False)
-class _Running:
+class Running:
     """A training that is under way."""
 
     iteration: int
@@ -85,15 +86,16 @@ class WorkflowSearch:
 
     def __init__(self, config: SearchConfig, seed: int, batch_episodes: int) -> None:
         self._config = config
+        self._batch_episodes = batch_episodes
         self._places = min(config.parallel_workflows, batch_episodes)
         self.search = SEARCHES[config.search](seed, beta=config.gp_beta)
         self.trainings: list[Training] = []
         """Those that are finished, in the order in which they were."""
-        self.running: list[_Running] = []
+        self.running: list[Running] = []
         """Those that are not; also when they are over and batches are still under way."""
-        self._chosen: list[_Running] = []  # not begun yet
-        self._planned: dict[int, list[_Running]] = {}  # the parts of each batch that is not learned yet
-        self._last: list[_Running] = []
+        self._chosen: list[Running] = []  # not begun yet
+        self._planned: dict[int, list[Running]] = {}  # the parts of each batch that is not learned yet
+        self._last: list[Running] = []
         self._best: tuple[OrderEstimate, ...] = ()
         self._choices = 0
 
@@ -108,7 +110,7 @@ class WorkflowSearch:
             index = ORDER_INDEX[order]
             self._choices += 1
             bound, mean, std = (float(each[index]) for each in (posterior.ucb, posterior.mean, posterior.std))
-            chosen.append(_Running(self._choices, order, bound, mean, std))
+            chosen.append(Running(self._choices, order, bound, mean, std))
         self._chosen += chosen
         return [running.order for running in chosen]
 
@@ -120,7 +122,6 @@ class WorkflowSearch:
     def begin(self) -> None:
         """Let the chosen orders be played from now on: the policy that is to play them is published."""
         self.running += self._chosen
-        self._last = self.running or self._last
         self._chosen = []
 
     def parent(self, order: Order) -> Order | None:
@@ -131,11 +132,17 @@ class WorkflowSearch:
         distances = kendall(ORDER_INDEX[order], np.array([ORDER_INDEX[each] for each in trained]))
         return trained[int(distances.argmin())]
 
-    def finish(self, running: _Running, reason: str = "") -> Training:
-        """Tell the search what came of a training whose batches are all learned. ``reason`` if it is cut off."""
+    def finish(self, over: Sequence[Running], reason: str = "") -> list[Training]:
+        """Tell the search what came of trainings whose batches are all learned. ``reason`` if some are cut off."""
+        finished = [self._finish(running, reason) for running in over]
+        if any(training.learned for training in finished):
+            self._best = self._estimates()  # here, where there is time, and not for every redraw of a console
+        return finished
+
+    def _finish(self, running: Running, reason: str) -> Training:
         value = float(np.mean(running.returns)) if running.returns else math.nan
         complied = running.compliance >= self._config.compliance_threshold
-        learned = math.isfinite(value)
+        learned = bool(running.ended) and math.isfinite(value)
         if learned:
             self.search.observe(running.order, value, complied or self._config.fixed_episodes is not None)
         training = Training(
@@ -153,13 +160,11 @@ class WorkflowSearch:
             learned,
         )
         self.trainings.append(training)
-        if learned:
-            self._best = self._estimates()  # here, where there is time, and not for every redraw of a console
         return training
 
     def _estimates(self) -> tuple[OrderEstimate, ...]:
         posterior = self.search.posterior()
-        complied = {training.workflow: training.complied for training in self.trainings}
+        complied = {training.workflow: training.complied for training in self.trainings if training.learned}
         return tuple(
             OrderEstimate(
                 order_text(order),
@@ -180,8 +185,8 @@ class WorkflowSearch:
                 TrainingStatus(order_text(each.order), each.iteration, each.episodes, each.compliance) for each in shown
             ),
             threshold=self._config.compliance_threshold,
-            trainings=len(self.trainings),
-            complied=sum(training.complied for training in self.trainings),
+            trainings=sum(training.learned for training in self.trainings),
+            complied=sum(training.learned and training.complied for training in self.trainings),
             best=self._best,
         )
 
@@ -199,21 +204,21 @@ class WorkflowSearch:
         """The orders of a batch that is not learned yet, in words."""
         return [order_text(running.order) for running in self._planned[batch]]
 
-    def learned(self, batch: int, trajectories: Trajectories | None, parts: npt.NDArray[np.int64]) -> list[_Running]:
+    def learned(self, batch: int, trajectories: Trajectories | None, parts: npt.NDArray[np.int64]) -> list[Running]:
         """Take in what an update learned from. Returns the trainings that are over for good, to `finish`."""
         trained = self._planned.pop(batch)
         if trajectories is not None:
             has_ended = trajectories.headers["ended"]
             for part, running in enumerate(trained):
-                self._take(running, trajectories.headers[has_ended & (parts == part)], int(has_ended.sum()))
-        under_way = {id(running) for others in self._planned.values() for running in others}
-        over = [running for running in self.running if running.ended and id(running) not in under_way]
+                self._take(running, trajectories.headers[has_ended & (parts == part)])
+        under_way = {running for others in self._planned.values() for running in others}
+        over = [running for running in self.running if running.ended and running not in under_way]
         if over:
             self._last = self.running
             self.running = [running for running in self.running if running not in over]
         return over
 
-    def _take(self, running: _Running, headers: npt.NDArray[np.void], batch_episodes: int) -> None:
+    def _take(self, running: Running, headers: npt.NDArray[np.void]) -> None:
         """Count a training's episodes of an update, and judge it once there are as many as an update has."""
         running.episodes += len(headers)
         running.returns.extend(headers["episode_return"].tolist())
@@ -222,7 +227,7 @@ class WorkflowSearch:
             return
         config = self._config
         running.unjudged += headers["compliance"].tolist()
-        if len(running.unjudged) >= batch_episodes:
+        if len(running.unjudged) >= self._batch_episodes:
             running.compliance = _mean_compliance(np.array(running.unjudged))
             running.unjudged = []
             if config.fixed_episodes is None:
@@ -231,7 +236,7 @@ class WorkflowSearch:
         if not running.ended and running.episodes >= limit:
             running.ended = "episodes"
 
-    def _judge(self, running: _Running) -> str:
+    def _judge(self, running: Running) -> str:
         """Why the training is over by its compliance, if it is."""
         config = self._config
         if running.compliance >= config.compliance_threshold:

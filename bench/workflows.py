@@ -79,6 +79,8 @@ def run(strategy: str, seed: int, args: argparse.Namespace) -> tuple[dict[str, A
         result: dict[str, Any] = {"strategy": strategy, "seed": seed, "seconds": time.monotonic() - began}
         weights, order = run_dir / "weights.safetensors", None
         if settings is not None and (found := trainer.status().workflow) is not None:
+            if not found.best:
+                raise SystemExit(f"{strategy}: no training of an order ended; --episodes {args.episodes} are too few")
             order = parse_order(found.best[0].workflow)
             result |= {"order": found.best[0].workflow, "trainings": found.trainings, "complied": found.complied}
             if settings.get("inherit") == "nearest":
@@ -110,12 +112,13 @@ def play(path: Path, shape: PolicyShape, order: Order | None, args: argparse.Nam
         arrays,
     )
     fixed = records[records["fixes"] > 0]
-    return summed(records["return_tenths"] / 10) | {
-        "compliance": float((fixed["compliant_fixes"] / fixed["fixes"]).mean()) if order and len(fixed) else np.nan
-    }
+    result = mean_and_error(records["return_tenths"] / 10)
+    if order and len(fixed):
+        result["compliance"] = float((fixed["compliant_fixes"] / fixed["fixes"]).mean())
+    return result
 
 
-def summed(returns: npt.NDArray[Any]) -> dict[str, float]:
+def mean_and_error(returns: npt.NDArray[Any]) -> dict[str, float]:
     return {"mean": float(returns.mean()), "error": float(returns.std() / np.sqrt(len(returns)))}
 
 
@@ -134,7 +137,7 @@ def without_learning(args: argparse.Namespace) -> list[dict[str, Any]]:
             actions = generator.integers(0, NUM_ACTIONS, args.played) if greedy is None else greedy[info["red_hosts"]]
             _, rewards, _, _, info = env.step(actions)
             returns += rewards
-        rows.append({"strategy": name} | summed(returns))
+        rows.append({"strategy": name} | mean_and_error(returns))
     return rows
 
 
@@ -193,7 +196,7 @@ def main() -> None:
             strategy,
             "  ".join(f"{row['mean']:.1f} ± {row['error']:.1f}" for row in rows),
             f"{statistics.median(row['mean'] for row in rows):.1f}",
-            f"{statistics.median(row['compliance'] for row in rows):.3f}" if searched else "",
+            f"{statistics.median(row.get('compliance', np.nan) for row in rows):.3f}" if searched else "",
             " ".join(str(row["trainings"]) for row in rows) if searched else "",
             " ".join(str(row["complied"]) for row in rows) if searched else "",
             f"{statistics.median(row['seconds'] for row in rows):.0f}",

@@ -140,4 +140,5 @@ class Rounds:
 
     def finish(self, reason: str = "") -> Training:
         """Finish the training that was over first, or cut off the one that goes on."""
-        return self.search.finish(self.over.pop(0) if self.over else self.search.running[0], reason)
+        (training,) = self.search.finish([self.over.pop(0) if self.over else self.search.running[0]], reason)
+        return training

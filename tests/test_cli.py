@@ -196,7 +196,7 @@ def test_help_documents_every_option(help_text: str) -> None:
             ["3 settings cannot work:", "serch", "compliance-threshold", "alignment-lambda"],
         ),
         (["--parallel-workflows", "0"], ["parallel-workflows must be at least 1, not 0"]),
-        (["--parallel-workflows", "121"], ["parallel-workflows (121)", "the 120 orders there are"]),
+        (["--parallel-workflows", "121"], ["parallel-workflows (121)", "more than 60, half of the orders"]),
         (["--parallel-workflows", "2", "--inherit", "nearest"], ["inherit nearest", "choose parallel-workflows 1"]),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),

@@ -122,8 +122,14 @@ def test_orders_that_are_trained_together_have_one_policy(inherit: Any) -> None:
     Config(workflow_search=SearchConfig(parallel_workflows=2, inherit="latest"))
 
 
-def test_as_many_orders_as_there_are_can_be_trained_together() -> None:
-    Config(workflow="search", episodes_per_update=120, workflow_search=SearchConfig(parallel_workflows=120))
+def test_half_of_the_orders_can_be_trained_together() -> None:
+    Config(workflow_search=SearchConfig(parallel_workflows=60))
+
+
+def test_search_counts_batches_in_episodes() -> None:
+    with pytest.raises(ConfigError, match="steps-per-update cannot be had with workflow search"):
+        Config(steps_per_update=1000)
+    Config(steps_per_update=1000, workflow="none")
 
 
 def test_cage_2_is_searched_for_its_best_order_unless_told_otherwise() -> None:
@@ -214,7 +220,7 @@ def test_right_types_are_taken() -> None:
 
 
 def test_counting_in_steps_needs_no_full_batch_of_episodes() -> None:
-    Config(total_episodes=10, episodes_per_update=100, steps_per_update=1000)
+    Config(workflow="none", total_episodes=10, episodes_per_update=100, steps_per_update=1000)
 
 
 def test_settings_are_frozen() -> None:

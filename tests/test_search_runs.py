@@ -303,14 +303,6 @@ def test_at_lag_0_trainings_together_do_not_depend_on_workers(tmp_path: Path) ->
     assert_same(first.weights, second.weights)
 
 
-def test_counting_steps_orders_share_each_batch_too(tmp_path: Path) -> None:
-    settings = {"steps_per_update": 60, "max_episode_steps": 10, "max_policy_lag": 1, "total_episodes": 36}
-    found = play(tmp_path / "run", workflow_search=TOGETHER, **settings)
-    test_batches_show_the_orders_of_their_rows_in_equal_shares(found)
-    test_trainings_together_are_told_what_was_played_of_their_order(found)
-    assert sum(int(training["episodes"]) for training in found.trainings) == 36
-
-
 # ----------------------------------------------------------------- empty batches
 
 

@@ -24,7 +24,7 @@ NEARER_B: Order = ("user", "op_host", "enterprise", "op_server", "defender")
 
 def workflows(**settings: Any) -> Rounds:
     """A search whose first orders are being trained."""
-    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 1} | settings)), 0, 50))
+    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 1} | settings)), 0, 10))
     one.choose()
     return one
 
@@ -90,11 +90,11 @@ def test_fixed_episodes_heed_neither_compliance_nor_patience_nor_the_maximum(com
 
 def test_only_episodes_that_ended_count() -> None:
     one = workflows(compliance_threshold=0.9, max_episodes_per_workflow=5)
-    cut = judged([0.0, 0.0, 1.0, 1.0])
-    cut.headers["ended"] = [False, False, True, True]
+    cut = judged([0.0] * 5 + [1.0] * 10)
+    cut.headers["ended"] = [False] * 5 + [True] * 10
     one.learn(cut)
     training = one.finish()
-    assert (training.ended, training.episodes, training.compliance) == ("compliance", 2, 1.0)
+    assert (training.ended, training.episodes, training.compliance) == ("compliance", 10, 1.0)
 
 
 @pytest.mark.parametrize(("fixing", "ended"), [(4, ""), (5, ""), (6, "compliance")])
@@ -155,7 +155,7 @@ def test_next_training_begins_anew() -> None:
 
 
 def test_nothing_is_planned_between_the_end_and_the_next_beginning() -> None:
-    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=1), 0, 50))
+    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=1), 0, 10))
     assert one.open() is None, "no order is chosen yet"
     (order,) = one.search.choose()
     assert one.open() is None, "its policy is not published yet"
@@ -174,7 +174,7 @@ def test_nothing_is_planned_between_the_end_and_the_next_beginning() -> None:
 
 
 def test_no_more_orders_are_chosen_than_there_are_places_for() -> None:
-    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=3), 0, 50))
+    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=3), 0, 10))
     assert len(one.search.choose()) == 3
     assert one.search.choose() == [], "those that are chosen and not begun have their places"
     one.search.begin()
@@ -185,10 +185,10 @@ def test_no_more_orders_are_chosen_than_there_are_places_for() -> None:
 
 
 def test_value_is_the_mean_return_of_the_last_200_episodes_without_the_bonus() -> None:
-    one = workflows(max_episodes_per_workflow=10**6)
+    one = workflows(max_episodes_per_workflow=350)
     for value, bonus, episodes in ((-1000.0, 1.0, 150), (-80.0, 10.0, 100), (-20.0, 30.0, 100)):
         one.learn(judged(0.5, episodes, value, bonus))
-    training = one.finish("budget")
+    training = one.finish()
     assert (training.value, training.alignment, training.episodes) == (-50.0, 20.0, 350)
     (observation,) = one.search.search.observations
     assert (order_text(observation.order), observation.value) == (training.workflow, -50.0)
@@ -214,12 +214,32 @@ def test_fewer_episodes_than_that_are_all_of_them() -> None:
 def test_training_that_missed_the_threshold_is_a_failure_for_the_search(
     settings: dict[str, Any], compliance: float, complied: bool, failures: int
 ) -> None:
-    one = workflows(**settings)
+    one = workflows(**({"max_episodes_per_workflow": 10} | settings))
     one.learn(judged(compliance))
-    training = one.finish("budget")
+    training = one.finish()
     assert training.complied == complied
     assert one.search.search.failures[ORDER_INDEX[parse_order(training.workflow)]] == failures
     assert (one.search.search.rest > 0).sum() == failures
+
+
+@pytest.mark.parametrize("compliance", [0.2, 1.0])
+def test_training_that_was_cut_off_teaches_nothing(compliance: float) -> None:
+    """Neither that its order complied, nor that it did not: it was not given the time."""
+    one = workflows()
+    one.learn(judged(compliance, 9))
+    training = one.finish("budget")
+    assert (training.learned, training.episodes, training.value) == (False, 9, -100.0)
+    assert one.search.search.observations == []
+    told = one.search.status()
+    assert told is not None
+    assert (told.trainings, told.complied, told.best) == (0, 0, ())
+
+
+def test_small_last_batch_decides_nothing() -> None:
+    """Where the budget ends within a batch, a few lucky episodes are no compliance."""
+    one = workflows(compliance_threshold=0.9)
+    assert one.learn(judged(1.0, 4)) == []
+    assert math.isnan(compliance_of(one))
 
 
 def test_training_without_an_episode_teaches_nothing() -> None:
@@ -249,14 +269,14 @@ def test_bound_is_that_of_the_choice() -> None:
 @pytest.mark.parametrize("search", SEARCHES)
 def test_search_is_the_configured_one_and_its_seed_decides(search: str) -> None:
     def chosen(seed: int) -> list[str]:
-        one = Rounds(WorkflowSearch(SearchConfig(search=search, parallel_workflows=1), seed, 50))  # type: ignore[arg-type]
+        one = Rounds(WorkflowSearch(SearchConfig(search=search, parallel_workflows=1), seed, 10))  # type: ignore[arg-type]
         for _ in range(4):
             one.choose()
             one.learn(judged(1.0))
             one.finish()
         return [training.workflow for training in one.search.trainings]
 
-    assert isinstance(WorkflowSearch(SearchConfig(search=search), 0, 50).search, SEARCHES[search])  # type: ignore[arg-type]
+    assert isinstance(WorkflowSearch(SearchConfig(search=search), 0, 10).search, SEARCHES[search])  # type: ignore[arg-type]
     assert chosen(1) == chosen(1)
     assert (chosen(1) == chosen(2)) == (search == "round-robin")
 
@@ -319,22 +339,22 @@ def test_trainings_are_numbered_and_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def together(**settings: Any) -> tuple[Rounds, list[Order]]:
     """A search with three orders in training."""
-    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 3} | settings)), 0, 50))
+    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 3} | settings)), 0, 9))
     return one, one.choose()
 
 
 def test_each_order_learns_its_own_part_of_a_batch() -> None:
-    one, orders = together()
+    one, orders = together(max_episodes_per_workflow=2)
     assert one.open() == orders
     assert one.search.workflows(0) == [order_text(order) for order in orders]
     parts = [judged([0.1 * part] * (2 + part), value=-10.0 * part, bonus=1.0 * part) for part in range(3)]
-    assert one.learn(*parts) == []
+    assert one.learn(*parts) == orders
     told = one.search.status()
     assert told is not None
     assert [(each.workflow, each.iteration, each.episodes) for each in told.running] == [
         (order_text(order), number, 1 + number) for number, order in enumerate(orders, 1)
     ]
-    trainings = [one.search.finish(running, "budget") for running in one.search.running]
+    trainings = one.search.finish(one.over)
     assert [(each.value, each.alignment) for each in trainings] == [(0.0, 0.0), (-10.0, 1.0), (-20.0, 2.0)]
     assert {each.order: each.value for each in one.search.search.observations} == dict(
         zip(orders, (0.0, -10.0, -20.0), strict=True)
@@ -347,7 +367,7 @@ def test_trajectories_of_a_part_may_lie_anywhere_in_the_batch() -> None:
     mixed = judged([0.0, 0.5, 1.0] * 2)
     mixed.headers["episode_return"] = [-1, -2, -3, -3, -4, -5]
     one.search.learned(0, mixed, np.array([0, 1, 2] * 2))
-    values = [one.search.finish(running, "budget").value for running in one.search.running]
+    values = [training.value for training in one.search.finish(one.search.running, "budget")]
     assert values == [-2.0, -3.0, -4.0]
 
 
@@ -445,7 +465,7 @@ def test_part_without_an_episode_teaches_its_order_nothing() -> None:
     told = one.search.status()
     assert told is not None
     assert [each.episodes for each in told.running] == [9, 9, 0]
-    training = one.search.finish(one.search.running[2], "budget")
+    (training,) = one.search.finish([one.search.running[2]], "budget")
     assert (training.learned, training.workflow) == (False, order_text(orders[2]))
 
 

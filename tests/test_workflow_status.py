@@ -26,7 +26,7 @@ def train(rounds: Rounds, value: float, compliance: float) -> str:
 
 
 def rounds(**settings: Any) -> Rounds:
-    return Rounds(WorkflowSearch(SearchConfig(**({"parallel_workflows": 1} | settings)), 0, 50))
+    return Rounds(WorkflowSearch(SearchConfig(**({"parallel_workflows": 1} | settings)), 0, 4))
 
 
 def told(one: Rounds) -> WorkflowStatus:
@@ -36,7 +36,7 @@ def told(one: Rounds) -> WorkflowStatus:
 
 
 def test_before_the_first_order_there_is_nothing_to_tell() -> None:
-    assert WorkflowSearch(SearchConfig(), 0, 50).status() is None
+    assert WorkflowSearch(SearchConfig(), 0, 4).status() is None
 
 
 def test_the_training_now_is_told() -> None:
@@ -111,8 +111,8 @@ def test_the_posterior_is_fitted_once_for_each_training(monkeypatch: pytest.Monk
     from aiotrain import search as module
 
     fits = []
-    fit = module._gaussian_process
-    monkeypatch.setattr(module, "_gaussian_process", lambda *args: fits.append(args) or fit(*args))
+    fit = module._GaussianProcess
+    monkeypatch.setattr(module, "_GaussianProcess", lambda *args: fits.append(args) or fit(*args))
     one = rounds()
     assert isinstance(one.search.search, GpUcb)
     for number in range(4):
