@@ -300,7 +300,7 @@ def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder
 
 def test_a_run_on_cage_2_tells_what_plays_it_and_can_be_plotted(start: Start, folder: Path) -> None:
     flags = ("--workers", "1", "--total-episodes", "2", "--episodes-per-update", "2", "--max-episode-steps", "5")
-    process = start("--simulator", "cyborg", "--run-dir", "run", *flags)
+    process = start("--simulator", "cyborg", "--fixed-episodes", "1", "--run-dir", "run", *flags)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert re.search("^simulator   csle-cyborg itself$", out, re.MULTILINE), out
