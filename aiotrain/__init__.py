@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aiotrain.errors import (
         AiotrainError,
         ConfigError,
+        DivergenceError,
         EnvError,
         InvalidStepError,
         SharedMemoryError,
@@ -29,6 +30,7 @@ __all__ = [
     "AiotrainError",
     "Config",
     "ConfigError",
+    "DivergenceError",
     "EnvError",
     "InvalidStepError",
     "PPOConfig",

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,7 @@ class Arguments(Config):
     def config(self) -> Config:
         """The settings of the run, with a folder for it. Raises ConfigError."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Config)}
-        return Config(**settings | {"run_dir": self.run_dir or _new_run_dir(self.env)})
+        return Config(**settings | {"run_dir": _new_run_dir(self.env) if self.run_dir is None else self.run_dir})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ async def _train(config: Config, plain: bool) -> int:
     log = PlainLog(output)
     drawing = can_draw(output) and not plain
     if not drawing and config.env == CAGE2_ID and config.simulator == "compiled":
-        output.print("compiling the engine, once for this machine; later it is loaded")
+        output.print("loading the compiled engine; the first time on a machine, it is compiled, which takes longer")
     showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
     started = False
     failed: AiotrainError | None = None
@@ -199,7 +200,10 @@ class _Output(Console):
 
 
 class _Interruption:
-    """Turns SIGINT and SIGTERM into the cancellation of the task that makes it."""
+    """Turns signals that end a program into the cancellation of the task that makes it.
+
+    A closed terminal (SIGHUP) is one of them, unless the program was started to outlive it, as by nohup.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         self.by: signal.Signals | None = None
@@ -207,7 +211,14 @@ class _Interruption:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        for each in (signal.SIGINT, signal.SIGTERM):
+        self._signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._signals.append(signal.SIGHUP)
+            # Python's resource tracker is no process of ours, but the whole group gets the signal: started now, it
+            # inherits that this one is ignored, as it ignores the others by itself.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            resource_tracker.ensure_running()
+        for each in self._signals:
             asyncio.get_running_loop().add_signal_handler(each, self._arrived, each)
 
     def _arrived(self, which: signal.Signals) -> None:
@@ -223,5 +234,5 @@ class _Interruption:
 
     def forget(self) -> None:
         """Leave the signals to their defaults again."""
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in self._signals:
             asyncio.get_running_loop().remove_signal_handler(each)

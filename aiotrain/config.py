@@ -53,6 +53,8 @@ class PPOConfig:
         """What cannot work, a sentence each."""
         if faults := _of_wrong_type(self):
             return faults
+        if faults := _not_finite(self):
+            return faults
         checks = [
             (self.learning_rate > 0, f"learning-rate must be positive, not {self.learning_rate:g}"),
             (self.final_learning_rate >= 0, f"final-learning-rate cannot be negative ({self.final_learning_rate:g})"),
@@ -87,7 +89,7 @@ class SearchConfig:
     max_episodes_per_workflow: int = 2_500
     """Episodes after which it ends in any case."""
     fixed_episodes: int | None = None
-    """Train each order for so many episodes, whatever its compliance (ablation)."""
+    """Train each order for so many episodes, in whole updates, whatever its compliance (ablation)."""
     inherit: Literal["latest", "nearest", "none"] = "latest"
     """What an order begins from: the policy as it is, that of the nearest trained order (or its own), or a new one."""
     parallel_workflows: int = 16
@@ -228,6 +230,11 @@ class Config:
             (self.learner_threads >= 1, f"learner-threads must be at least 1, not {self.learner_threads}"),
             (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),
             (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),
+            (self.run_dir != "", "run-dir is empty; leave it out, or name a folder"),
+            (
+                self.env != CAGE2_ID or self.simulator != "compiled" or (self.max_episode_steps or 1) < 2**16,
+                f"max-episode-steps ({self.max_episode_steps}) is more than the 65,535 that simulator compiled plays",
+            ),
             (not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to"),
             (
                 self.env == CAGE2_ID or self.workflow in (Config.workflow, "none"),
@@ -269,6 +276,16 @@ class Config:
                 f"{getattr(self.env, '__module__', '?')}:{getattr(self.env, '__qualname__', repr(self.env))}"
             )
         return values
+
+
+def _not_finite(settings: PPOConfig) -> list[str]:
+    """The settings that are infinite or no number, a sentence each."""
+    values = {each.name.replace("_", "-"): getattr(settings, each.name) for each in dataclasses.fields(settings)}
+    return [
+        f"{flag} must be a finite number, not {value}"
+        for flag, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
 
 
 def _of_wrong_type(settings: Config | PPOConfig | SearchConfig) -> list[str]:

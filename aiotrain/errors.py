@@ -7,6 +7,7 @@ AiotrainError
 │   └── InvalidStepError        it returned NaN, a wrong shape or a wrong type
 ├── SharedMemoryError       the ring does not fit, or cannot be created
 ├── WorkerError             workers die faster than they can be replaced
+├── DivergenceError         the policy's parameters are no longer finite
 └── TrainerStateError       a trainer is used before it is open, after it is closed, or by two tasks at once
 
 All carry one message and nothing else, so that they survive the way from a worker to the main process.
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 __all__ = [
     "AiotrainError",
     "ConfigError",
+    "DivergenceError",
     "EnvError",
     "InvalidStepError",
     "SharedMemoryError",
@@ -61,6 +63,10 @@ class SharedMemoryError(AiotrainError):
 
 class WorkerError(AiotrainError):
     """No worker can be kept alive; says how the last ones died."""
+
+
+class DivergenceError(AiotrainError):
+    """The policy's parameters are no longer finite; says after which update, and what to change."""
 
 
 class TrainerStateError(AiotrainError):

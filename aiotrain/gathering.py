@@ -14,7 +14,8 @@ from aiotrain.meter import Meter
 __all__ = ["Gathering"]
 
 _LAUNCHES_AT_ONCE = 2  # before other callbacks have their turn; each takes a few tenths of a millisecond
-_HOPELESS = 3  # episodes given up without a trajectory between them, after which the environment is to blame
+_HOPELESS_AT_FIRST = 3  # episodes given up before any has come to its end, after which the environment is to blame
+_HOPELESS = 30  # episodes given up without a trajectory between them, after which it has broken for good
 
 
 class Gathering:
@@ -121,8 +122,9 @@ class Gathering:
 
     def _give_up(self, episode: int, reason: str) -> None:
         self._given_up_in_a_row += 1
-        if self._given_up_in_a_row >= _HOPELESS:
+        if self._given_up_in_a_row >= (_HOPELESS if self.counts.finished else _HOPELESS_AT_FIRST):
             raise EnvError(
-                f"{_HOPELESS} episodes in a row could not be played, each tried several times. The last one: {reason}"
+                f"{self._given_up_in_a_row} episodes were given up, each tried several times, and none came back in "
+                f"between. The last one: {reason}"
             )
         self._warn(f"episode {episode} is given up after several tries; the last one: {reason}")

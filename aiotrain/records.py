@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from aiotrain.checkpoint import write_whole
 from aiotrain.errors import ConfigError
 
-__all__ = ["METRICS", "Metric", "Records"]
+__all__ = ["METRICS", "Metric", "Records", "refuse_old_run"]
+
+_OLD_RUN = "holds a run already; name another folder or move it away"
 
 
 class Metric(NamedTuple):
@@ -66,8 +68,7 @@ class Records:
     def __init__(self, folder: Path, config: Mapping[str, Any], tensorboard: bool) -> None:
         self.folder = folder
         make_board = _tensorboard_writer() if tensorboard else None
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"run-dir: {folder} is not a folder")
+        refuse_old_run(folder)
         updates = folder / "updates.csv"
         columns = [*(metric.name for metric in METRICS), "workflow"]
         try:
@@ -82,8 +83,8 @@ class Records:
             except OSError:
                 updates.unlink()
                 raise
-        except FileExistsError as error:
-            raise ConfigError(f"run-dir: {folder} holds a run already; name another folder or move it away") from error
+        except FileExistsError as error:  # claimed by another run since
+            raise ConfigError(f"run-dir: {folder} {_OLD_RUN}") from error
         except OSError as error:
             raise ConfigError(f"run-dir: {folder} cannot be written to: {error.strerror}") from error
         self._rows = csv.DictWriter(self._updates, columns)
@@ -116,6 +117,14 @@ class Records:
         self._events.close()
         if self._board is not None:
             self._board.close()
+
+
+def refuse_old_run(folder: Path) -> None:
+    """Raise ConfigError if ``folder`` holds a run, or is none."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"run-dir: {folder} is not a folder")
+    if (folder / "updates.csv").exists():
+        raise ConfigError(f"run-dir: {folder} {_OLD_RUN}")
 
 
 def _short(value: float) -> float | int:

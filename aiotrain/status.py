@@ -157,6 +157,8 @@ class Status:
 
     returns: tuple[tuple[int, float], ...]
     """For each update: (episodes learned so far, mean return of the batch)."""
+    compliance: float
+    """Mean compliance of the last update's episodes that have one, 0 to 1; NaN without a workflow."""
     losses: Mapping[str, float]
     """Metrics of the last update: policy_loss, value_loss, entropy, approx_kl, clip_fraction,
     explained_variance, learning_rate."""

@@ -23,18 +23,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from aiotrain.batching import Batch, Batcher, Counts
 from aiotrain.cage2.workflows import Order, order_text
 from aiotrain.checkpoint import save_weights
 from aiotrain.collect import Collector, CollectorStatus
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.config import Config
-from aiotrain.errors import ConfigError, TrainerStateError
+from aiotrain.errors import ConfigError, DivergenceError, TrainerStateError
 from aiotrain.factory import make_factory
 from aiotrain.gathering import Gathering
 from aiotrain.meter import Meter
 from aiotrain.policy import PolicyShape
-from aiotrain.records import METRICS, Records
+from aiotrain.records import METRICS, Records, refuse_old_run
 from aiotrain.results import Ledger, Result, Update
 from aiotrain.ring import slot_steps_for
 from aiotrain.spaces import EnvSpec
@@ -65,7 +67,8 @@ class Trainer:
     """A training run as an asynchronous context manager that iterates over its updates.
 
     Entering raises ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating raises
-    InvalidStepError, EnvError or WorkerError; what was learned until then is saved. Leaving ends every process.
+    InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved. Leaving ends
+    every process.
     """
 
     def __init__(self, config: Config) -> None:
@@ -120,6 +123,8 @@ class Trainer:
     async def _open(self) -> None:
         config = self.config
         importing = asyncio.get_running_loop().run_in_executor(self._thread, _import_learner, config.learner_threads)
+        if config.run_dir is not None:
+            refuse_old_run(Path(config.run_dir))
         self._phase = "compiling" if self._factory.is_compiled else "starting"
         try:
             self.spec: EnvSpec = await self._collector.start()
@@ -311,7 +316,13 @@ class Trainer:
         return update
 
     def _publish(self) -> None:
-        self._published = self._learner.parameters()
+        parameters = self._learner.parameters()
+        if not np.isfinite(parameters).all():
+            raise DivergenceError(
+                f"the policy's parameters are no longer finite after update {self._version}. Lower --learning-rate or "
+                "--max-grad-norm, or see whether rewards or observations grow without bound"
+            )
+        self._published = parameters
         if self._state is _State.OPEN:
             self._collector.publish(self._published, self._version)
 
@@ -412,6 +423,7 @@ class Trainer:
             idle_share=max(0.0, 1 - (self._ledger.collect_s + self._ledger.learn_s) / trained_s),
             worker_busy_share=min(1.0, collector.busy_s / (trained_s * len(collector.workers))),
             returns=tuple(self._ledger.returns),
+            compliance=last.values["compliance"] if last else math.nan,
             losses={metric.name: last.values[metric.name] for metric in METRICS if metric.group == "loss"}
             if last
             else {},

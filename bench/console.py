@@ -36,7 +36,7 @@ def statuses(workers: int, updates: int, count: int) -> list[Status]:
     first = Status(
         "bench", "CAGE 2", "shared_memory", "cpu", "training", 0.0, 0.0, 10**6, None, 0, 0, 0, 2, 120,
         74.3, 7430.0, 70.1, 7010.0, (), (), 256, 188, 12_900_000, 412, 0.8, 0.27, 0.63, 0.1, 0.58,
-        returns, {}, updates, ("Worker 17 was killed by signal 9; restarted.",) * 5, 5, "Worker 3: ValueError",
+        returns, 0.92, {}, updates, ("Worker 17 was killed by signal 9; restarted.",) * 5, 5, "Worker 3: ValueError",
         WorkflowStatus(running, 0.95, 11, 7, best),
     )  # fmt: skip
     return [

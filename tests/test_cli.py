@@ -339,7 +339,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(start: Start, folder: Path
     assert (folder / "old" / "updates.csv").read_text() == "precious"
 
 
-@pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("to_all", [False, True])
 def test_a_signal_ends_the_run_in_order(
     which: signal.Signals, code: int, to_all: bool, start: Start, folder: Path

@@ -28,6 +28,7 @@ import uvloop
 from aiotrain import (
     Config,
     ConfigError,
+    DivergenceError,
     EnvError,
     InvalidStepError,
     PPOConfig,
@@ -359,6 +360,21 @@ def test_gathering_that_fails_unseen_is_told_by_the_status_and_nowhere_else(capl
     run(look())
     gc.collect()
     assert caplog.messages == [], "asyncio complains of an exception that nobody asked for"
+
+
+def test_policy_that_is_no_longer_finite_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aiotrain.ppo import Learner
+
+    async def diverge() -> tuple[Trainer, Result]:
+        async with Trainer(config(max_policy_lag=0)) as trainer:
+            await anext(trainer)
+            monkeypatch.setattr(Learner, "parameters", lambda _: np.full(3, np.nan, np.float32))
+            with pytest.raises(DivergenceError, match="no longer finite after update 2"):
+                await anext(trainer)
+            return trainer, trainer.result()
+
+    _, result = run(diverge())
+    assert np.isfinite(result.weights).all(), "those that were published last"
 
 
 def test_full_disk_ends_the_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

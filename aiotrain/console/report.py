@@ -19,8 +19,8 @@ def plain_line(status: Status) -> str:
 
     Keys: update (count), episodes (finished/budget), learned, lost (counts), return and best (mean
     return of the last update and of the best one), eps and sps (episodes and steps per second), lag (publishes),
-    elapsed_s; in a search then workflow (the order in training, or how many there are) and compliance (when they were
-    judged last, the mean over orders); then the losses by name. A quantity without a value is nan.
+    elapsed_s; in a search workflow (the order in training, or how many there are); with a workflow compliance (of the
+    last update's episodes); then the losses by name. A quantity without a value is nan.
     """
     best = max((value for _, value in charts.finite(status.returns)), default=math.nan)
     latest = status.returns[-1][1] if status.returns else math.nan
@@ -38,9 +38,9 @@ def plain_line(status: Status) -> str:
     }
     if status.workflow:
         running = status.workflow.running
-        known = [training.compliance for training in running if math.isfinite(training.compliance)]
         pairs["workflow"] = running[0].workflow if len(running) == 1 else f"{len(running)}-orders"
-        pairs["compliance"] = f"{sum(known) / len(known) if known else math.nan:.4g}"
+    if status.workflow or math.isfinite(status.compliance):
+        pairs["compliance"] = f"{status.compliance:.4g}"
     pairs |= {_key(name): f"{value:.4g}" for name, value in status.losses.items()}
     return " ".join(f"{name}={value}" for name, value in pairs.items())
 
