@@ -30,7 +30,7 @@ class PPOConfig:
     """Weight of longer advantage estimates, 0 to 1."""
     clip_range: float = 0.3
     """How far the probability ratio counts beyond 1."""
-    entropy_coef: float = 0.002
+    entropy_coef: float = 0.003
     """Weight of the entropy bonus."""
     value_coef: float = 0.5
     """Weight of the value loss."""
