@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 from aiotrain import worker
 
-__all__ = ["WorkerExecutor", "cause_of_end", "preload"]
+__all__ = ["WorkerExecutor", "cause_of_end", "have_ended", "preload", "shut_down"]
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -132,6 +133,22 @@ class WorkerExecutor(ProcessPoolExecutor):
         """Send SIGKILL."""
         if (process := self._context.made) is not None and process.pid is not None:
             process.kill()
+
+
+def have_ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
+    """Wait until no process of ``executors`` runs; whether that came within the time. Blocks."""
+    deadline = time.monotonic() + within_s
+    while any(executor.alive for executor in executors):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def shut_down(executors: Sequence[WorkerExecutor], *, wait: bool) -> None:
+    """Let the processes end after their present task; if told to, ``wait`` for them and for the executors' threads."""
+    for executor in executors:
+        executor.shutdown(wait, cancel_futures=True)
 
 
 def cause_of_end(error: BaseException, executor: WorkerExecutor | None) -> str:

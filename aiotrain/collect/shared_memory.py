@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from aiotrain import worker as task
 from aiotrain.collect import CollectorStatus, Launch, LostEpisode, Outcome
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end, preload
+from aiotrain.collect.processes import WorkerExecutor, cause_of_end, have_ended, preload, shut_down
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
@@ -413,15 +413,15 @@ class SharedMemoryCollector:
             await asyncio.wait(self._background, timeout=_GRACE_S)
         executors = [worker.executor for worker in self._workers if worker.executor is not None]
         # In a thread, because a process that is just being started holds the executor's lock.
-        await asyncio.to_thread(_shut_down, executors, wait=False)
-        if not await _ended(executors, _GRACE_S):
+        await asyncio.to_thread(shut_down, executors, wait=False)
+        if not await asyncio.to_thread(have_ended, executors, _GRACE_S):
             for executor in executors:
                 executor.terminate()
-            if not await _ended(executors, _TERM_S):
+            if not await asyncio.to_thread(have_ended, executors, _TERM_S):
                 for executor in executors:
                     executor.kill()
-                await _ended(executors, _TERM_S)
-        await asyncio.gather(asyncio.to_thread(_shut_down, executors, wait=True), *self._dying)
+                await asyncio.to_thread(have_ended, executors, _TERM_S)
+        await asyncio.gather(asyncio.to_thread(shut_down, executors, wait=True), *self._dying)
         for worker in self._workers:
             worker.executor, worker.ready = None, False
             worker.tasks.clear()
@@ -443,19 +443,3 @@ class SharedMemoryCollector:
         for segment in (self._weights, self._ring):
             if segment is not None:
                 segment.close()
-
-
-async def _ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
-    """Wait until no process of ``executors`` runs; whether that came within the time."""
-    deadline = time.monotonic() + within_s
-    while any(executor.alive for executor in executors):
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.01)
-    return True
-
-
-def _shut_down(executors: Sequence[WorkerExecutor], *, wait: bool) -> None:
-    """Let the processes end after their present task; if told to, ``wait`` for them and for the executors' threads."""
-    for executor in executors:
-        executor.shutdown(wait, cancel_futures=True)
