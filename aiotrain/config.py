@@ -154,6 +154,13 @@ class Config:
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps. Default: the environment's own limit (CAGE 2: 100)."""
 
+    collector: Literal["shared_memory", "sequential", "synchronous", "process_per_episode", "executor"] = (
+        "shared_memory"
+    )
+    """How episodes are gathered: by workers that share memory (the default and the fastest), one after the other in
+    this process (for breakpoints), in lockstep, in a process each, or by a ProcessPoolExecutor."""
+    rebuild_env: bool = False
+    """With collector executor: make the environment anew for every task."""
     workers: int = 100
     """Worker processes."""
     envs_per_worker: int = 1
@@ -207,6 +214,10 @@ class Config:
             return faults
         checks = [
             (self.workers >= 1, f"workers must be at least 1, not {self.workers}"),
+            (
+                self.collector == "executor" or not self.rebuild_env,
+                f"rebuild-env means nothing to collector {self.collector}, only to executor; leave one of the two out",
+            ),
             (self.envs_per_worker >= 1, f"envs-per-worker must be at least 1, not {self.envs_per_worker}"),
             (self.total_episodes >= 1, f"total-episodes must be at least 1, not {self.total_episodes}"),
             (self.episodes_per_update >= 1, f"episodes-per-update must be at least 1, not {self.episodes_per_update}"),

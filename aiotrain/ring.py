@@ -8,7 +8,7 @@ and a slot is sealed only after everything in it is written.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -163,13 +163,12 @@ def _ragged_rows(starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> npt.NDA
 
 
 class Ring:
-    """Slots for trajectories in shared memory."""
+    """Slots for trajectories, in shared memory or in this process's own."""
 
-    def __init__(self, segment: Segment, layout: RingLayout) -> None:
+    def __init__(self, arrays: Mapping[str, Any], layout: RingLayout, segment: Segment | None) -> None:
         self._segment = segment
         self.layout = layout
-        self.name, self.nbytes = segment.name, segment.nbytes
-        arrays: dict[str, Any] = segment.arrays
+        self.name = "" if segment is None else segment.name
         self.headers: npt.NDArray[np.void] = arrays["headers"]
         self.observations: npt.NDArray[Any] = arrays["observations"]
         self.actions: npt.NDArray[Any] = arrays["actions"]
@@ -183,12 +182,20 @@ class Ring:
         """A ring whose memory is reserved. Raises SharedMemoryError, with the bytes needed and what to change."""
         purpose = f"a ring of {layout.slots} slots of {layout.steps} steps"
         advice = "Lower --workers, --envs-per-worker or --slot-steps."
-        return cls(Segment.create(layout.fields, purpose=purpose, advice=advice), layout)
+        segment = Segment.create(layout.fields, purpose=purpose, advice=advice)
+        return cls(segment.arrays, layout, segment)
 
     @classmethod
     def attach(cls, name: str, layout: RingLayout) -> Ring:
         """The ring that another process created."""
-        return cls(Segment.attach(name, layout.fields), layout)
+        segment = Segment.attach(name, layout.fields)
+        return cls(segment.arrays, layout, segment)
+
+    @classmethod
+    def private(cls, layout: RingLayout) -> Ring:
+        """A ring that no other process sees."""
+        arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.fields.items()}
+        return cls(arrays, layout, None)
 
     @property
     def free_slots(self) -> int:
@@ -236,4 +243,5 @@ class Ring:
         """Detach; the creator also removes the segment. May be called twice."""
         for name in ("headers", "observations", "actions", "log_probs", "rewards", "bonuses"):
             self.__dict__.pop(name, None)
-        self._segment.close()
+        if self._segment is not None:
+            self._segment.close()

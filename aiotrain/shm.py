@@ -66,7 +66,6 @@ class Segment:
 
     def __init__(self, memory: SharedMemory, fields: Fields, owner: bool) -> None:
         self.name = memory.name
-        self.nbytes = memory.size
         self._memory = memory
         self._owner = owner
         offsets, _ = _offsets(fields)

@@ -29,7 +29,7 @@ from aiotrain.batching import Batch, Batcher, Counts
 from aiotrain.cage2.workflows import Order, order_text
 from aiotrain.checkpoint import save_weights
 from aiotrain.collect import Collector, CollectorStatus
-from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.collect.making import make_collector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, DivergenceError, TrainerStateError
 from aiotrain.factory import make_factory
@@ -81,16 +81,7 @@ class Trainer:
         self._warnings: deque[str] = deque(maxlen=100)
         self._warnings_count = 0
         self._first_error: str | None = None
-        self._collector: Collector = SharedMemoryCollector(
-            self._factory,
-            workers=config.workers,
-            envs_per_worker=config.envs_per_worker,
-            run_seed=config.seed,
-            episode_timeout_s=config.episode_timeout_s,
-            start_timeout_s=config.start_timeout_s,
-            alignment_lambda=config.workflow_search.alignment_lambda,
-            warn=self._warn,
-        )
+        self._collector: Collector = make_collector(config, self._factory, self._warn)
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
         self._records: Records | None = None
         self._gathering: Gathering | None = None  # there once everything is set up
@@ -395,7 +386,7 @@ class Trainer:
         return Status(
             run_name=Path(self.config.run_dir).name if self.config.run_dir else "aiotrain",
             environment=self._environment_name(),
-            collector="shared_memory",
+            collector=self.config.collector,
             device=self._device,
             phase=self._phase,
             elapsed_s=elapsed_s,

@@ -34,7 +34,6 @@ from aiotrain.policy import PolicyShape
 from aiotrain.ppo import Learner
 from aiotrain.ring import Ring, RingLayout
 from aiotrain.spaces import EnvSpec
-from aiotrain.weights import Weights
 from aiotrain.worker import Posting
 from aiotrain.worker.compiled import CompiledPlayer
 
@@ -51,36 +50,22 @@ def parts(config: Config, episodes: int) -> dict[str, float]:
     batch = config.episodes_per_update
     together = config.workflow_search.parallel_workflows if config.searches else 1
     orders = ORDERS[:: len(ORDERS) // together][:together] if config.searches else [parse_order(config.workflow)]
-    ring, weights = Ring.create(RingLayout.of(spec, batch, 100)), Weights.create(shape.size)
-    posting = Posting(
-        0,
-        1,
-        config.seed,
-        spec,
-        shape,
-        ring.name,
-        ring.layout,
-        weights.name,
-        config.workflow_search.alignment_lambda,
-    )
-    player = CompiledPlayer(posting, factory)
+    ring = Ring.private(RingLayout.of(spec, batch, 100))
+    posting = Posting(0, 1, config.seed, spec, shape, ring.layout, config.workflow_search.alignment_lambda)
+    player = CompiledPlayer(posting, ring, factory)
     played = learned = 0.0
-    try:
-        weights.publish(learner.parameters(), 0)
-        player.play(range(1), range(1))  # compiles, or loads what is compiled
-        for version, first in enumerate(range(0, episodes, batch), 1):
-            weights.publish(learner.parameters(), version)
-            began = time.process_time()
-            options = [{"workflow": orders[len(orders) * slot // batch]} for slot in range(batch)]
-            player.play(range(batch), range(first, first + batch), options)
-            trajectories = ring.copy_out(list(range(batch)))
-            between = time.process_time()
-            learner.update(trajectories, first / episodes)
-            played += between - began
-            learned += time.process_time() - between
-    finally:
-        for each in (player._ring, player._weights, ring, weights):
-            each.close()
+    player.play(range(1), range(1))  # compiles, or loads what is compiled
+    for version, first in enumerate(range(0, episodes, batch)):
+        player.parameters[:] = learner.parameters()
+        began = time.process_time()
+        player.refresh(version)
+        options = [{"workflow": orders[len(orders) * slot // batch]} for slot in range(batch)]
+        player.play(range(batch), range(first, first + batch), options)
+        trajectories = ring.copy_out(list(range(batch)))
+        between = time.process_time()
+        learner.update(trajectories, first / episodes)
+        played += between - began
+        learned += time.process_time() - between
     return {"play_ms": 1e3 * played / episodes, "learn_ms": 1e3 * learned / episodes}
 
 

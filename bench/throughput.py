@@ -33,8 +33,8 @@ from rich.table import Table
 from aiotrain import Config, Trainer
 from aiotrain.batching import Batcher
 from aiotrain.cli import Arguments
+from aiotrain.collect.making import make_collector
 from aiotrain.collect.processes import preload
-from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import slot_steps_for
@@ -137,15 +137,7 @@ class Collection:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._collector = SharedMemoryCollector(
-            make_factory(config),
-            workers=config.workers,
-            envs_per_worker=config.envs_per_worker,
-            run_seed=config.seed,
-            episode_timeout_s=config.episode_timeout_s,
-            start_timeout_s=config.start_timeout_s,
-            warn=print,
-        )
+        self._collector = make_collector(config, make_factory(config), print)
 
     async def open(self) -> None:
         spec = await self._collector.start()

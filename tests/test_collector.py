@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from aiotrain import worker as task
-from aiotrain.collect import Launch, Outcome, shared_memory
+from aiotrain.collect import CollectorSettings, Launch, Outcome, processes, shared_memory
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
@@ -48,11 +48,8 @@ class Play:
         timeouts = {"episode_timeout_s": 60.0, "start_timeout_s": 60.0} | settings
         self.collector = SharedMemoryCollector(
             EnvFactory.of(env),
-            workers=workers,
-            envs_per_worker=envs,
-            run_seed=SEED,
-            warn=self.warnings.append,
-            **timeouts,
+            CollectorSettings(workers=workers, envs_per_worker=envs, run_seed=SEED, **timeouts),
+            self.warnings.append,
         )
 
     async def __aenter__(self) -> Play:
@@ -93,7 +90,7 @@ class Play:
     @property
     def pids(self) -> list[int]:
         executors = [each.executor for each in self.collector._workers if each.executor is not None]
-        return [made.pid for executor in executors if (made := executor._context.made) is not None and made.pid]
+        return [process.pid for executor in executors for process in executor._context.started if process.pid]
 
     async def until(self, holds: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + WITHIN_S
@@ -384,14 +381,14 @@ async def test_no_thread_of_a_worker_outlives_close(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.asyncio
 async def test_worker_that_does_not_end_when_asked_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(shared_memory, "_GRACE_S", 0.1)
+    monkeypatch.setattr(processes, "_GRACE_S", 0.1)
 
     class Stubborn(Waiting):
         def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             return super().step(action)
 
-    monkeypatch.setattr(shared_memory, "_TERM_S", 0.2)
+    monkeypatch.setattr(processes, "_TERM_S", 0.2)
     async with Play(functools.partial(Stubborn, str(tmp_path / "gate"))) as one:
         await one.open()
         playing = asyncio.create_task(one.play(5))

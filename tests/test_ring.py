@@ -118,7 +118,6 @@ def test_guest_sees_the_owners_slots() -> None:
         (slot,) = ring.lend(1)
         write(guest, slot, 3, 7)
         assert ring.copy_out([slot]).rewards.tolist() == [7, 8, 9]
-        assert ring.nbytes == guest.nbytes
     finally:
         guest.close()
         ring.close()

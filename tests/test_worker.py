@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import BROKEN_OFF, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
-from aiotrain.weights import Weights
 from aiotrain.worker import Player, Posting, episode_streams
 from envs import Action, BrokenFromTheStart, Endless, Judged, Observation, Toy, Trouble, Troubled
 from making import weights_for
@@ -29,26 +28,22 @@ LAMBDA = 4.0
 
 
 @pytest.fixture
-def player() -> Iterator[Make]:
+def player() -> Make:
     """Makes a player and the ring that it plays into."""
-    opened: list[Any] = []
 
     def make(factory: EnvFactory, *, envs: int = 1, slots: int = 8, steps: int = 20) -> tuple[Player, Ring]:
         env = factory()
         told = "alignment" in env.reset(seed=0)[1]
         spec = dataclasses.replace(EnvSpec.of(env, factory.name), has_compliance=told)
         shape, layout = PolicyShape.of(spec, (8,)), RingLayout.of(spec, slots, steps)
-        ring, weights = Ring.create(layout), Weights.create(shape.size)
-        opened.extend((ring, weights))
-        weights.publish(weights_for(shape), 3)
-        posting = Posting(2, envs, SEED, spec, shape, ring.name, layout, weights.name, LAMBDA)
-        made = Player(posting, factory, [factory() for _ in range(envs)])
-        opened.extend((made._ring, made._weights))
+        ring = Ring.private(layout)
+        posting = Posting(2, envs, SEED, spec, shape, layout, LAMBDA)
+        made = Player(posting, ring, [factory() for _ in range(envs)], factory)
+        made.parameters[:] = weights_for(shape)
+        made.refresh(3)
         return made, ring
 
-    yield make
-    for each in reversed(opened):
-        each.close()
+    return make
 
 
 def seed_of(episode: int) -> int:

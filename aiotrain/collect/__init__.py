@@ -1,8 +1,13 @@
-"""Ways to gather episodes, behind one protocol."""
+"""Ways to gather episodes, behind one protocol.
+
+Each module here is one of them; ``making`` chooses, ``tasks`` is what those without a ring in shared memory have in
+common, ``processes`` and ``startup`` are about worker processes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +18,19 @@ from aiotrain.ring import Trajectories
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import WorkerStatus
 
-__all__ = ["Collector", "CollectorStatus", "Launch", "LostEpisode", "Outcome"]
+__all__ = ["Collector", "CollectorSettings", "CollectorStatus", "Launch", "LostEpisode", "Outcome"]
+
+
+@dataclass(frozen=True)
+class CollectorSettings:
+    """What every collector is told."""
+
+    workers: int
+    envs_per_worker: int
+    run_seed: int
+    episode_timeout_s: float
+    start_timeout_s: float
+    alignment_lambda: float = 0.0
 
 
 class Launch(NamedTuple):

@@ -17,7 +17,10 @@ from typing import Any, TypeVar
 
 from aiotrain import worker
 
-__all__ = ["WorkerExecutor", "cause_of_end", "have_ended", "preload", "shut_down"]
+__all__ = ["WorkerContext", "WorkerExecutor", "cause_of_end", "end", "preload"]
+
+_GRACE_S = 2.0  # for workers to finish their tasks and close their environments when a collector closes
+_TERM_S = 1.0  # between SIGTERM and SIGKILL
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -76,25 +79,31 @@ class _Process(context.ForkServerProcess):
         return _Popen(process_obj)
 
 
-class _Context(context.ForkServerContext):
-    """A forkserver context that remembers the process that it made."""
+class WorkerContext(context.ForkServerContext):
+    """A forkserver context that remembers the processes that it made."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: _Process | None = None
+        self.made: list[_Process] = []
 
     def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]
-        self.made = _Process(*args, **kwargs)
-        return self.made
+        """As the base class's, but see ``_Popen``."""
+        self.made.append(_Process(*args, **kwargs))
+        return self.made[-1]
+
+    @property
+    def started(self) -> list[_Process]:
+        """Those of the processes that were started."""
+        return [process for process in self.made if process.pid is not None]
 
 
 class WorkerExecutor(ProcessPoolExecutor):
-    """An executor with one worker process, which can be looked at and killed."""
+    """An executor whose worker processes, usually one, can be looked at and killed."""
 
-    def __init__(self) -> None:
-        self._context = _Context()
+    def __init__(self, processes: int = 1) -> None:
+        self._context = WorkerContext()
         self._manager: threading.Thread | None = None
-        super().__init__(1, mp_context=self._context, initializer=worker.initialize)
+        super().__init__(processes, mp_context=self._context, initializer=worker.initialize)
 
     def start(self, function: Callable[..., _T], *args: Any) -> Future[_T]:
         """Submit the first task, which starts the process, and the forkserver if need be; see ``quiet``."""
@@ -114,41 +123,49 @@ class WorkerExecutor(ProcessPoolExecutor):
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
-        process = self._context.made
-        return process is not None and process.pid is not None and process.is_alive()
+        """Whether any of the processes runs."""
+        return any(process.is_alive() for process in self._context.started)
 
     @property
     def exit_code(self) -> int | None:
-        """The process's exit code; minus the signal's number if a signal killed it; None before its end."""
-        process = self._context.made
-        return None if process is None or process.pid is None else process.exitcode
+        """The exit code of the process that ended first, by itself; minus the signal's number if a signal killed it."""
+        codes = [code for process in self._context.started if (code := process.exitcode) is not None]
+        # Those that the executor ends after it, it ends by SIGTERM.
+        return next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else None)
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        if (process := self._context.made) is not None and process.pid is not None:
+        for process in self._context.started:
             process.terminate()
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        if (process := self._context.made) is not None and process.pid is not None:
+        for process in self._context.started:
             process.kill()
 
 
-def have_ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
-    """Wait until no process of ``executors`` runs; whether that came within the time. Blocks."""
+def end(executors: Sequence[WorkerExecutor]) -> None:
+    """End all processes of ``executors``: they are asked to, then SIGTERM, then SIGKILL. Blocks until they have."""
+    for executor in executors:
+        executor.shutdown(wait=False, cancel_futures=True)
+    if not _have_ended(executors, _GRACE_S):
+        for executor in executors:
+            executor.terminate()
+        if not _have_ended(executors, _TERM_S):
+            for executor in executors:
+                executor.kill()
+    for executor in executors:  # and for the executors' threads
+        executor.shutdown(wait=True)
+
+
+def _have_ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
+    """Wait until no process of ``executors`` runs; whether that came within the time."""
     deadline = time.monotonic() + within_s
     while any(executor.alive for executor in executors):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
     return True
-
-
-def shut_down(executors: Sequence[WorkerExecutor], *, wait: bool) -> None:
-    """Let the processes end after their present task; if told to, ``wait`` for them and for the executors' threads."""
-    for executor in executors:
-        executor.shutdown(wait, cancel_futures=True)
 
 
 def cause_of_end(error: BaseException, executor: WorkerExecutor | None) -> str:

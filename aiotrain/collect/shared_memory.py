@@ -15,15 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from aiotrain import worker as task
-from aiotrain.collect import CollectorStatus, Launch, LostEpisode, Outcome
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end, have_ended, preload, shut_down
-from aiotrain.errors import AiotrainError, EnvError, InvalidStepError, WorkerError
+from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
+from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end
+from aiotrain.collect.startup import inspect, run_first
+from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
 from aiotrain.ring import BROKEN_OFF, PLAYING, Ring, RingLayout, Trajectories
@@ -33,8 +34,6 @@ from aiotrain.weights import Weights
 
 __all__ = ["SharedMemoryCollector"]
 
-_T = TypeVar("_T")
-
 _QUEUED = 2  # tasks on a worker: one being played, one waiting
 _TASK_CPU_S = 0.05  # what a task should cost: a hundred times what the main process spends on it
 _LEAST_TASK_CPU_S = 0.005  # what it should cost even if some workers get nothing for it
@@ -42,8 +41,7 @@ _RING_BYTES = 2**24  # for the tasks of all workers together, unless the smalles
 _LARGEST_TASK = 128  # trajectories
 _STARTING_AT_ONCE = 4  # processes that are brought up at the same time
 _DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, after which the run fails
-_GRACE_S = 2.0  # for a worker to finish its task and close its environments when the collector closes
-_TERM_S = 1.0  # between SIGTERM and SIGKILL
+_BACKGROUND_S = 2.0  # for the collector's own tasks to end once they are cancelled
 
 
 class _Worker:
@@ -80,30 +78,14 @@ class _Task(NamedTuple):
 
 
 class SharedMemoryCollector:
-    """Plays episodes in ``workers`` processes with ``envs_per_worker`` environments each.
+    """Plays episodes in worker processes of several environments each.
 
     ``warn`` is told what went wrong with a worker or an environment and was mended.
     """
 
-    def __init__(
-        self,
-        factory: EnvFactory,
-        *,
-        workers: int,
-        envs_per_worker: int,
-        run_seed: int,
-        episode_timeout_s: float,
-        start_timeout_s: float,
-        alignment_lambda: float = 0.0,
-        warn: Callable[[str], None],
-    ) -> None:
-        self._factory = factory
-        self._envs = envs_per_worker
-        self._run_seed = run_seed
-        self._episode_timeout_s = episode_timeout_s
-        self._start_timeout_s = start_timeout_s
-        self._alignment_lambda = alignment_lambda
-        self._workers = [_Worker(index) for index in range(workers)]
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
+        self._factory, self._settings, self._warn = factory, settings, warn
+        self._workers = [_Worker(index) for index in range(settings.workers)]
         self._ring: Ring | None = None
         self._weights: Weights | None = None
         self._posting: task.Posting | None = None
@@ -116,46 +98,31 @@ class SharedMemoryCollector:
         self._task_limit = 1  # most trajectories in a task
         self._trajectory_cpu_s = 0.0  # running mean; 0 while unknown
         self._closing = self._closed = False
-        self._warn = warn
 
     # ------------------------------------------------------------------ start
 
     async def start(self) -> EnvSpec:
         """See Collector. The environment is made in worker 0, which keeps it."""
-        preload(self._factory.modules)
         first = self._workers[0]
         first.executor = WorkerExecutor()
-        try:
-            self._spec: EnvSpec = await self._run(first, task.inspect, self._factory)
-        except BrokenProcessPool as error:
-            raise EnvError(
-                f"the process that made environment {self._factory.name} died ({cause_of_end(error, first.executor)}). "
-                "Does the environment, or a library that it loads, end the process?"
-            ) from error
-        except TimeoutError as error:
-            raise EnvError(
-                f"environment {self._factory.name} was not ready within {self._start_timeout_s:g} s of its making. "
-                "Does its constructor or its first reset wait for something? Raise --start-timeout-s if it is slow."
-            ) from error
+        self._spec: EnvSpec = await inspect(first.executor, self._factory, self._settings.start_timeout_s)
         return self._spec
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Workers come up in the background; playing begins when the first is there."""
         affordable = _RING_BYTES // (RingLayout.of(self._spec, 1, slot_steps).nbytes * _QUEUED * len(self._workers))
-        self._task_limit = max(self._envs, min(affordable, _LARGEST_TASK), 1)
-        slots = len(self._workers) * (_QUEUED * self._task_limit + self._envs)
+        self._task_limit = max(self._settings.envs_per_worker, min(affordable, _LARGEST_TASK), 1)
+        slots = len(self._workers) * (_QUEUED * self._task_limit + self._settings.envs_per_worker)
         self._ring = Ring.create(RingLayout.of(self._spec, slots, slot_steps))
         self._weights = Weights.create(policy.size)
         self._posting = task.Posting(
             worker=-1,
-            envs=self._envs,
-            run_seed=self._run_seed,
+            envs=self._settings.envs_per_worker,
+            run_seed=self._settings.run_seed,
             spec=self._spec,
             policy=policy,
-            ring_name=self._ring.name,
             ring_layout=self._ring.layout,
-            weights_name=self._weights.name,
-            alignment_lambda=self._alignment_lambda,
+            alignment_lambda=self._settings.alignment_lambda,
         )
         for worker in self._workers:
             self._spawn(self._bring_up(worker))
@@ -164,6 +131,9 @@ class SharedMemoryCollector:
     async def _bring_up(self, worker: _Worker) -> None:
         """Start the worker's process and let it join, again and again until it does or the run fails."""
         assert self._posting is not None
+        assert self._ring is not None
+        assert self._weights is not None
+        attach = self._ring.name, self._weights.name
         while not worker.ready:
             if worker.deaths_in_a_row:
                 await asyncio.sleep(min(0.05 * 2 ** (worker.deaths_in_a_row - 1), 5.0))
@@ -171,7 +141,9 @@ class SharedMemoryCollector:
                 async with self._starting:
                     worker.executor = worker.executor or WorkerExecutor()
                     posting = dataclasses.replace(self._posting, worker=worker.index)
-                    await self._run(worker, task.join, posting, self._factory)
+                    await run_first(
+                        worker.executor, self._settings.start_timeout_s, task.join, posting, self._factory, *attach
+                    )
             except (AiotrainError, BrokenProcessPool, OSError, EOFError) as error:  # TimeoutError is an OSError
                 self._count_death(worker, f"did not start: {cause_of_end(error, worker.executor)}")
                 if self._failure is not None:
@@ -179,17 +151,6 @@ class SharedMemoryCollector:
             else:
                 worker.ready = True
                 self._news.set()
-
-    async def _run(self, worker: _Worker, function: Callable[..., _T], *args: Any) -> _T:
-        """Run ``function`` in the worker within the start's deadline. Submitting starts the process, which blocks."""
-        assert worker.executor is not None
-        future = await asyncio.to_thread(worker.executor.start, function, *args)
-        try:
-            async with asyncio.timeout(self._start_timeout_s):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            worker.executor.kill()
-            raise
 
     # ---------------------------------------------------------------- playing
 
@@ -208,7 +169,7 @@ class SharedMemoryCollector:
             for cpu_s in (_TASK_CPU_S, _LEAST_TASK_CPU_S)
         )
         fair = math.ceil(wanted / places)
-        return min(wanted, max(self._envs, least, min(cheap, fair)), self._task_limit)
+        return min(wanted, max(self._settings.envs_per_worker, least, min(cheap, fair)), self._task_limit)
 
     def submit(self, launch: Launch) -> None:
         """See Collector."""
@@ -312,7 +273,7 @@ class SharedMemoryCollector:
         worker.ready = False
         worker.restarts += 1
         if worker.hung:
-            cause = f"hung for {self._episode_timeout_s:g} s and was killed"
+            cause = f"hung for {self._settings.episode_timeout_s:g} s and was killed"
         else:
             cause = cause_of_end(error, worker.executor)
         worker.hung = False
@@ -343,7 +304,7 @@ class SharedMemoryCollector:
         """Kill a worker that has been at one trajectory for longer than allowed; its future then fails."""
         assert self._ring is not None
         while True:
-            await asyncio.sleep(min(1.0, self._episode_timeout_s / 4))
+            await asyncio.sleep(min(1.0, self._settings.episode_timeout_s / 4))
             now = time.monotonic()
             for worker in self._workers:
                 if worker.ready and worker.tasks and self._hangs(worker, now):
@@ -356,10 +317,10 @@ class SharedMemoryCollector:
         headers = self._ring.headers[worker.tasks[0].slots]
         playing = headers["began_s"][headers["state"] == PLAYING]
         if len(playing):
-            return bool(now - playing.min() > self._episode_timeout_s)
+            return bool(now - playing.min() > self._settings.episode_timeout_s)
         # Between two, or before the first: the one before may have taken as long as is allowed.
         since = max(worker.head_since_s, float(headers["began_s"].max()))
-        return now - since > 2 * self._episode_timeout_s
+        return now - since > 2 * self._settings.episode_timeout_s
 
     def _fail(self, error: Exception) -> None:
         """End the run with ``error``; the first one counts."""
@@ -386,7 +347,7 @@ class SharedMemoryCollector:
             ),
             slots=ring.layout.slots if ring else 0,
             slots_in_use=ring.layout.slots - ring.free_slots if ring else 0,
-            ring_bytes=ring.nbytes if ring else 0,
+            ring_bytes=ring.layout.nbytes if ring else 0,
             busy_s=sum(w.busy_s + (now - w.head_since_s if w.tasks else 0.0) for w in self._workers),
         )
 
@@ -410,18 +371,10 @@ class SharedMemoryCollector:
         for background in list(self._background):
             background.cancel()
         if self._background:
-            await asyncio.wait(self._background, timeout=_GRACE_S)
+            await asyncio.wait(self._background, timeout=_BACKGROUND_S)
         executors = [worker.executor for worker in self._workers if worker.executor is not None]
         # In a thread, because a process that is just being started holds the executor's lock.
-        await asyncio.to_thread(shut_down, executors, wait=False)
-        if not await asyncio.to_thread(have_ended, executors, _GRACE_S):
-            for executor in executors:
-                executor.terminate()
-            if not await asyncio.to_thread(have_ended, executors, _TERM_S):
-                for executor in executors:
-                    executor.kill()
-                await asyncio.to_thread(have_ended, executors, _TERM_S)
-        await asyncio.gather(asyncio.to_thread(shut_down, executors, wait=True), *self._dying)
+        await asyncio.gather(asyncio.to_thread(end, executors), *self._dying)
         for worker in self._workers:
             worker.executor, worker.ready = None, False
             worker.tasks.clear()

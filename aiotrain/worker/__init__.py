@@ -8,48 +8,45 @@ comes from (run seed, i), so that it does not matter which worker plays it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import faulthandler
-import math
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
+import numpy as np
+import numpy.typing as npt
 import threadpoolctl
 
-from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
 from aiotrain.factory import EnvFactory
+from aiotrain.ring import Ring
 from aiotrain.spaces import EnvSpec
-from aiotrain.worker.player import (
-    BREAKDOWNS,
-    EpisodeFailure,
-    Player,
-    PlayResult,
-    Posting,
-    episode_streams,
-    make_env,
-    observation_fault,
-)
+from aiotrain.weights import Weights
+from aiotrain.worker.local import LocalPlayer, Played, make_player
+from aiotrain.worker.player import EpisodeFailure, Player, PlayResult, Posting, episode_streams, inspect_env
 
 if TYPE_CHECKING:
     from aiotrain.worker.compiled import CompiledPlayer
 
 __all__ = [
     "EpisodeFailure",
+    "LocalPlayer",
     "PlayResult",
+    "Played",
     "Player",
     "Posting",
     "episode_streams",
     "initialize",
     "inspect",
+    "inspect_env",
     "join",
+    "make_player",
     "play",
+    "play_whole",
 ]
 
 _NICENESS = 10  # below the main process: loop, learner and console stay prompt with more workers than cores
@@ -82,40 +79,17 @@ def _leave_with_parent(sentinel: int) -> None:
 
 
 def inspect(factory: EnvFactory) -> EnvSpec:
-    """Make an environment, reset it once, and tell what it is like.
-
-    The worker keeps it. Raises EnvError with the traceback, UnsupportedSpaceError or InvalidStepError.
-    """
-    env = make_env(factory)
+    """Make an environment, which the worker keeps, and tell what it is like; see ``inspect_env``."""
+    env, spec = inspect_env(factory)
     _state.envs.append(env)
-    try:
-        spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
-        observation, info = env.reset(seed=0)
-        has_compliance = factory.is_cage2 and "alignment" in info
-    except AiotrainError:
-        raise
-    except BREAKDOWNS as error:
-        raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
-    if fault := observation_fault(observation, spec):
-        raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
-    if factory.is_compiled:
-        from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
-
-        compile_rollouts()  # once, before there are other workers; precompiled may have done so
-    return dataclasses.replace(spec, has_compliance=has_compliance)
+    return spec
 
 
-def join(posting: Posting, factory: EnvFactory) -> None:
+def join(posting: Posting, factory: EnvFactory, ring_name: str, weights_name: str) -> None:
     """Attach to ring and weights and make the environments. Raises EnvError."""
-    whole = posting.ring_layout.steps >= (posting.spec.max_episode_steps or math.inf)
-    if factory.is_compiled and whole:
-        from aiotrain.worker.compiled import CompiledPlayer
-
-        _state.player = CompiledPlayer(posting, factory)
-        return
-    while len(_state.envs) < posting.envs:
-        _state.envs.append(make_env(factory))
-    _state.player = Player(posting, factory, _state.envs)
+    ring = Ring.attach(ring_name, posting.ring_layout)
+    _state.weights = Weights.attach(weights_name, posting.policy.size)
+    _state.player = make_player(posting, factory, ring, _state.envs)
 
 
 def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]]) -> PlayResult:
@@ -124,10 +98,37 @@ def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mappin
     ``options`` are what the environment's reset is given, for each of ``episodes``, or none at all.
     """
     assert _state.player is not None, "play before join, or after a task that broke the worker"
+    assert _state.weights is not None
     player, _state.player = _state.player, None  # if this raises, no queued task goes on with what is left
+    _state.version = _state.weights.pull(player.parameters, _state.version)
+    player.refresh(_state.version)
     result = player.play(slots, episodes, options)
     _state.player = player
     return result
+
+
+def play_whole(
+    posting: Posting,
+    factory: EnvFactory,
+    parameters: npt.NDArray[np.float32],
+    version: int,
+    episodes: Sequence[int],
+    options: Sequence[Mapping[str, Any]],
+    rebuild_env: bool = False,
+) -> Played:
+    """Play each of ``episodes`` to its end with these weights.
+
+    The worker keeps what it plays with for the next task, unless it is to rebuild everything for each. Raises EnvError.
+    """
+    player, _state.local = _state.local, None
+    player = player or LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, _state.envs))
+    played = player.play_whole(parameters, version, episodes, options)
+    if rebuild_env:
+        _close_envs()
+        _state.envs.clear()
+    else:
+        _state.local = player
+    return played
 
 
 class _State:
@@ -136,6 +137,9 @@ class _State:
     def __init__(self) -> None:
         self.envs: list[gymnasium.Env[Any, Any]] = []
         self.player: Player | CompiledPlayer | None = None
+        self.weights: Weights | None = None
+        self.version = -1
+        self.local: LocalPlayer | None = None
 
 
 _state = _State()

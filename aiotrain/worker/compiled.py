@@ -15,7 +15,6 @@ from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS, RED_AGENT
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.factory import EnvFactory
 from aiotrain.ring import HEADER, PLAYING, SEALED, Ring
-from aiotrain.weights import Weights
 from aiotrain.worker.player import PlayResult, Posting, episode_streams
 
 __all__ = ["CompiledPlayer", "compile_rollouts"]
@@ -44,11 +43,13 @@ class CompiledPlayer:
     These are the ones that ``Player`` gives the episode, so that both play the same one with the same weights.
     """
 
-    def __init__(self, posting: Posting, factory: EnvFactory) -> None:
-        self._posting = posting
-        self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
-        self._weights = Weights.attach(posting.weights_name, posting.policy.size)
-        self._parameters = np.zeros(posting.policy.size, np.float32)
+    unfinished = 0
+    """Episodes that outgrew the slots of their task: none, for every slot holds a whole one."""
+
+    def __init__(self, posting: Posting, ring: Ring, factory: EnvFactory) -> None:
+        self._posting, self._ring = posting, ring
+        self.parameters = np.zeros(posting.policy.size, np.float32)
+        """To be overwritten in place; `refresh` must follow."""
         self._version = -1
         assert posting.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
         self._steps = posting.spec.max_episode_steps
@@ -58,15 +59,17 @@ class CompiledPlayer:
         )
         self._own_order = settings.get("workflow") or HOST_TYPES
 
+    def refresh(self, version: int) -> None:
+        """Act with what was written to ``parameters``, which is this version of the policy."""
+        if version != self._version:
+            self._rollout.refresh(self.parameters)
+            self._version = version
+
     def play(
         self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()
     ) -> PlayResult:
         """Play ``episodes``, each whole into one of ``slots``, by the order of host types in its ``options`` if any."""
         cpu_began = time.process_time()
-        version = self._weights.pull(self._parameters, self._version)
-        if version != self._version:
-            self._rollout.refresh(self._parameters)
-            self._version = version
         streams = [episode_streams(self._posting.run_seed, episode) for episode in episodes]
         headers = np.zeros(len(episodes), HEADER)
         headers["worker"] = self._posting.worker

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,12 +17,11 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.errors import AiotrainError, EnvError
+from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
-from aiotrain.weights import Weights
 
 __all__ = [
     "BREAKDOWNS",
@@ -30,8 +30,8 @@ __all__ = [
     "Player",
     "Posting",
     "episode_streams",
+    "inspect_env",
     "make_env",
-    "observation_fault",
 ]
 
 _NOISE_BLOCK = 128  # steps whose random numbers are drawn at once
@@ -40,16 +40,14 @@ BREAKDOWNS = (Exception, SystemExit)  # sys.exit in an environment ends its epis
 
 @dataclass(frozen=True)
 class Posting:
-    """Where a worker works: names and layouts of what it attaches to. Plain data."""
+    """What a worker is to play, and into what. Plain data."""
 
     worker: int
     envs: int
     run_seed: int
     spec: EnvSpec
     policy: PolicyShape
-    ring_name: str
     ring_layout: RingLayout
-    weights_name: str
     alignment_lambda: float = 0.0
     """Bonus for a step: this times the change of the episode's compliance."""
 
@@ -91,6 +89,29 @@ def make_env(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
         raise
     except BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} cannot be made:\n{traceback.format_exc()}") from error
+
+
+def inspect_env(factory: EnvFactory) -> tuple[gymnasium.Env[Any, Any], EnvSpec]:
+    """Make an environment, reset it once, and tell what it is like.
+
+    Raises EnvError with the traceback, UnsupportedSpaceError or InvalidStepError.
+    """
+    env = make_env(factory)
+    try:
+        spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
+        observation, info = env.reset(seed=0)
+        has_compliance = factory.is_cage2 and "alignment" in info
+    except AiotrainError:
+        raise
+    except BREAKDOWNS as error:
+        raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
+    if fault := observation_fault(observation, spec):
+        raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
+    if factory.is_compiled:
+        from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
+
+        compile_rollouts()  # once, before there are other workers; precompiled may have done so
+    return env, dataclasses.replace(spec, has_compliance=has_compliance)
 
 
 def observation_fault(observation: Any, spec: EnvSpec) -> str:
@@ -136,16 +157,26 @@ class _InvalidStep(Exception):
 
 
 class Player:
-    """Plays tasks in the worker's environments, all of which act in one batch."""
+    """Plays tasks in ``envs``, all of which act in one batch. A broken one is replaced by what ``make`` makes.
 
-    def __init__(self, posting: Posting, factory: EnvFactory, envs: list[gymnasium.Env[Any, Any]]) -> None:
-        self._posting, self._spec, self._factory = posting, posting.spec, factory
-        self._envs = envs
-        self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
-        self._weights = Weights.attach(posting.weights_name, posting.policy.size)
+    ``announce`` is told the environments and their actions before these are stepped one after the other.
+    """
+
+    def __init__(
+        self,
+        posting: Posting,
+        ring: Ring,
+        envs: list[Any],
+        make: Callable[[], Any],
+        announce: Callable[[list[Any], Sequence[Any]], None] = lambda envs, actions: None,
+    ) -> None:
+        self._posting, self._spec, self._ring = posting, posting.spec, ring
+        self._envs, self._make, self._announce = envs, make, announce
         self._dtype = np.dtype(self._spec.observation_dtype)
         self._one_hot = self._spec.observation_kind == "one_hot"
         self._policy = NumpyPolicy(posting.policy)
+        self.parameters = self._policy.parameters
+        """To be overwritten in place, float32; `refresh` must follow."""
         self._version = -1
         self._idle = [_Lane(env) for env in envs]
         self._unfinished: deque[_Lane] = deque()
@@ -155,6 +186,16 @@ class Player:
         )
         self._clip = (low, high)
 
+    def refresh(self, version: int) -> None:
+        """Act with what was written to ``parameters``, which is this version of the policy."""
+        self._policy.refresh()
+        self._version = version
+
+    @property
+    def unfinished(self) -> int:
+        """Episodes that outgrew the slots of their task."""
+        return len(self._unfinished)
+
     def play(
         self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()
     ) -> PlayResult:
@@ -163,8 +204,6 @@ class Player:
         ``options`` are what the environment's reset is given, for each of ``episodes``, or none at all.
         """
         cpu_began = time.process_time()
-        self._version = self._weights.pull(self._policy.parameters, self._version)
-        self._policy.refresh()
         free_slots, waiting = deque(slots), deque(itertools.zip_longest(episodes, options))
         active: list[_Lane] = []
         failures: list[EpisodeFailure] = []
@@ -226,9 +265,11 @@ class Player:
         while True:
             inputs, noise = self._inputs(active), self._noise(active)
             actions, log_probs = self._policy.act(inputs, noise)
+            for_env = self._for_env(actions)
+            self._announce([lane.env for lane in active], for_env)
             stay: list[_Lane] = []
             for lane, action, given, log_prob in zip(
-                active, actions.tolist(), self._for_env(actions), log_probs.tolist(), strict=True
+                active, actions.tolist(), for_env, log_probs.tolist(), strict=True
             ):
                 try:
                     goes_on = self._step(lane, action, given, log_prob)
@@ -341,7 +382,7 @@ class Player:
         with contextlib.suppress(*BREAKDOWNS):  # it is broken already; what counts is the new one
             lane.env.close()
         place = self._envs.index(lane.env)
-        lane.env = self._envs[place] = make_env(self._factory)
+        lane.env = self._envs[place] = self._make()
         lane.episode = -1
         self._idle.append(lane)
         return failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
 from aiotrain.ring import Ring, RingLayout, Trajectories
 from aiotrain.spaces import EnvSpec
-from aiotrain.weights import Weights
 from aiotrain.worker import Player, Posting
 from aiotrain.worker.compiled import CompiledPlayer
 from making import weights_for
@@ -24,7 +23,7 @@ STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at onc
 
 
 class Stage:
-    """Ring and weights for players that play against ``red_agent``."""
+    """A ring and weights for players that play against ``red_agent``."""
 
     def __init__(self, red_agent: str, workflow: str | None) -> None:
         self.factory = EnvFactory.of(
@@ -32,47 +31,37 @@ class Stage:
         )
         self.spec = dataclasses.replace(EnvSpec.of(self.factory(), "cage2"), has_compliance=workflow is not None)
         shape, layout = PolicyShape.of(self.spec, (64, 64)), RingLayout.of(self.spec, SLOTS, STEPS)
-        self.ring, self.weights = Ring.create(layout), Weights.create(shape.size)
+        self.ring = Ring.private(layout)
         vector = weights_for(shape, deviation=0.2)
         mean, scale = shape.split(vector)[:2]
         mean[...], scale[...] = 0, 1
-        self.weights.publish(vector, 3)
-        self.posting = Posting(
-            2, 1, 5, self.spec, shape, self.ring.name, layout, self.weights.name, alignment_lambda=3.0
-        )
-        self._attached: list[Ring | Weights] = []
+        self.weights, self.version = vector, 3
+        self.posting = Posting(2, 1, 5, self.spec, shape, layout, alignment_lambda=3.0)
 
     def player(self, compiled: bool) -> Player | CompiledPlayer:
         made: Player | CompiledPlayer = (
-            CompiledPlayer(self.posting, self.factory)
+            CompiledPlayer(self.posting, self.ring, self.factory)
             if compiled
-            else Player(self.posting, self.factory, [self.factory()])
+            else Player(self.posting, self.ring, [self.factory()], self.factory)
         )
-        self._attached += [made._ring, made._weights]
         return made
 
     def play(
         self, player: Player | CompiledPlayer, episodes: Sequence[int], options: Sequence[dict[str, str]] = ()
     ) -> Trajectories:
         slots = self.ring.lend(len(episodes))
+        player.parameters[:] = self.weights
+        player.refresh(self.version)
         result = player.play(slots, episodes, options)
         assert (result.unused, result.failures) == ((), ())
         played = self.ring.copy_out(slots)
         self.ring.take_back(slots)
         return played
 
-    def close(self) -> None:
-        for each in self._attached:
-            each.close()
-        self.ring.close()
-        self.weights.close()
-
 
 @pytest.fixture(params=[(agent, workflow) for agent in RED_AGENTS for workflow in (None, "critical_first")], ids=str)
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    made = Stage(*request.param)
-    yield made
-    made.close()
+def stage(request: pytest.FixtureRequest) -> Stage:
+    return Stage(*request.param)
 
 
 def test_equal_to_playing_step_by_step(stage: Stage) -> None:
@@ -119,7 +108,7 @@ def test_options_give_each_episode_its_order(stage: Stage) -> None:
 def test_new_weights_are_played_with(stage: Stage) -> None:
     player = stage.player(compiled=True)
     before = stage.play(player, (1,))
-    stage.weights.publish(weights_of_sleep(stage), 4)
+    stage.weights, stage.version = weights_of_sleep(stage), 4
     after = stage.play(player, (1,))
     assert after.headers["version"].tolist() == [4]
     assert set(after.actions.tolist()) == {0}

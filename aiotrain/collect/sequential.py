@@ -1,0 +1,61 @@
+"""Episodes one after the other in the main process, in the event loop's own thread: for debugging.
+
+Breakpoints in the environment work. So does everything that an environment can do to a process: what ends it ends the
+run, and what hangs hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import gymnasium
+
+from aiotrain.collect import Launch
+from aiotrain.collect.tasks import TaskCollector
+from aiotrain.errors import AiotrainError
+from aiotrain.policy import PolicyShape
+from aiotrain.spaces import EnvSpec
+from aiotrain.worker import LocalPlayer, Played, inspect_env, make_player
+
+__all__ = ["SequentialCollector"]
+
+
+class SequentialCollector(TaskCollector):
+    """Plays in this process, with ``envs_per_worker`` environments in a batch. There is one worker: this process."""
+
+    whole_episodes = False
+
+    async def _inspect(self) -> EnvSpec:
+        env, spec = inspect_env(self._factory)
+        self._envs: list[gymnasium.Env[Any, Any]] = [env]
+        return spec
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """See Collector."""
+        await super().open(policy, slot_steps)
+        del self._workers[1:]
+        self._player: LocalPlayer | None = self._make_player()
+
+    def _make_player(self) -> LocalPlayer:
+        posting, factory = self._posting, self._factory
+        return LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, self._envs))
+
+    async def _play(self, worker: int, launch: Launch) -> Played:
+        try:
+            player = self._player = self._player or self._make_player()
+            count = len(launch.episodes) or player.unfinished
+            return player.play(*self._policy, count, launch.episodes, launch.options)
+        except AiotrainError:  # a broken environment could not be replaced
+            await self._end()
+            self._player = None
+            raise
+
+    async def _end(self) -> None:
+        envs, self._envs = getattr(self, "_envs", []), []
+        for env in envs:
+            with contextlib.suppress(Exception):
+                env.close()
+
+    def _kill(self) -> None:
+        pass

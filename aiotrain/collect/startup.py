@@ -1,0 +1,46 @@
+"""The first task of a worker process, which starts it, within a deadline; and what an environment is like."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from aiotrain import worker as task
+from aiotrain.collect.processes import WorkerExecutor, cause_of_end, preload
+from aiotrain.errors import EnvError
+from aiotrain.factory import EnvFactory
+from aiotrain.spaces import EnvSpec
+
+__all__ = ["inspect", "run_first"]
+
+_T = TypeVar("_T")
+
+
+async def run_first(executor: WorkerExecutor, within_s: float, function: Callable[..., _T], *args: Any) -> _T:
+    """Run ``function`` in the executor's process; the submission starts it, which blocks. Raises TimeoutError."""
+    future = await asyncio.to_thread(executor.start, function, *args)
+    try:
+        async with asyncio.timeout(within_s):
+            return await asyncio.wrap_future(future)
+    except TimeoutError:
+        executor.kill()
+        raise
+
+
+async def inspect(executor: WorkerExecutor, factory: EnvFactory, within_s: float) -> EnvSpec:
+    """Make an environment in the executor's process, which keeps it, and tell what it is like. Raises EnvError."""
+    preload(factory.modules)
+    try:
+        return await run_first(executor, within_s, task.inspect, factory)
+    except BrokenProcessPool as error:
+        raise EnvError(
+            f"the process that made environment {factory.name} died ({cause_of_end(error, executor)}). "
+            "Does the environment, or a library that it loads, end the process?"
+        ) from error
+    except TimeoutError as error:
+        raise EnvError(
+            f"environment {factory.name} was not ready within {within_s:g} s of its making. "
+            "Does its constructor or its first reset wait for something? Raise --start-timeout-s if it is slow."
+        ) from error
