@@ -40,6 +40,10 @@ class StockCage2(gymnasium.Env[Any, Any]):
         self._steps += 1
         return np.asarray(observation, np.int8), float(reward), False, self._steps == self.max_steps, {}
 
+    def true_state(self) -> Any:
+        """The whole true state of the simulator."""
+        return self._wrapper.get_agent_state("True")
+
 
 def stock_cage2() -> StockCage2:
     """For ``--env bench.envs:stock_cage2``."""

@@ -22,7 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -33,11 +33,12 @@ from rich.table import Table
 from aiotrain import Config, Trainer
 from aiotrain.batching import Batcher
 from aiotrain.cli import Arguments
+from aiotrain.collect import Collector
 from aiotrain.collect.making import make_collector
 from aiotrain.collect.processes import preload
 from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
-from aiotrain.ring import slot_steps_for
+from aiotrain.ring import Trajectories, slot_steps_for
 from aiotrain.spaces import EnvSpec
 from aiotrain.worker import initialize
 
@@ -132,17 +133,29 @@ class Ceiling:
 # -------------------------------------------------------------------- collection
 
 
-class Collection:
-    """The shared-memory collector without a learner: whole batches are thrown away."""
+class Delivery(NamedTuple):
+    """All that was delivered up to a moment."""
 
-    def __init__(self, config: Config) -> None:
+    at_s: float
+    cpu_s: float
+    steps: int
+    episodes: int
+    nbytes: int
+
+
+class Collection:
+    """A collector without a learner: whole batches are thrown away."""
+
+    def __init__(self, config: Config, collector: Collector | None = None) -> None:
         self._config = config
-        self._collector = make_collector(config, make_factory(config), print)
+        self._nbytes = 0
+        self._collector = collector or make_collector(config, make_factory(config), print)
 
     async def open(self) -> None:
         spec = await self._collector.start()
         slot_steps = self._config.slot_steps or slot_steps_for(spec)
-        await self._collector.open(PolicyShape.of(spec, self._config.ppo.hidden_sizes), slot_steps)
+        self.policy = PolicyShape.of(spec, self._config.ppo.hidden_sizes)
+        await self._collector.open(self.policy, slot_steps)
         self._collector.publish(initial_policy(spec, self._config.ppo.hidden_sizes).parameters, 0)
         self._batcher = Batcher(
             episodes_per_update=self._config.episodes_per_update,
@@ -156,34 +169,47 @@ class Collection:
             await asyncio.sleep(0.05)
 
     async def measure(self, seconds: float) -> dict[str, float]:
-        """Steps per second, and the main process's CPU ms per episode."""
-        counts = self._batcher.counts
-        ends = time.perf_counter() + WARM_UP_S
-        await self._play_until(ends)
-        began, steps, episodes, cpu = time.perf_counter(), counts.steps, counts.finished, time.process_time()
-        await self._play_until(began + seconds)
-        elapsed = time.perf_counter() - began
-        result = {
-            "steps_per_s": (counts.steps - steps) / elapsed,
-            "main_cpu_ms_per_episode": 1e3 * (time.process_time() - cpu) / max(counts.finished - episodes, 1),
-        }
-        while counts.in_flight:
+        """Steps and episodes per second, from one delivery to another, and the main process's CPU ms per episode."""
+        await self._play_until(time.perf_counter() + WARM_UP_S)
+        first = self._last
+        await self._play_until(first.at_s + seconds)
+        steps, episodes = self._last.steps - first.steps, self._last.episodes - first.episodes
+        elapsed = self._last.at_s - first.at_s
+        while self._batcher.counts.in_flight:
             await self._take()
-        return result
+        return {
+            "steps_per_s": steps / elapsed,
+            "episodes_per_s": episodes / elapsed,
+            "episodes": episodes,
+            "trajectory_bytes": self._last.nbytes - first.nbytes,
+            "main_cpu_ms_per_episode": 1e3 * (self._last.cpu_s - first.cpu_s) / max(episodes, 1),
+        }
 
     async def _play_until(self, end: float) -> None:
-        while time.perf_counter() < end:
+        """Play until then, and until something was delivered."""
+        delivered = False
+        while time.perf_counter() < end or not delivered:
             while room := self._collector.room(self._batcher.wanted()):
                 self._collector.submit(self._batcher.next_launch(room))
-            await self._take()
+            delivered |= await self._take()
 
-    async def _take(self) -> None:
+    async def _take(self) -> bool:
+        """Wait for outcomes; whether there were trajectories among them."""
         if self._config.steps_per_update is None:
             self._collector.submit_unfinished()
+        delivered = False
         for outcome in await self._collector.outcomes():
             self._batcher.add(outcome)
+            if outcome.trajectories is not None:
+                delivered = True
+                arrays = (getattr(outcome.trajectories, field.name) for field in dataclasses.fields(Trajectories))
+                self._nbytes += sum(array.nbytes for array in arrays)
         while self._batcher.pop_batch() is not None:
             self._batcher.learned()
+        if delivered:
+            counts = self._batcher.counts
+            self._last = Delivery(time.perf_counter(), time.process_time(), counts.steps, counts.finished, self._nbytes)
+        return delivered
 
     async def close(self) -> None:
         await self._collector.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
+from typing import Any
 
 from aiotrain import worker as task
 from aiotrain.collect import CollectorSettings, Launch
@@ -23,6 +24,7 @@ class ExecutorCollector(TaskCollector):
     """Plays whole episodes in a pool of processes, which keep their environments unless they are to rebuild them."""
 
     queued = 2  # so that none waits for the event loop between two of them
+    _task: Callable[..., Any] = staticmethod(task.play_whole)
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class ExecutorCollector(TaskCollector):
         pool = self._pool = self._pool or WorkerExecutor(self._settings.workers)
         try:
             future = pool.start(
-                task.play_whole,
+                self._task,
                 self._posting,
                 self._factory,
                 *self._policy,
