@@ -1,8 +1,7 @@
 """Every collector at the same work: episodes/s, start-up, memory and bytes moved.
 
     python -m bench.collectors                                          # CAGE 2 on csle-cyborg, driven leanly
-    python -m bench.collectors --env bench.envs:stock_cage2 --max-episode-steps 100 --workers 10 \
-        --collectors shared_memory older_winner
+    python -m bench.collectors --workers 10 --collectors shared_memory executor ray synchronous older_winner
     python -m bench.collectors --env CartPole-v1 --collectors shared_memory executor
 
 Each cell, a collector with so many workers, is measured in a program of its own: the whole training first (from the
@@ -14,8 +13,9 @@ each repeat, and medians are reported.
 Bytes moved per episode: what the main process reads and writes through pipes, as the system counts it (Ray's own
 sockets are not counted), and the arrays that go through shared memory, weights included, as computed from their sizes.
 
-older_winner is the fastest of the designs that these replace, as it was (bench/older.py); executor_rebuilding is
-collector executor with --rebuild-env; synchronous_3 is collector synchronous with three barriers a step.
+older_winner is the fastest of the designs that these replace, as it was (bench/older.py): of CAGE 2 it plays the stock
+wrapper, whatever the others play. executor_rebuilding is collector executor with --rebuild-env; synchronous_3 is
+collector synchronous with three barriers a step.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, PPOConfig, SearchConfig, Trainer
+from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cli import Arguments
 from aiotrain.collect import Collector, CollectorSettings
 from aiotrain.collect.making import make_collector
@@ -53,6 +54,7 @@ from bench.throughput import Ceiling, Collection
 
 COLLECTORS = ["shared_memory", "sequential", "synchronous", "process_per_episode", "executor", "ray"]
 VARIANTS: dict[str, dict[str, Any]] = {"executor_rebuilding": {"collector": "executor", "rebuild_env": True}}
+STOCK = {"env": "bench.envs:stock_cage2", "max_episode_steps": 100}
 UNTRAINED: dict[str, Callable[..., Collector]] = {
     "older_winner": OlderWinner,
     "synchronous_3": lambda *args: SynchronousCollector(*args, barriers=3),
@@ -171,6 +173,8 @@ def measure(
                     if name == "sequential" and count != workers[0]:
                         continue
                     variant = VARIANTS.get(name, {"collector": "executor" if name in UNTRAINED else name})
+                    if name == "older_winner" and config.env == CAGE2_ID:
+                        variant |= STOCK
                     top = ceiling.measure(CEILING_S)
                     cell = run_cell(name, dataclasses.replace(config, workers=count, **variant), seconds)
                     if "error" not in cell:
