@@ -97,6 +97,11 @@ class CompiledPlayer:
         self._ring.headers[slots] = headers
         return PlayResult((), (), time.process_time() - cpu_began)
 
+    def close(self) -> None:
+        """Detach from ring and weights."""
+        self._ring.close()
+        self._weights.close()
+
 
 @functools.cache
 def _kinds(order: str | Sequence[str]) -> npt.NDArray[np.uint8]:

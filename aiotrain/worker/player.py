@@ -345,3 +345,10 @@ class Player:
         lane.episode = -1
         self._idle.append(lane)
         return failure
+
+    def close(self) -> None:
+        """Detach from ring and weights. The environments stay open."""
+        self._idle.clear()  # they hold views of the ring
+        self._unfinished.clear()
+        self._ring.close()
+        self._weights.close()
