@@ -279,10 +279,10 @@ class _Output(Console):
 
 
 class _SignalsInterrupt:
-    """Within it, every signal that ends a program interrupts it, as Ctrl-C does."""
+    """Within it, whatever signal ends a program interrupts it, as Ctrl-C does."""
 
     def __enter__(self) -> None:
-        signals = [signal.SIGTERM]
+        signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signals.append(signal.SIGHUP)
         self._before = {each: signal.signal(each, self._interrupt) for each in signals}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.shm import Fields, Segment, size_of
+from aiotrain.shm import Fields, LocalSegment, Segment, size_of
 from aiotrain.spaces import EnvSpec
 
 __all__ = [
@@ -189,6 +189,11 @@ class Ring:
     def attach(cls, name: str, layout: RingLayout) -> Ring:
         """The ring that another process created."""
         return cls(Segment.attach(name, layout.fields), layout)
+
+    @classmethod
+    def local(cls, layout: RingLayout) -> Ring:
+        """A ring for a player in this process."""
+        return cls(LocalSegment(layout.fields), layout)
 
     @property
     def free_slots(self) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from aiotrain.errors import SharedMemoryError
 
-__all__ = ["Fields", "Segment", "free_bytes", "human_bytes", "size_of"]
+__all__ = ["Fields", "LocalSegment", "Segment", "free_bytes", "human_bytes", "size_of"]
 
 Fields = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]
 """The arrays in a segment: name -> (shape, dtype)."""
@@ -143,3 +143,15 @@ def _refuse_what_does_not_fit(size: int, purpose: str, advice: str, certainly: b
         f"{purpose} needs {size:,} bytes ({human_bytes(size)}) of shared memory, but {_SHM_DIR} has {free_text} free. "
         f"{advice + ' ' if advice else ''}In Docker, start the container with a larger --shm-size."
     )
+
+
+class LocalSegment(Segment):
+    """The same arrays in this process's own memory, where no other can attach them and nothing can be left behind."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.name, self.nbytes = "", size_of(fields)
+        self.arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in fields.items()}
+
+    def close(self) -> None:
+        """Give up the arrays."""
+        self.arrays.clear()

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.shm import Fields, Segment
+from aiotrain.shm import Fields, LocalSegment, Segment
 
 __all__ = ["Weights"]
 
@@ -43,6 +43,14 @@ class Weights:
     def attach(cls, name: str, size: int) -> Weights:
         """The weights that another process created."""
         return cls(Segment.attach(name, cls._fields(size)))
+
+    @classmethod
+    def local(cls, parameters: npt.NDArray[np.float32]) -> Weights:
+        """``parameters`` as version 0, for a player in this process."""
+        weights = cls(LocalSegment(cls._fields(len(parameters))))
+        weights._version[0] = _UNPUBLISHED
+        weights.publish(parameters, 0)
+        return weights
 
     @property
     def version(self) -> int:

@@ -106,6 +106,7 @@ LEADERBOARD: Final = (
 )
 """The validated scores, best first, of 1,000 episodes a cell, as the challenge's repository tells them.
 
+(The total of UTS_CIBCI is not the sum of its cells there, -145.76; all others are.)
 They were computed by the rules "leaderboard". The repository does not name its commit; it was 606813b (12 August 2022)
 or one with the same scores, for the winner's published agent gets these scores there, and 24 points less against
 B_lineAgent in 100 steps by the rules "main", which came a week later.

@@ -18,7 +18,6 @@ from typing import Any, Final, Literal
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.challenge import CELLS, EPISODES, Cell, total_score
 from aiotrain.cage2.workflows import order_text
-from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.evaluation.episodes import (
     Evaluation,
@@ -107,7 +106,7 @@ def evaluate(
         config = dataclasses.replace(config, simulator=simulator)
     if max_episode_steps is not None:
         config = dataclasses.replace(config, max_episode_steps=max_episode_steps)
-    factory = _factory(config, rules)
+    factory = _by_rules(make_factory(config), rules)
     settings: dict[str, Any] = {"run": str(run), "environment": factory.name}
     if is_cage2:
         settings |= {"red_agent": config.red_agent, "simulator": config.simulator, "rules": rules}
@@ -143,25 +142,27 @@ def evaluate_cage2(
     if agent in ("sleep", "random") and workflow is not None:
         raise ConfigError(f"workflow means nothing to the agent {agent}")
     settings: dict[str, Any] = {"protocol": "cage2", "run": None, "agent": agent}
+    trained = None
+    policy_for: PolicyFor = sleeping if agent == "sleep" else uniform
     if run is not None:
         trained = load_run(Path(run), workflow, greedy)
         if trained.config.env != CAGE2_ID:
             raise ConfigError(f"{run} was trained on another environment than {CAGE2_ID}, which the protocol plays")
-        policy_for: PolicyFor = trained.policy_for
-        config = trained.config
-        settings |= {"run": str(run), "workflow": config.workflow, "actions": trained.actions}
-    else:
-        policy_for = sleeping if agent == "sleep" else uniform
-        config = Config(workflow="none")
-        if agent == "greedy-heuristic":
-            settings["workflow"] = order_text(order_of(workflow or _BASELINE_ORDER))
+        policy_for = trained.policy_for
+        settings |= {"run": str(run), "workflow": trained.config.workflow, "actions": trained.actions}
+    elif agent == "greedy-heuristic":
+        settings["workflow"] = order_text(order_of(workflow or _BASELINE_ORDER))
     settings |= {"simulator": simulator, "rules": rules, "episodes": episodes, "seed": seed}
     cells: dict[Cell, Evaluation] = {}
     for number, cell in enumerate(CELLS):
-        factory = _factory(
-            dataclasses.replace(config, simulator=simulator, red_agent=cell.red_agent, max_episode_steps=cell.steps),
-            rules,
-        )
+        if trained is None:
+            factory = EnvFactory.of(CAGE2_ID, simulator=simulator, red_agent=cell.red_agent, max_steps=cell.steps)
+        else:
+            config = dataclasses.replace(
+                trained.config, simulator=simulator, red_agent=cell.red_agent, max_episode_steps=cell.steps
+            )
+            factory = make_factory(config)
+        factory = _by_rules(factory, rules)
         run_seed = fresh_seed(seed, 1 + number)  # chance of its own for each, so that their errors are independent
 
         def told(count: int, of: int, before: int = number * episodes) -> None:
@@ -183,9 +184,8 @@ def _refuse(episodes: int, seed: int) -> None:
         raise ConfigError(f"seed cannot be negative ({seed})")
 
 
-def _factory(config: Config, rules: Rules) -> EnvFactory:
-    """What makes the environment. Raises ConfigError."""
-    factory = make_factory(config)
+def _by_rules(factory: EnvFactory, rules: Rules) -> EnvFactory:
+    """The factory of CAGE 2 for other ``rules`` than main, which training plays by. Raises ConfigError."""
     if rules == "main":
         return factory
     if not factory.is_compiled:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -98,33 +98,32 @@ def fresh_seed(seed: int, use: int) -> int:
 def play(factory: EnvFactory, policy_for: PolicyFor, episodes: int, run_seed: int, played: Played) -> Episodes:
     """Play ``episodes`` by the policy that ``policy_for`` gives for the environment."""
     returns, lengths, compliance = np.zeros(episodes), np.zeros(episodes, np.int64), np.full(episodes, np.nan)
-    waiting, ended = list(range(episodes)), 0
-    with _playing(factory, policy_for, episodes, run_seed) as (player, ring):
+    waiting, ended = deque(range(episodes)), 0
+    with _player(factory, policy_for, episodes, run_seed) as (player, ring):
         while ended < episodes:
             slots = ring.lend(min(ring.layout.slots, episodes - ended))
-            result = player.play(slots, waiting[: len(slots)])
+            result = player.play(slots, [waiting.popleft() for _ in range(min(len(slots), len(waiting)))])
             for failure in result.failures:
                 raise (InvalidStepError if failure.invalid else EnvError)(failure.report)
+            waiting.extendleft(reversed(result.unused))
             headers = ring.headers[ring.sealed(slots)]
             headers = headers[headers["ended"]]
             returns[headers["episode"]] = headers["episode_return"]
             lengths[headers["episode"]] = headers["episode_steps"]
             compliance[headers["episode"]] = headers["compliance"]
             ring.take_back(slots)
-            waiting = [*result.unused, *waiting[len(slots) :]]
             ended += len(headers)
             played(ended, episodes)
     return returns, lengths, compliance
 
 
 @contextmanager
-def _playing(
+def _player(
     factory: EnvFactory, policy_for: PolicyFor, episodes: int, run_seed: int
 ) -> Iterator[tuple[Player | CompiledPlayer, Ring]]:
     """A worker's player in this process, and the ring that it writes to."""
     envs = [make_env(factory)]
-    with ExitStack() as stack:
-        stack.callback(_close, envs)
+    try:
         spec = EnvSpec.of(envs[0], factory.name, factory.max_episode_steps)
         spec = dataclasses.replace(spec, has_compliance=factory.is_cage2 and "workflow" in dict(factory.kwargs))
         policy = policy_for(spec)
@@ -135,26 +134,17 @@ def _playing(
         else:
             slots, steps = 4 * _LANES, min(limit or _FRAGMENT_STEPS, _FRAGMENT_STEPS)
             envs += [make_env(factory) for _ in range(min(_LANES, episodes) - 1)]
-        layout = RingLayout.of(spec, min(slots, episodes), steps)
-        ring = Ring.create(layout)
-        stack.callback(ring.close)
-        weights = Weights.create(policy.shape.size)
-        stack.callback(weights.close)
-        weights.publish(policy.parameters, 0)
-        posting = Posting(0, len(envs), run_seed, spec, policy.shape, ring.name, layout, weights.name)
-        player = CompiledPlayer(posting, factory) if factory.is_compiled else Player(posting, factory, envs)
-        stack.callback(player.close)
-        try:
-            yield player, ring
-        except BaseException as error:  # a Ctrl-C, say
-            traceback.clear_frames(error.__traceback__)  # they hold views of the ring, which could not be closed
-            raise
-
-
-def _close(envs: list[gymnasium.Env[Any, Any]]) -> None:
-    for env in envs:
-        with suppress(*BREAKDOWNS):
-            env.close()
+        ring = Ring.local(RingLayout.of(spec, min(slots, episodes), steps))
+        weights = Weights.local(policy.parameters)
+        posting = Posting(0, len(envs), run_seed, spec, policy.shape, ring.name, ring.layout, weights.name)
+        if factory.is_compiled:
+            yield CompiledPlayer(posting, factory, ring, weights), ring
+        else:
+            yield Player(posting, factory, envs, ring, weights), ring
+    finally:
+        for env in envs:
+            with suppress(*BREAKDOWNS):
+                env.close()
 
 
 def play_greedily(

@@ -41,13 +41,20 @@ def compile_rollouts() -> None:
 class CompiledPlayer:
     """Plays the episodes of a task side by side, each from its own seed and random numbers.
 
-    These are the ones that ``Player`` gives the episode, so that both play the same one with the same weights.
+    These are the ones that ``Player`` gives the episode, so that both play the same one with the same weights. ``ring``
+    and ``weights`` are attached as the posting says, unless they are given.
     """
 
-    def __init__(self, posting: Posting, factory: EnvFactory) -> None:
+    def __init__(
+        self,
+        posting: Posting,
+        factory: EnvFactory,
+        ring: Ring | None = None,
+        weights: Weights | None = None,
+    ) -> None:
         self._posting = posting
-        self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
-        self._weights = Weights.attach(posting.weights_name, posting.policy.size)
+        self._ring = ring or Ring.attach(posting.ring_name, posting.ring_layout)
+        self._weights = weights or Weights.attach(posting.weights_name, posting.policy.size)
         self._parameters = np.zeros(posting.policy.size, np.float32)
         self._version = -1
         assert posting.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
@@ -96,11 +103,6 @@ class CompiledPlayer:
         headers["state"] = SEALED
         self._ring.headers[slots] = headers
         return PlayResult((), (), time.process_time() - cpu_began)
-
-    def close(self) -> None:
-        """Detach from ring and weights."""
-        self._ring.close()
-        self._weights.close()
 
 
 @functools.cache

@@ -136,13 +136,23 @@ class _InvalidStep(Exception):
 
 
 class Player:
-    """Plays tasks in the worker's environments, all of which act in one batch."""
+    """Plays tasks in the worker's environments, all of which act in one batch.
 
-    def __init__(self, posting: Posting, factory: EnvFactory, envs: list[gymnasium.Env[Any, Any]]) -> None:
+    ``ring`` and ``weights`` are attached as the posting says, unless they are given.
+    """
+
+    def __init__(
+        self,
+        posting: Posting,
+        factory: EnvFactory,
+        envs: list[gymnasium.Env[Any, Any]],
+        ring: Ring | None = None,
+        weights: Weights | None = None,
+    ) -> None:
         self._posting, self._spec, self._factory = posting, posting.spec, factory
         self._envs = envs
-        self._ring = Ring.attach(posting.ring_name, posting.ring_layout)
-        self._weights = Weights.attach(posting.weights_name, posting.policy.size)
+        self._ring = ring or Ring.attach(posting.ring_name, posting.ring_layout)
+        self._weights = weights or Weights.attach(posting.weights_name, posting.policy.size)
         self._dtype = np.dtype(self._spec.observation_dtype)
         self._one_hot = self._spec.observation_kind == "one_hot"
         self._policy = NumpyPolicy(posting.policy)
@@ -345,10 +355,3 @@ class Player:
         lane.episode = -1
         self._idle.append(lane)
         return failure
-
-    def close(self) -> None:
-        """Detach from ring and weights. The environments stay open."""
-        self._idle.clear()  # they hold views of the ring
-        self._unfinished.clear()
-        self._ring.close()
-        self._weights.close()
