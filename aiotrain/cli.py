@@ -49,7 +49,7 @@ class Arguments(Config):
 
     aiotrain plot RUN draws pictures of a run (aiotrain plot --help).
 
-    aiotrain evaluate RUN plays episodes with what it learned (aiotrain evaluate --help).
+    aiotrain evaluate RUN plays what it learned (aiotrain evaluate --help).
     """
 
     # The fields of Config that the command line sees otherwise than Python does.

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium
 import numpy as np
@@ -24,20 +24,12 @@ from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import Ring, RingLayout
 from aiotrain.spaces import EnvSpec
 from aiotrain.weights import Weights
-from aiotrain.worker.compiled import CompiledPlayer
 from aiotrain.worker.player import BREAKDOWNS, Player, Posting, make_env
 
-__all__ = [
-    "Episodes",
-    "Evaluation",
-    "Played",
-    "PolicyFor",
-    "fresh_seed",
-    "play",
-    "play_greedily",
-    "sleeping",
-    "uniform",
-]
+if TYPE_CHECKING:
+    from aiotrain.worker.compiled import CompiledPlayer
+
+__all__ = ["Evaluation", "Played", "PolicyFor", "fresh_seed", "play", "play_greedily", "sleeping", "uniform"]
 
 _LANES: Final = 8
 """Environments that act in one batch."""
@@ -138,6 +130,8 @@ def _player(
         weights = Weights.local(policy.parameters)
         posting = Posting(0, len(envs), run_seed, spec, policy.shape, ring.name, ring.layout, weights.name)
         if factory.is_compiled:
+            from aiotrain.worker.compiled import CompiledPlayer  # imports Numba, which other environments do without
+
             yield CompiledPlayer(posting, factory, ring, weights), ring
         else:
             yield Player(posting, factory, envs, ring, weights), ring
