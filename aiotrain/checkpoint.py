@@ -64,7 +64,7 @@ def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
             view[...] = tensor.T
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}; a run writes its weights when it ends") from None
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
+    except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} holds no policy of this version of aiotrain, or is damaged: {error}") from error
     policy.refresh()
     return policy, spec

@@ -94,7 +94,8 @@ class EvaluateArguments:
     episodes: int | None = None
     """Episodes to play. Default: 100, and with --protocol the official 1,000 in each of its nine cells."""
     greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Take the most probable action. Default: draw it, as in training, whose returns this compares with."""
+    """Take the most probable action, as the leaderboard's winner does. Default: draw it, as training does, so that
+    its returns can be compared."""
     workflow: str | None = None
     """The order that the policy is shown. Default: the run's; of a search, the best in workflows.csv."""
     seed: int = 0
@@ -106,7 +107,7 @@ class EvaluateArguments:
     env: str | None = None
     """Environment, where the run's cannot be found again: a Gymnasium id, or module:factory."""
     max_episode_steps: int | None = None
-    """Truncate episodes after so many steps. Default: as in training."""
+    """Truncate episodes after so many steps, where some never end. Default: as in training."""
     json: Path | None = None
     """File for the numbers. Default: evaluation.json in the run's folder."""
 
@@ -134,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AiotrainError as error:
         errors.print(f"aiotrain: {error}", style="red")
         return 1
-    except KeyboardInterrupt as interrupt:  # before a run has taken over the signals, or after it has ended
-        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+    except KeyboardInterrupt:  # before the run has taken over the signals, or after it has ended
+        return 128 + signal.SIGINT
 
 
 def _plot(run: Path) -> int:
@@ -164,16 +165,20 @@ def _evaluate(chosen: EvaluateArguments) -> int:
     if not output.is_terminal:
         output.width = _LOG_WIDTH
     how = {name: value for name, value in vars(chosen).items() if name not in _NOT_HOW and value is not None}
-    with _SignalsInterrupt(), Progress(console=output, transient=True, disable=not output.is_terminal) as progress:
-        bar = progress.add_task("playing", total=None)
-        how["played"] = lambda count, of: progress.update(bar, completed=count, total=of)
-        if chosen.protocol is not None:
-            challenge = evaluate_cage2(run, **how)
-            table, numbers = challenge_tables(challenge), {**challenge.settings, **challenge.summary()}
-        else:
-            assert run is not None
-            evaluation = evaluate(run, **how)
-            table, numbers = evaluation_table(evaluation), {**evaluation.settings, **evaluation.summary()}
+    signals = _SignalsInterrupt()
+    try:
+        with signals, Progress(console=output, transient=True, disable=not output.is_terminal) as progress:
+            bar = progress.add_task("playing", total=None)
+            how["played"] = lambda count, of: progress.update(bar, completed=count, total=of)
+            if chosen.protocol is not None:
+                challenge = evaluate_cage2(run, **how)
+                table, numbers = challenge_tables(challenge), {**challenge.settings, **challenge.summary()}
+            else:
+                assert run is not None
+                evaluation = evaluate(run, **how)
+                table, numbers = evaluation_table(evaluation), {**evaluation.settings, **evaluation.summary()}
+    except KeyboardInterrupt:
+        return 128 + signals.last
     output.print(table)
     path = chosen.json or (None if run is None else run / "evaluation.json")
     if path is not None:
@@ -281,6 +286,9 @@ class _Output(Console):
 class _SignalsInterrupt:
     """Within it, whatever signal ends a program interrupts it, as Ctrl-C does."""
 
+    last: int = signal.SIGINT
+    """The signal that came last."""
+
     def __enter__(self) -> None:
         signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -288,7 +296,8 @@ class _SignalsInterrupt:
         self._before = {each: signal.signal(each, self._interrupt) for each in signals}
 
     def _interrupt(self, which: int, frame: object) -> None:
-        raise KeyboardInterrupt(which)
+        self.last = which
+        raise KeyboardInterrupt
 
     def __exit__(self, *error: object) -> None:
         for each, before in self._before.items():

@@ -91,7 +91,7 @@ def _read_config(run: Path) -> Config:
         groups = {"ppo": PPOConfig, "workflow_search": SearchConfig}
         values |= {name: kind(**_tuples(values[name])) for name, kind in groups.items() if name in values}
         return Config(**_tuples(values))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged, or of another version of aiotrain: {error}") from error
 
 
