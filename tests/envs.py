@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,17 +99,24 @@ Trouble = Literal["raise", "sys.exit", "os._exit", "kill", "hang", "nan reward",
 
 
 class Troubled(Toy):
-    """Does ``trouble`` in step ``at_step`` of the episodes reset with ``seeds``; only once each if ``marks`` is a
-    folder to remember that in."""
+    """Does ``trouble`` in step ``at_step``, or in the reset (0), of the episodes reset with ``seeds``; only once each
+    if ``marks`` is a folder to remember that in."""
 
     def __init__(
-        self, trouble: Trouble, seeds: Sequence[int], marks: str | None = None, at_step: int = 2, **toy: Any
+        self, trouble: Trouble, seeds: Container[int | None], marks: str | None = None, at_step: int = 2, **toy: Any
     ) -> None:
         super().__init__(**toy)
         self.trouble, self.seeds, self.marks, self.at_step = trouble, seeds, marks, at_step
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(seed=seed, options=options)
+        return self._trouble(observation, 0.0)[0], info
+
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = super().step(action)
+        observation, reward, *rest = super().step(action)
+        return *self._trouble(observation, reward), *rest
+
+    def _trouble(self, observation: Any, reward: Any) -> tuple[Any, Any]:
         if self.steps == self.at_step and self.episode_seed in self.seeds and self._is_new():
             match self.trouble:
                 case "nan reward":
@@ -120,7 +127,7 @@ class Troubled(Toy):
                     observation = np.zeros(7, np.float32)
                 case trouble:
                     make_trouble(trouble)
-        return observation, reward, terminated, truncated, info
+        return observation, reward
 
     def _is_new(self) -> bool:
         if self.marks is None:
