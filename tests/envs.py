@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Container
 from pathlib import Path
@@ -167,6 +168,40 @@ class BrokenFromTheStart(Toy):
         if self.where == "reset":
             make_trouble(self.trouble)
         return super().reset(seed=seed, options=options)
+
+
+class FailingLater(Troubled):
+    """Raises in the episode reset with ``seed``, once, and then once where it is made anew."""
+
+    def __init__(self, seed: int, marks: str) -> None:
+        super().__init__("raise", (seed,), marks)
+        if Path(marks, str(seed)).exists() and not Path(marks, "refused").exists():
+            Path(marks, "refused").touch()
+            raise RuntimeError("no licence for another simulator")
+
+
+class Paid(Toy):
+    """Rewards what the options of its reset say."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.worth = 0.0 if options is None else options["worth"]
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, _, *rest = super().step(action)
+        return observation, self.worth, *rest
+
+
+class Informing(Toy):
+    """Its info cannot travel."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, _ = super().reset(seed=seed)
+        return observation, {"lock": threading.Lock()}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        *answer, _ = super().step(action)
+        return *answer, {"lock": threading.Lock()}
 
 
 class Waiting(Toy):

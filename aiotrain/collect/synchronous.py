@@ -103,6 +103,7 @@ class SynchronousCollector(TaskCollector):
             self._kill()  # a step hangs
         self._thread.shutdown()
         see_off([env.context for env in self._envs])
+        self._envs.clear()
 
     def _hang_up(self) -> None:
         for env in self._envs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import contextlib
 import dataclasses
 import itertools
@@ -386,6 +387,8 @@ class Player:
 
     def _fail(self, lane: _Lane, error: BaseException) -> EpisodeFailure:
         """Report the episode as failed and give the lane a new environment."""
+        if isinstance(error, bdb.BdbQuit):  # whoever debugs the environment wants no more of it
+            raise error
         invalid = isinstance(error, _InvalidStep)
         step = lane.steps_before + len(lane.rewards)
         where = f"worker {lane.worker}, episode {lane.episode}, seed {lane.seed}, step {step}"
