@@ -178,16 +178,14 @@ def _start_lines(trainer: Trainer) -> str:
     processes, envs = _processes(config)
     each = _count(envs, "environment")
     players = f"{_count(processes, 'process')} with {each} each" if processes else f"{each} in this process"
-    memory = (
-        f"memory      {human_bytes(status.ring_bytes)} of shared memory reserved, for {_count(status.slots, 'slot')}"
-    )
+    reserved, slots = human_bytes(status.ring_bytes), _count(status.slots, "slot")
     simulators = {"cyborg": "csle-cyborg itself", "compiled": "the compiled engine"}
     return "\n".join(
         (
             f"environment {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
             *([f"simulator   {simulators[config.simulator]}"] if config.env == CAGE2_ID else []),
             f"collector   {config.collector}: {players}",
-            *([memory] if status.slots else []),
+            *([f"memory      {reserved} of shared memory reserved, for {slots}"] if status.slots else []),
             f"learner     on {status.device}; files in {config.run_dir}",
         )
     )
