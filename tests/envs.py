@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,6 +203,23 @@ class Informing(Toy):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         *answer, _ = super().step(action)
         return *answer, {"lock": threading.Lock()}
+
+
+class Interrupted(Troubled):
+    """Its process is killed while it sends the answer to a task."""
+
+    def __init__(self, seed: int, marks: str) -> None:
+        super().__init__("kill", (seed,), marks)
+
+    def _trouble(self, observation: Any, reward: Any) -> tuple[Any, Any]:
+        if self.steps == self.at_step and self.episode_seed in self.seeds and self._is_new():
+
+            def send_half(connection: Connection, answer: bytes, write: Any = os.write) -> None:
+                write(connection.fileno(), answer[: len(answer) // 2])
+                make_trouble("kill")
+
+            Connection._send = send_half  # type: ignore[attr-defined]
+        return observation, reward
 
 
 class Waiting(Toy):

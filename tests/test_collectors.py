@@ -31,6 +31,7 @@ from envs import (
     Endless,
     FailingLater,
     Informing,
+    Interrupted,
     Observation,
     Paid,
     Toy,
@@ -214,28 +215,36 @@ async def test_endless_environments_are_cut_or_refused(collector: str) -> None:
 
 # -------------------------------------------------------------------- disasters
 
-TROUBLES: list[tuple[Trouble, str]] = [
-    ("raise", "the simulator lost its way"),
-    ("sys.exit", "the simulator has had enough"),
-    ("os._exit", "exit code 3"),
-    ("kill", "SIGKILL"),
-    ("hang", "hung for"),
-]
+TROUBLES: dict[Trouble, str] = {
+    "raise": "the simulator lost its way",
+    "sys.exit": "the simulator has had enough",
+    "os._exit": "exit code 3",
+    "kill": "SIGKILL",
+    "hang": "hung for",
+}
 SHORT = {"episode_timeout_s": 0.4, "start_timeout_s": 3.0}
 
 
-@every
-@pytest.mark.parametrize("at_step", [0, 2])
-@pytest.mark.parametrize(("trouble", "words"), TROUBLES)
+def each_in(*troubles: Trouble) -> Any:
+    """Every collector in each of these troubles; what ends or hangs its process, only where that is not this one."""
+    survived = {name: troubles for name in SEPARATE}
+    survived["sequential"] = tuple(each for each in troubles if each in ("raise", "sys.exit"))
+    return pytest.mark.parametrize(("collector", "trouble"), [(c, t) for c in COLLECTORS for t in survived[c]])
+
+
+@each_in("raise", "sys.exit", "os._exit", "kill", "hang")
 @pytest.mark.asyncio
-async def test_trouble_costs_its_episode_and_nothing_else(
-    collector: str, trouble: Trouble, words: str, at_step: int, tmp_path: Path
-) -> None:
-    """What ends or hangs its process is left out where that is this one."""
-    if collector == "sequential" and trouble not in ("raise", "sys.exit"):
-        return
-    if trouble == "hang" and at_step == 0:
-        return  # as in a step
+async def test_trouble_costs_its_episode_and_nothing_else(collector: str, trouble: Trouble, tmp_path: Path) -> None:
+    await play_through_trouble(collector, trouble, 2, tmp_path)
+
+
+@each_in("raise", "os._exit")
+@pytest.mark.asyncio
+async def test_trouble_in_a_reset_costs_no_more(collector: str, trouble: Trouble, tmp_path: Path) -> None:
+    await play_through_trouble(collector, trouble, 0, tmp_path)
+
+
+async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, tmp_path: Path) -> None:
     env = functools.partial(Troubled, trouble, (seed_of(4),), str(tmp_path), at_step)
     async with player(env, collector, workers=2, **(SHORT if trouble == "hang" else {})) as one:
         await one.open()
@@ -244,15 +253,24 @@ async def test_trouble_costs_its_episode_and_nothing_else(
     assert_same_play(got, await expected(Toy, 8))
     assert_one_fate_each(one)
     assert one.lost == [4]
-    said = "\n".join(one.warnings)
-    for part in ("worker ", "episode 4", f"seed {seed_of(4)}", words):
-        if not (collector == "shared_memory" and part.startswith(("episode", "seed"))):
-            assert part in said
+    assert TROUBLES[trouble] in "\n".join(one.warnings)
     (reason,) = (lost.reason for outcome in one.outcomes for lost in outcome.lost)
-    for part in ("worker ", "episode 4", f"seed {seed_of(4)}", words):
+    for part in ("worker ", "episode 4", f"seed {seed_of(4)}", TROUBLES[trouble]):
         assert part in reason
     if trouble not in ("raise", "sys.exit"):
         assert sum(each.restarts for each in status.workers) >= 1
+
+
+@pytest.mark.parametrize("collector", LIMITED)
+@pytest.mark.asyncio
+async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, tmp_path: Path) -> None:
+    """Where episodes travel in pipes: nobody waits for the other half for ever."""
+    env = functools.partial(Interrupted, seed_of(4), str(tmp_path))
+    async with player(env, collector, workers=2, **SHORT) as one:
+        await one.open()
+        got = await one.play(8)
+    assert_same_play(got, await expected(Toy, 8))
+    assert one.lost == [4]
 
 
 @every
@@ -301,12 +319,9 @@ async def test_factory_that_fails_later_costs_a_task(collector: str, tmp_path: P
     assert "no licence" in "\n".join(one.warnings)
 
 
-@every
-@pytest.mark.parametrize("trouble", ["raise", "os._exit"])
+@each_in("raise", "os._exit")
 @pytest.mark.asyncio
 async def test_environment_that_cannot_be_played_ends_the_run(collector: str, trouble: Trouble) -> None:
-    if collector == "sequential" and trouble == "os._exit":
-        return
     env = functools.partial(Troubled, trouble, range(2**31))
     async with Trainer(training(env, collector, total_episodes=60, workers=2)) as trainer:
         with pytest.raises(AiotrainError) as caught:
@@ -314,7 +329,7 @@ async def test_environment_that_cannot_be_played_ends_the_run(collector: str, tr
                 await anext(trainer)
     said = str(caught.value)
     assert "worker " in said
-    assert ("the simulator lost its way" if trouble == "raise" else "exit code 3") in said
+    assert TROUBLES[trouble] in said
     if isinstance(caught.value, EnvError):
         assert "episode " in said
         assert "seed " in said
@@ -334,14 +349,12 @@ async def test_episode_that_always_kills_its_worker_is_given_up_alone(collector:
     assert "episode 4 is given up" in "\n".join(status.warnings)
 
 
-@every
-@pytest.mark.parametrize(("trouble", "where"), [("raise", "init"), ("raise", "reset"), ("kill", "init")])
+@each_in("raise", "kill")
+@pytest.mark.parametrize("where", ["init", "reset"])
 @pytest.mark.asyncio
 async def test_environment_that_cannot_start_is_told_at_once(collector: str, trouble: Trouble, where: Any) -> None:
-    if collector == "sequential" and trouble == "kill":
-        return
     async with player(functools.partial(BrokenFromTheStart, trouble, where), collector) as one:
-        with pytest.raises(EnvError, match="SIGKILL" if trouble == "kill" else "the simulator lost its way"):
+        with pytest.raises(EnvError, match=TROUBLES[trouble]):
             await asyncio.wait_for(one.collector.start(), WITHIN_S)
 
 

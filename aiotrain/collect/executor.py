@@ -67,9 +67,12 @@ class ExecutorCollector(TaskCollector):
             async with asyncio.timeout(within_s):
                 played = await asyncio.wrap_future(future)
         except TimeoutError:
-            cause = f"hung for {within_s:g} s (twice --episode-timeout-s, and --start-timeout-s) and was killed"
-            pool.blame_hung(number, cause)
-            self._replace(pool, cause)
+            if self._pool is pool:
+                cause = f"hung for {within_s:g} s (twice --episode-timeout-s, and --start-timeout-s) and was killed"
+                pool.blame_dead()
+                if not pool.guilty:  # else all wait for a lock that went with it
+                    pool.blame_hung(number, cause)
+                self._replace(pool, cause)
         except (BrokenExecutor, OSError, EOFError) as error:
             if self._pool is pool:
                 pool.blame_dead()
@@ -89,9 +92,7 @@ class ExecutorCollector(TaskCollector):
         self._pool = None
 
     def _replace(self, broken: _Pool, cause: str) -> None:
-        """Have the next task make another pool, if this is not done yet."""
-        if self._pool is not broken:
-            return
+        """Have the next task make another pool."""
         self._pool = None
         broken.kill()
         self._end_executor(broken)

@@ -129,6 +129,7 @@ class WorkerExecutor(ProcessPoolExecutor):
         self.context = WorkerContext()
         self._manager: threading.Thread | None = None
         super().__init__(processes, self.context, worker.initialize, initargs)
+        self._answers: Any = self._result_queue  # which shutdown forgets
 
     def start(self, function: Callable[..., _T], *args: Any) -> Future[_T]:
         """Submit the first task, which starts the process, and the forkserver if need be; see ``quiet``."""
@@ -145,6 +146,10 @@ class WorkerExecutor(ProcessPoolExecutor):
         super().shutdown(wait, cancel_futures=cancel_futures)
         if wait and self._manager is not None:
             self._manager.join()
+
+    def expect_nothing(self) -> None:
+        """Have the executor's thread not wait for the rest of an answer in which a process, now dead, was killed."""
+        self._answers._writer.close()
 
     @property
     def exit_code(self) -> int | None:
@@ -164,6 +169,7 @@ def end(executors: Sequence[WorkerExecutor]) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
     see_off([executor.context for executor in executors])
     for executor in executors:  # and for the executors' threads
+        executor.expect_nothing()
         executor.shutdown(wait=True)
 
 
