@@ -227,7 +227,7 @@ SHORT = {"episode_timeout_s": 0.4, "start_timeout_s": 3.0}
 
 def each_in(*troubles: Trouble) -> Any:
     """Every collector in each of these troubles; what ends or hangs its process, only where that is not this one."""
-    survived = {name: troubles for name in SEPARATE}
+    survived = dict.fromkeys(SEPARATE, troubles)
     survived["sequential"] = tuple(each for each in troubles if each in ("raise", "sys.exit"))
     return pytest.mark.parametrize(("collector", "trouble"), [(c, t) for c in COLLECTORS for t in survived[c]])
 

@@ -1,4 +1,4 @@
-"""Worker processes: the same episodes whoever plays them, and every disaster costs only what it must."""
+"""What is special to the collector of shared memory: its slots, the supervision of its workers, and their end."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import multiprocessing
 import time
 import traceback
 from collections import deque
@@ -387,8 +388,8 @@ class Player:
 
     def _fail(self, lane: _Lane, error: BaseException) -> EpisodeFailure:
         """Report the episode as failed and give the lane a new environment."""
-        if isinstance(error, bdb.BdbQuit):  # whoever debugs the environment wants no more of it
-            raise error
+        if isinstance(error, bdb.BdbQuit) and multiprocessing.parent_process() is None:
+            raise error  # in the main process: whoever debugs the environment wants no more of it
         invalid = isinstance(error, _InvalidStep)
         step = lane.steps_before + len(lane.rewards)
         where = f"worker {lane.worker}, episode {lane.episode}, seed {lane.seed}, step {step}"
