@@ -104,6 +104,7 @@ class SynchronousCollector(TaskCollector):
         self._thread.shutdown()
         see_off([env.context for env in self._envs])
         self._envs.clear()
+        self.__dict__.pop("_player", None)  # which has them too: with them, their pipes close
 
     def _hang_up(self) -> None:
         for env in self._envs:
