@@ -16,6 +16,7 @@ from concurrent.futures import BrokenExecutor
 from aiotrain import worker as task
 from aiotrain.collect import CollectorSettings, Launch
 from aiotrain.collect.processes import WorkerExecutor, cause_of_end, cause_of_exit
+from aiotrain.collect.startup import answer_of
 from aiotrain.collect.tasks import TaskCollector
 from aiotrain.errors import WorkerError
 from aiotrain.factory import EnvFactory
@@ -65,7 +66,7 @@ class ExecutorCollector(TaskCollector):
                 self._rebuild_env,
             )
             async with asyncio.timeout(within_s):
-                played = await asyncio.wrap_future(future)
+                played = await answer_of(future)
         except TimeoutError:
             if self._pool is pool:
                 cause = f"hung for {within_s:g} s (twice --episode-timeout-s, and --start-timeout-s) and was killed"
