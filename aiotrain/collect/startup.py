@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 async def answer_of(future: Future[_T]) -> _T:
-    """Wait for ``future`` of an executor. It is not cancelled with the caller: an executor that breaks trips over it."""
+    """Wait for an executor's ``future``, which is not cancelled with the caller: one that breaks trips over that."""
     waiting = asyncio.wrap_future(future)
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio reports what nobody saw
     return await asyncio.shield(waiting)
