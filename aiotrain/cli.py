@@ -7,6 +7,7 @@ Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are und
 from __future__ import annotations
 
 import asyncio
+import bdb
 import dataclasses
 import json
 import os
@@ -58,7 +59,8 @@ class Arguments(Config):
     workers: Annotated[int, tyro.conf.arg(aliases=("--n-workers",))] = Config.workers
     """Worker processes."""
     plain: bool = False
-    """One line per update instead of the live console. Without a terminal, this is so anyway."""
+    """One line per update instead of the live console. Without a terminal, and with the sequential collector, which
+    leaves the terminal to breakpoints, this is so anyway."""
 
     def __post_init__(self) -> None:
         """Leave the checks to `config`: here, tyro would take their error for one of its own."""
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _evaluate(tyro.cli(EvaluateArguments, prog="aiotrain evaluate", args=arguments[1:]))
         chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
         config = chosen.config()
-        _allow_open_files(config.workers)
+        _allow_open_files(_processes(config)[0])
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_train(config, chosen.plain))
     except (ConfigError, EnvError, SharedMemoryError) as error:
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AiotrainError as error:
         errors.print(f"aiotrain: {error}", style="red")
         return 1
-    except KeyboardInterrupt:  # before the run has taken over the signals, or after it has ended
+    except (KeyboardInterrupt, bdb.BdbQuit):  # before the run has taken over the signals, or after it has ended
         return 128 + signal.SIGINT
 
 
@@ -197,7 +199,7 @@ def _new_run_dir(env: str) -> str:
 
 
 def _allow_open_files(workers: int) -> None:
-    """Raise the limit of open files as far as so many workers need. Raises ConfigError if that is too far."""
+    """Raise the limit of open files as far as so many processes need. Raises ConfigError if that is too far."""
     needed = workers * _FILES_PER_WORKER + _FILES_BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
@@ -219,7 +221,8 @@ async def _train(config: Config, plain: bool) -> int:
     interrupted = _Interruption(trainer)
     output = _Output(highlight=False)
     log = PlainLog(output)
-    drawing = can_draw(output) and not plain
+    # A breakpoint in an environment of this process needs the terminal for itself.
+    drawing = can_draw(output) and not plain and config.collector != "sequential"
     if not drawing and config.env == CAGE2_ID and config.simulator == "compiled":
         output.print("loading the compiled engine; the first time on a machine, it is compiled, which takes longer")
     showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
@@ -256,18 +259,30 @@ def _start_lines(trainer: Trainer) -> str:
     """What was set up, for the log: the environment, the processes, and the memory that is reserved."""
     config, spec, status = trainer.config, trainer.spec, trainer.status()
     outputs = f"{spec.outputs} {'actions' if spec.action_kind == 'discrete' else 'action dimensions'}"
-    each = _count(config.envs_per_worker, "environment")
-    slots = _count(status.slots, "slot")
+    processes, envs = _processes(config)
+    each = _count(envs, "environment")
+    players = f"{_count(processes, 'process')} with {each} each" if processes else f"{each} in this process"
+    reserved, slots = human_bytes(status.ring_bytes), _count(status.slots, "slot")
     simulators = {"cyborg": "csle-cyborg itself", "compiled": "the compiled engine"}
     return "\n".join(
         (
             f"environment {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
             *([f"simulator   {simulators[config.simulator]}"] if config.env == CAGE2_ID else []),
-            f"workers     {_count(config.workers, 'process')} with {each} each",
-            f"memory      {human_bytes(status.ring_bytes)} of shared memory reserved, for {slots}",
+            f"collector   {config.collector}: {players}",
+            *([f"memory      {reserved} of shared memory reserved, for {slots}"] if status.slots else []),
             f"learner     on {status.device}; files in {config.run_dir}",
         )
     )
+
+
+def _processes(config: Config) -> tuple[int, int]:
+    """How many processes play, and with how many environments each."""
+    match config.collector:
+        case "sequential":
+            return 0, config.envs_per_worker
+        case "synchronous":
+            return config.workers * config.envs_per_worker, 1
+    return config.workers, config.envs_per_worker
 
 
 def _count(number: int, noun: str) -> str:

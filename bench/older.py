@@ -44,6 +44,8 @@ class OlderWinner(ExecutorCollector):
 
     async def _play(self, worker: int, launch: Launch) -> Played:
         episodes: Any = await super()._play(worker, launch)
+        if isinstance(episodes, Played):  # none of them was begun
+            return episodes
         return Played(Trajectories.join([as_trajectory(episode, self._posting) for episode in episodes]), (), ())
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,17 +101,24 @@ Trouble = Literal["raise", "sys.exit", "os._exit", "kill", "hang", "nan reward",
 
 
 class Troubled(Toy):
-    """Does ``trouble`` in step ``at_step`` of the episodes reset with ``seeds``; only once each if ``marks`` is a
-    folder to remember that in."""
+    """Does ``trouble`` in step ``at_step``, or in the reset (0), of the episodes reset with ``seeds``; only once each
+    if ``marks`` is a folder to remember that in."""
 
     def __init__(
-        self, trouble: Trouble, seeds: Sequence[int], marks: str | None = None, at_step: int = 2, **toy: Any
+        self, trouble: Trouble, seeds: Container[int | None], marks: str | None = None, at_step: int = 2, **toy: Any
     ) -> None:
         super().__init__(**toy)
         self.trouble, self.seeds, self.marks, self.at_step = trouble, seeds, marks, at_step
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(seed=seed, options=options)
+        return self._trouble(observation, 0.0)[0], info
+
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = super().step(action)
+        observation, reward, *rest = super().step(action)
+        return *self._trouble(observation, reward), *rest
+
+    def _trouble(self, observation: Any, reward: Any) -> tuple[Any, Any]:
         if self.steps == self.at_step and self.episode_seed in self.seeds and self._is_new():
             match self.trouble:
                 case "nan reward":
@@ -120,7 +129,7 @@ class Troubled(Toy):
                     observation = np.zeros(7, np.float32)
                 case trouble:
                     make_trouble(trouble)
-        return observation, reward, terminated, truncated, info
+        return observation, reward
 
     def _is_new(self) -> bool:
         if self.marks is None:
@@ -160,6 +169,57 @@ class BrokenFromTheStart(Toy):
         if self.where == "reset":
             make_trouble(self.trouble)
         return super().reset(seed=seed, options=options)
+
+
+class FailingLater(Troubled):
+    """Raises in the episode reset with ``seed``, once, and then once where it is made anew."""
+
+    def __init__(self, seed: int, marks: str) -> None:
+        super().__init__("raise", (seed,), marks)
+        if Path(marks, str(seed)).exists() and not Path(marks, "refused").exists():
+            Path(marks, "refused").touch()
+            raise RuntimeError("no licence for another simulator")
+
+
+class Paid(Toy):
+    """Rewards what the options of its reset say."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.worth = 0.0 if options is None else options["worth"]
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, _, *rest = super().step(action)
+        return observation, self.worth, *rest
+
+
+class Informing(Toy):
+    """Its info cannot travel."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, _ = super().reset(seed=seed)
+        return observation, {"lock": threading.Lock()}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        *answer, _ = super().step(action)
+        return *answer, {"lock": threading.Lock()}
+
+
+class Interrupted(Troubled):
+    """Its process is killed while it sends the answer to a task."""
+
+    def __init__(self, seed: int, marks: str) -> None:
+        super().__init__("kill", (seed,), marks)
+
+    def _trouble(self, observation: Any, reward: Any) -> tuple[Any, Any]:
+        if self.steps == self.at_step and self.episode_seed in self.seeds and self._is_new():
+
+            def send_half(connection: Connection, answer: bytes, write: Any = os.write) -> None:
+                write(connection.fileno(), answer[: len(answer) // 2])
+                make_trouble("kill")
+
+            Connection._send = send_half  # type: ignore[attr-defined]
+        return observation, reward
 
 
 class Waiting(Toy):

@@ -59,6 +59,13 @@ ENVIRONMENTS = '''
         def step(self, action):
             raise RuntimeError("the simulator crashed")
 
+    class Debugged(Tiny):
+        def step(self, action):
+            if not hasattr(Debugged, "stopped"):
+                Debugged.stopped = True
+                breakpoint()
+            return super().step(action)
+
     not_callable = 3
 '''
 SMALL = ("--workers", "2", "--total-episodes", "20", "--episodes-per-update", "10")
@@ -81,13 +88,16 @@ def start(folder: Path) -> Iterator[Start]:
     """Starts run.py with flags in `folder`. Afterwards its segments must be gone, and its processes with them."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*flags: str, stdout: int = subprocess.PIPE, term: str = "dumb") -> subprocess.Popen[str]:
+    def run(
+        *flags: str, stdin: int | None = None, stdout: int = subprocess.PIPE, term: str = "dumb"
+    ) -> subprocess.Popen[str]:
         environ = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": term, "PYTHONUTF8": "1"}
         started.append(
             subprocess.Popen(
                 [sys.executable, str(RUN), *flags],
                 cwd=folder,
                 env=environ,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -403,6 +413,24 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_the_terminal_usable(sta
     screen, _, after = shown.rpartition("\x1b[?1049l")
     assert screen.endswith("\x1b[?7h\x1b[?25h"), f"no cursor or no wrapping afterwards: {screen[-40:]!r}"
     assert "\x1b[?1049h" not in after
+
+
+@pytest.mark.parametrize(("command", "code"), [("c", 0), ("q", 130)])
+def test_breakpoints_work_in_environments_of_this_process(command: str, code: int, start: Start) -> None:
+    terminal, its_end = pty.openpty()
+    flags = ("--env", "tiny_envs:Debugged", "--collector", "sequential", *SMALL)
+    process = start(*flags, stdin=subprocess.PIPE, stdout=its_end, term="xterm")
+    os.close(its_end)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(everything_from, terminal)
+        _, err = process.communicate(f"p self.steps\n{command}\n", timeout=60)
+        shown = reading.result()
+    os.close(terminal)
+    assert (process.returncode, err) == (code, "")
+    assert "(Pdb) 0" in shown
+    assert "\x1b[?1049h" not in shown, "a live console came between"
+    assert "collector   sequential: 1 environment in this process" in shown
+    assert re.findall("update=([0-9]+)", shown) == (["1", "2"] if command == "c" else [])
 
 
 def everything_from(terminal: int) -> str:

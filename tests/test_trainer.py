@@ -495,7 +495,7 @@ def test_killed_worker_costs_no_more_than_it_played(tmp_path: Path) -> None:
             for worker in workers:
                 if worker.executor is not None and worker.ready:
                     worker.executor.kill()
-                    while worker.executor.alive:
+                    while worker.executor.context.alive:
                         await asyncio.sleep(0.005)
             gate.go.set()
             await waiting

@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
     trajectories: Trajectories | None
     """What was played (of these episodes, or going on with earlier ones)."""
     unused: tuple[int, ...]
-    """Episodes that were not begun."""
+    """Episodes that were not begun, or broken off for no fault of theirs: they are to be launched again."""
     lost: tuple[LostEpisode, ...]
 
 
@@ -71,7 +71,10 @@ class Collector(Protocol):
         ...
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """Prepare for playing: trajectories of at most ``slot_steps`` steps. Raises SharedMemoryError, EnvError."""
+        """Prepare for playing: trajectories of at most ``slot_steps`` steps.
+
+        Raises SharedMemoryError, EnvError, and ConfigError for an environment without time limit that needs one.
+        """
         ...
 
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:

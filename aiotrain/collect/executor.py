@@ -1,23 +1,30 @@
 """One ProcessPoolExecutor: weights are pickled into each task, episodes are pickled back.
 
-All workers share one queue for tasks and one for results. A worker that dies breaks the pool, which is made anew.
+All workers share one queue for tasks and one for results. So a worker that dies breaks the pool, which is made anew:
+the task that it was at is lost, the tasks of the others are broken off, and go back to be played again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import multiprocessing
+import signal
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from aiotrain import worker as task
 from aiotrain.collect import CollectorSettings, Launch
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end
+from aiotrain.collect.processes import WorkerExecutor, cause_of_end, cause_of_exit
+from aiotrain.collect.startup import answer_of
 from aiotrain.collect.tasks import TaskCollector
 from aiotrain.errors import WorkerError
 from aiotrain.factory import EnvFactory
 
 __all__ = ["ExecutorCollector"]
+
+_BREAKS_IN_A_ROW = 5  # of the pool, without a task that is to blame or one that comes back, after which the run fails
 
 
 class ExecutorCollector(TaskCollector):
@@ -36,13 +43,23 @@ class ExecutorCollector(TaskCollector):
     ) -> None:
         super().__init__(factory, settings, warn)
         self._rebuild_env = rebuild_env
-        self._pool: WorkerExecutor | None = None
-        self._dying: set[asyncio.Task[None]] = set()  # pools that are broken
+        self._pool: _Pool | None = None
+        self._numbers = itertools.count()
+        self._breaks = 0
 
     async def _play(self, worker: int, launch: Launch) -> task.Played:
-        pool = self._pool = self._pool or WorkerExecutor(self._settings.workers)
+        if self._pool is None:
+            self._pool = _Pool(self._settings.workers)
+            self._add(self._pool)
+        pool, number = self._pool, next(self._numbers)
+        # The task before may take as long, and before the first, environments are made.
+        within_s = 2 * self._settings.episode_timeout_s + self._settings.start_timeout_s
         try:
+            pool.listen()
+            pool.unanswered.add(number)
             future = pool.start(
+                task.play_in_pool,
+                number,
                 self._task,
                 self._posting,
                 self._factory,
@@ -51,29 +68,76 @@ class ExecutorCollector(TaskCollector):
                 launch.options,
                 self._rebuild_env,
             )
-            # The task before may take as long, and before the first, environments are made.
-            async with asyncio.timeout(2 * self._settings.episode_timeout_s + self._settings.start_timeout_s):
-                return await asyncio.wrap_future(future)
-        except BrokenExecutor as error:
-            self._replace(pool)
-            raise WorkerError(f"a worker of the pool was lost: {cause_of_end(error, pool)}") from None
+            async with asyncio.timeout(within_s):
+                played: task.Played = await answer_of(future)
         except TimeoutError:
-            pool.kill()
-            self._replace(pool)
-            raise WorkerError(f"hung for {self._settings.episode_timeout_s:g} s and was killed") from None
-
-    def _replace(self, broken: WorkerExecutor) -> None:
-        """Have the next task make another pool."""
-        if self._pool is broken:
-            self._pool = None
-            dying = asyncio.create_task(asyncio.to_thread(end, [broken]))
-            self._dying.add(dying)
-            dying.add_done_callback(self._dying.discard)
+            if self._pool is pool:
+                cause = f"hung for {within_s:g} s (twice --episode-timeout-s, and --start-timeout-s) and was killed"
+                pool.blame_dead()
+                if not pool.guilty:  # else all wait for a lock that went with it
+                    pool.blame_hung(number, cause)
+                self._replace(pool, cause)
+        except (BrokenExecutor, OSError, EOFError) as error:
+            if self._pool is pool:
+                pool.blame_dead()
+                self._replace(pool, cause_of_end(error, pool))
+        except asyncio.CancelledError:  # tasks that wait when their pool is ended have it too
+            if self._closing or self._pool is pool:
+                raise
+        else:
+            pool.unanswered.discard(number)
+            self._breaks = 0
+            return played
+        if number in pool.guilty:
+            raise WorkerError(pool.guilty[number])
+        return task.Played(None, launch.episodes, ())
 
     async def _end(self) -> None:
-        pool, self._pool = self._pool, None
-        await asyncio.gather(asyncio.to_thread(end, [pool] if pool else []), *self._dying)
+        self._pool = None
 
-    def _kill(self) -> None:
-        if self._pool is not None:
-            self._pool.kill()
+    def _replace(self, broken: _Pool, cause: str) -> None:
+        """Have the next task make another pool."""
+        self._pool = None
+        broken.kill()
+        self._end_executor(broken)
+        for worker in self._workers:
+            worker.restarts += 1
+        if not broken.guilty:
+            self._warn(f"the pool of processes is made anew: {cause}")
+            self._breaks += 1
+            if self._breaks == _BREAKS_IN_A_ROW:
+                self._failure = WorkerError(f"the pool of processes broke {self._breaks} times in a row: {cause}")
+
+
+class _Pool(WorkerExecutor):
+    """A pool whose processes tell which task they begin, so that it can be known which one a lost process was at."""
+
+    def __init__(self, processes: int) -> None:
+        self._begun, telling = multiprocessing.Pipe(duplex=False)
+        super().__init__(processes, (telling,))
+        self._at: dict[int, int] = {}  # for each worker, the task that it began last
+        self.unanswered: set[int] = set()
+        """Tasks that have not come back."""
+        self.guilty: dict[int, str] = {}
+        """Tasks that broke the pool, and how."""
+
+    def listen(self) -> None:
+        """Take in which tasks were begun."""
+        while self._begun.poll():
+            worker, number = self._begun.recv()
+            self._at[worker] = number
+
+    def blame_hung(self, number: int, cause: str) -> None:
+        """Task ``number`` has hung, if it was begun."""
+        self.listen()
+        for worker, begun in self._at.items():
+            if begun == number:
+                self.guilty[number] = f"worker {worker} {cause}"
+
+    def blame_dead(self) -> None:
+        """The tasks at which processes have ended broke the pool, but where the pool ended them."""
+        self.listen()
+        for worker, process in enumerate(self.context.made):
+            number = self._at.get(worker, -1)
+            if number in self.unanswered and process.exitcode not in (None, -signal.SIGTERM):
+                self.guilty[number] = f"worker {worker} was lost: {cause_of_exit(process.exitcode)}"

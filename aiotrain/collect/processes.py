@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import multiprocessing
 import os
 import signal
@@ -17,9 +18,18 @@ from typing import Any, TypeVar
 
 from aiotrain import worker
 
-__all__ = ["WorkerContext", "WorkerExecutor", "cause_of_end", "end", "preload"]
+__all__ = [
+    "GRACE_S",
+    "WorkerContext",
+    "WorkerExecutor",
+    "cause_of_end",
+    "cause_of_exit",
+    "end",
+    "preload",
+    "see_off",
+]
 
-_GRACE_S = 2.0  # for workers to finish their tasks and close their environments when a collector closes
+GRACE_S = 2.0  # for workers to finish their tasks and close their environments when a collector closes
 _TERM_S = 1.0  # between SIGTERM and SIGKILL
 
 
@@ -80,7 +90,7 @@ class _Process(context.ForkServerProcess):
 
 
 class WorkerContext(context.ForkServerContext):
-    """A forkserver context that remembers the processes that it made."""
+    """A forkserver context that remembers the processes that it made, and names each by its number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +98,7 @@ class WorkerContext(context.ForkServerContext):
 
     def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]
         """As the base class's, but see ``_Popen``."""
-        self.made.append(_Process(*args, **kwargs))
+        self.made.append(_Process(*args, **kwargs | {"name": str(len(self.made))}))
         return self.made[-1]
 
     @property
@@ -96,14 +106,30 @@ class WorkerContext(context.ForkServerContext):
         """Those of the processes that were started."""
         return [process for process in self.made if process.pid is not None]
 
+    @property
+    def alive(self) -> bool:
+        """Whether any of the processes runs."""
+        return any(process.is_alive() for process in self.started)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        for process in self.started:
+            process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        for process in self.started:
+            process.kill()
+
 
 class WorkerExecutor(ProcessPoolExecutor):
     """An executor whose worker processes, usually one, can be looked at and killed."""
 
-    def __init__(self, processes: int = 1) -> None:
-        self._context = WorkerContext()
+    def __init__(self, processes: int = 1, initargs: tuple[Any, ...] = ()) -> None:
+        self.context = WorkerContext()
         self._manager: threading.Thread | None = None
-        super().__init__(processes, mp_context=self._context, initializer=worker.initialize)
+        super().__init__(processes, self.context, worker.initialize, initargs)
+        self._answers: Any = self._result_queue  # which shutdown forgets
 
     def start(self, function: Callable[..., _T], *args: Any) -> Future[_T]:
         """Submit the first task, which starts the process, and the forkserver if need be; see ``quiet``."""
@@ -121,47 +147,46 @@ class WorkerExecutor(ProcessPoolExecutor):
         if wait and self._manager is not None:
             self._manager.join()
 
-    @property
-    def alive(self) -> bool:
-        """Whether any of the processes runs."""
-        return any(process.is_alive() for process in self._context.started)
+    def expect_nothing(self) -> None:
+        """Have the executor's thread not wait for the rest of an answer in which a process, now dead, was killed."""
+        self._answers._writer.close()
 
     @property
     def exit_code(self) -> int | None:
         """The exit code of the process that ended first, by itself; minus the signal's number if a signal killed it."""
-        codes = [code for process in self._context.started if (code := process.exitcode) is not None]
+        codes = [code for process in self.context.started if (code := process.exitcode) is not None]
         # Those that the executor ends after it, it ends by SIGTERM.
         return next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else None)
 
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        for process in self._context.started:
-            process.terminate()
-
     def kill(self) -> None:
-        """Send SIGKILL."""
-        for process in self._context.started:
-            process.kill()
+        """Send SIGKILL to all processes."""
+        self.context.kill()
 
 
 def end(executors: Sequence[WorkerExecutor]) -> None:
-    """End all processes of ``executors``: they are asked to, then SIGTERM, then SIGKILL. Blocks until they have."""
+    """End all processes of ``executors``. Blocks until they have."""
     for executor in executors:
         executor.shutdown(wait=False, cancel_futures=True)
-    if not _have_ended(executors, _GRACE_S):
-        for executor in executors:
-            executor.terminate()
-        if not _have_ended(executors, _TERM_S):
-            for executor in executors:
-                executor.kill()
+    see_off([executor.context for executor in executors])
     for executor in executors:  # and for the executors' threads
+        executor.expect_nothing()
         executor.shutdown(wait=True)
 
 
-def _have_ended(executors: Sequence[WorkerExecutor], within_s: float) -> bool:
-    """Wait until no process of ``executors`` runs; whether that came within the time."""
+def see_off(contexts: Sequence[WorkerContext]) -> None:
+    """Wait until all processes of ``contexts``, which were asked to, have ended: then SIGTERM, then SIGKILL."""
+    for within_s, escalate in ((GRACE_S, WorkerContext.terminate), (_TERM_S, WorkerContext.kill)):
+        if _have_ended(contexts, within_s):
+            return
+        for each in contexts:
+            escalate(each)
+    _have_ended(contexts, math.inf)
+
+
+def _have_ended(contexts: Sequence[WorkerContext], within_s: float) -> bool:
+    """Wait until no process of ``contexts`` runs; whether that came within the time."""
     deadline = time.monotonic() + within_s
-    while any(executor.alive for executor in executors):
+    while any(each.alive for each in contexts):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
@@ -172,7 +197,11 @@ def cause_of_end(error: BaseException, executor: WorkerExecutor | None) -> str:
     """Why a worker is lost, in words."""
     if not isinstance(error, BrokenProcessPool):
         return str(error) or type(error).__name__
-    code = None if executor is None else executor.exit_code
+    return cause_of_exit(None if executor is None else executor.exit_code)
+
+
+def cause_of_exit(code: int | None) -> str:
+    """What the exit code of a process, if it is known, says about its end, in words."""
     if code is None:
         return "its process ended"
     if code >= 0:

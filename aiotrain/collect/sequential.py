@@ -7,13 +7,16 @@ run, and what hangs hangs.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
-from aiotrain.collect import Launch
+from aiotrain.collect import CollectorSettings, Launch
 from aiotrain.collect.tasks import TaskCollector
-from aiotrain.errors import AiotrainError
+from aiotrain.errors import EnvError
+from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
 from aiotrain.spaces import EnvSpec
 from aiotrain.worker import LocalPlayer, Played, inspect_env, make_player
@@ -26,16 +29,20 @@ class SequentialCollector(TaskCollector):
 
     whole_episodes = False
 
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
+        super().__init__(factory, dataclasses.replace(settings, workers=1), warn)
+        self._envs: list[gymnasium.Env[Any, Any]] = []
+        self._player: LocalPlayer | None = None
+
     async def _inspect(self) -> EnvSpec:
         env, spec = inspect_env(self._factory)
-        self._envs: list[gymnasium.Env[Any, Any]] = [env]
+        self._envs.append(env)
         return spec
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector."""
         await super().open(policy, slot_steps)
-        del self._workers[1:]
-        self._player: LocalPlayer | None = self._make_player()
+        self._player = self._make_player()
 
     def _make_player(self) -> LocalPlayer:
         posting, factory = self._posting, self._factory
@@ -46,16 +53,13 @@ class SequentialCollector(TaskCollector):
             player = self._player = self._player or self._make_player()
             count = len(launch.episodes) or player.unfinished
             return player.play(*self._policy, count, launch.episodes, launch.options)
-        except AiotrainError:  # a broken environment could not be replaced
+        except EnvError:  # a broken environment could not be replaced: the next task makes all of them anew
             await self._end()
-            self._player = None
             raise
 
     async def _end(self) -> None:
-        envs, self._envs = getattr(self, "_envs", []), []
+        self._player = None
+        envs, self._envs = self._envs, []
         for env in envs:
             with contextlib.suppress(Exception):
                 env.close()
-
-    def _kill(self) -> None:
-        pass

@@ -259,12 +259,15 @@ class SharedMemoryCollector:
         playing = set(headers["episode"][begun_not_sealed].tolist()) | worker.unfinished
         worker.unfinished.clear()
         begun = playing | (set() if trajectories is None else set(trajectories.headers["episode"].tolist()))
-        reason = f"worker {worker.index} was lost: {worker.last_death}"
+        reason, run_seed = f"worker {worker.index} was lost: {worker.last_death}", self._settings.run_seed
         return Outcome(
             sent.launch,
             trajectories,
             tuple(episode for episode in sent.launch.episodes if episode not in begun),
-            tuple(LostEpisode(episode, f"episode {episode}: {reason}") for episode in sorted(playing)),
+            tuple(
+                LostEpisode(each, f"episode {each}, seed {task.episode_streams(run_seed, each)[0]}: {reason}")
+                for each in sorted(playing)
+            ),
         )
 
     def _replace(self, worker: _Worker, error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -13,9 +14,16 @@ from aiotrain.errors import EnvError
 from aiotrain.factory import EnvFactory
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["inspect", "run_first"]
+__all__ = ["answer_of", "inspect", "run_first"]
 
 _T = TypeVar("_T")
+
+
+async def answer_of(future: Future[_T]) -> _T:
+    """Wait for an executor's ``future``, which is not cancelled with the caller: one that breaks trips over that."""
+    waiting = asyncio.wrap_future(future)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio reports what nobody saw
+    return await asyncio.shield(waiting)
 
 
 async def run_first(executor: WorkerExecutor, within_s: float, function: Callable[..., _T], *args: Any) -> _T:
@@ -23,7 +31,7 @@ async def run_first(executor: WorkerExecutor, within_s: float, function: Callabl
     future = await asyncio.to_thread(executor.start, function, *args)
     try:
         async with asyncio.timeout(within_s):
-            return await asyncio.wrap_future(future)
+            return await answer_of(future)
     except TimeoutError:
         executor.kill()
         raise

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
-from aiotrain.collect import CollectorSettings, Launch
-from aiotrain.collect.processes import WorkerContext
+from aiotrain.collect import CollectorSettings, CollectorStatus, Launch
+from aiotrain.collect.processes import GRACE_S, WorkerContext, cause_of_exit, see_off
 from aiotrain.collect.tasks import TaskCollector
 from aiotrain.errors import EnvError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
-from aiotrain.status import WorkerState
-from aiotrain.worker import LocalPlayer, Played
-from aiotrain.worker.player import Player
-from aiotrain.worker.remote import RemoteEnv, serve_env
+from aiotrain.worker import LocalPlayer, Played, Player
+from aiotrain.worker.remote import Raised, serve_env
 
 __all__ = ["SynchronousCollector"]
 
 _EPISODES_PER_ENV = 4  # in a task: an environment whose episode is over begins the next while others go on
-_END_S = 2.0  # for the task that is being played
 
 
 class SynchronousCollector(TaskCollector):
@@ -44,38 +42,36 @@ class SynchronousCollector(TaskCollector):
         self._barriers = barriers
         self._count = settings.workers * settings.envs_per_worker
         self._task_size = _EPISODES_PER_ENV * self._count
-        self._context = WorkerContext()
-        self._envs: list[RemoteEnv] = []
+        self._envs: list[_RemoteEnv] = []
         self._thread = ThreadPoolExecutor(1, "aiotrain-synchronous")
-        self._player: LocalPlayer | None = None
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector."""
         await super().open(policy, slot_steps)
-        self._player = await self._in_thread(LocalPlayer, self._posting, self._make_player)
+        self._player: LocalPlayer = await self._in_thread(LocalPlayer, self._posting, self._make_player)
 
     def _make_player(self, ring: Any) -> Player:
         while len(self._envs) < self._count:  # of which those that were made are ended whatever happens
             self._envs.append(self._make_env())
         return Player(self._posting, ring, self._envs, self._make_env, self._step_together)
 
-    def _make_env(self) -> RemoteEnv:
+    def _make_env(self) -> _RemoteEnv:
+        self._leave_if_closing()
+        return _RemoteEnv(self._factory, self._settings)
+
+    def _leave_if_closing(self) -> None:
         if self._closing:
             raise EnvError("the collector is closing")
-        ours, theirs = self._context.Pipe()
-        with theirs:
-            process = self._context.Process(target=serve_env, args=(theirs, self._factory))
-            process.start()
-        return RemoteEnv(process, ours, self._settings.episode_timeout_s)
 
     def _step_together(self, envs: list[Any], actions: Sequence[Any]) -> None:
         """Send all actions before the first answer is waited for."""
+        self._leave_if_closing()
         for _ in range(self._barriers - 1):
             for env in envs:
                 env.send_nothing()
             for env in envs:
                 with contextlib.suppress(EnvError):  # the step will tell
-                    env.receive_nothing()
+                    env.receive()
         for env, action in zip(envs, actions, strict=True):
             env.send_step(action)
 
@@ -84,29 +80,31 @@ class SynchronousCollector(TaskCollector):
         return 0 if self._tasks else super().room(wanted)
 
     async def _play(self, worker: int, launch: Launch) -> Played:
-        player = self._player
-        assert player is not None
-        count = len(launch.episodes) or player.unfinished
-        played: Played = await self._in_thread(player.play, *self._policy, count, launch.episodes, launch.options)
+        count = len(launch.episodes) or self._player.unfinished
+        played: Played = await self._in_thread(self._player.play, *self._policy, count, launch.episodes, launch.options)
+        for failure in played.failures:  # with its environment, the process was replaced
+            self._workers[failure.worker].restarts += 1
         return played
 
     async def _in_thread(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _state(self, worker: Any) -> WorkerState:
-        if self._closed:
-            return WorkerState.ENDED
-        return WorkerState.PLAYING if self._tasks else WorkerState.WAITING
+    def describe(self) -> CollectorStatus:
+        """See Collector. All workers are at the one task."""
+        told = super().describe()
+        workers = tuple(dataclasses.replace(each, state=told.workers[0].state) for each in told.workers)
+        return told._replace(workers=workers, busy_s=len(workers) * told.busy_s)
 
     async def _end(self) -> None:
         await asyncio.to_thread(self._end_processes)
 
     def _end_processes(self) -> None:
-        if not wait([self._thread.submit(self._hang_up)], _END_S).done:
-            self._kill()  # what is being played breaks off, and is not begun again
+        if not wait([self._thread.submit(self._hang_up)], GRACE_S).done:
+            self._kill()  # a step hangs
         self._thread.shutdown()
-        for env in self._envs:
-            env.close()
+        see_off([env.context for env in self._envs])
+        self._envs.clear()
+        self.__dict__.pop("_player", None)  # which has them too: with them, their pipes close
 
     def _hang_up(self) -> None:
         for env in self._envs:
@@ -114,4 +112,70 @@ class SynchronousCollector(TaskCollector):
 
     def _kill(self) -> None:
         for env in self._envs:
-            env.kill()
+            env.context.kill()
+
+
+class _RemoteEnv:
+    """An environment in a process of its own: `send_step` to all of them, then `step` for the answer of each.
+
+    Raises EnvError for what the environment raised, for the end of its process, and where no answer comes in time.
+    """
+
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings) -> None:
+        self._settings = settings
+        self.context = WorkerContext()
+        self._connection, theirs = self.context.Pipe()
+        with theirs:
+            self._process = self.context.Process(target=serve_env, args=(theirs, factory))
+            self._process.start()
+        self._is_made = False
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Any:
+        """As in gymnasium.Env."""
+        if not self._is_made:
+            self._receive(self._settings.start_timeout_s, "--start-timeout-s")
+            self._is_made = True
+        self._send("reset", seed=seed, options=options)
+        return self.receive()
+
+    def send_step(self, action: Any) -> None:
+        """Have the environment step while others do."""
+        self._send("step", action)
+
+    def step(self, action: Any) -> Any:
+        """The answer to ``send_step``, which must have had the same action."""
+        return self.receive()
+
+    def send_nothing(self) -> None:
+        """Have the environment's process do nothing but answer."""
+        self._send("")
+
+    def receive(self) -> Any:
+        """Wait for the answer to what was sent."""
+        return self._receive(self._settings.episode_timeout_s, "--episode-timeout-s")
+
+    def hang_up(self) -> None:
+        """Have the process close the environment and end."""
+        self._connection.close()
+
+    def close(self) -> None:
+        """End the process, and wait for its end."""
+        self.hang_up()
+        see_off([self.context])
+
+    def _send(self, name: str, *args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(OSError):  # the process has gone: receiving tells
+            self._connection.send((name, args, kwargs))
+
+    def _receive(self, within_s: float, setting: str) -> Any:
+        try:
+            if not self._connection.poll(within_s):
+                self._process.kill()
+                raise EnvError(f"hung for {within_s:g} s and was killed; raise {setting} if it is slow")
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join(GRACE_S)  # so that it has an exit code
+            raise EnvError(cause_of_exit(self._process.exitcode)) from None
+        if isinstance(answer, Raised):
+            raise EnvError(f"the environment raised\n{answer.report}")
+        return answer

@@ -40,7 +40,8 @@ class _Worker:
         self.tasks = 0
         self.restarts = 0
         self.episodes = 0
-        self.unfinished: set[int] = set()  # episodes that outgrew the slots of their task
+        self.since_s = 0.0  # when it came to have tasks
+        self.busy_s = 0.0  # before that
 
 
 class TaskCollector(abc.ABC):
@@ -57,12 +58,14 @@ class TaskCollector(abc.ABC):
         self._factory, self._settings, self._warn = factory, settings, warn
         self._workers = [_Worker() for _ in range(settings.workers)]
         self._task_size = settings.envs_per_worker
-        self._tasks: dict[asyncio.Task[task.Played], float] = {}  # and since when
+        self._tasks: set[asyncio.Task[task.Played]] = set()
+        self._unfinished: set[int] = set()  # episodes that outgrew the slots of their task
+        self._executors: set[WorkerExecutor] = set()  # whose processes may live
+        self._ending: set[asyncio.Task[None]] = set()  # ends of executors
         self._outcomes: list[Outcome] = []
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._news = asyncio.Event()
-        self._busy_s = 0.0
-        self._closing = self._closed = False
+        self._opened = self._closing = self._closed = False
 
     # ---------------------------------------------------------- to be provided
 
@@ -70,21 +73,38 @@ class TaskCollector(abc.ABC):
     async def _play(self, worker: int, launch: Launch) -> task.Played:
         """Play ``launch`` with ``self._policy``. Raises AiotrainError, with the reason, if it is lost."""
 
-    @abc.abstractmethod
-    async def _end(self) -> None:
-        """End every process. Tasks have ended or are cancelled."""
-
-    @abc.abstractmethod
-    def _kill(self) -> None:
-        """Kill every process at once."""
-
     async def _inspect(self) -> EnvSpec:
         """Make an environment, and tell what it is like. Raises EnvError."""
-        executor = WorkerExecutor()
+        executor = self._add(WorkerExecutor())
         try:
             return await inspect(executor, self._factory, self._settings.start_timeout_s)
         finally:
-            await asyncio.shield(asyncio.to_thread(end, [executor]))
+            await asyncio.shield(self._end_executor(executor))
+
+    async def _end(self) -> None:  # noqa: B027  (some have nothing)
+        """Close what there is beside executors. Tasks have ended or are cancelled."""
+
+    def _kill(self) -> None:  # noqa: B027
+        """Kill at once what there is beside executors."""
+
+    # --------------------------------------------------------------- executors
+
+    def _add(self, executor: WorkerExecutor) -> WorkerExecutor:
+        """Answer for the processes of ``executor`` until their end."""
+        self._executors.add(executor)
+        return executor
+
+    def _end_executor(self, executor: WorkerExecutor) -> asyncio.Task[None]:
+        """End its processes, whoever waits for that."""
+
+        def ended(ending: asyncio.Task[None]) -> None:
+            self._ending.discard(ending)
+            self._executors.discard(executor)
+
+        ending = asyncio.create_task(asyncio.to_thread(end, [executor]))
+        self._ending.add(ending)
+        ending.add_done_callback(ended)
+        return ending
 
     # ------------------------------------------------------------- Collector
 
@@ -109,6 +129,7 @@ class TaskCollector(abc.ABC):
             ring_layout=RingLayout.of(self._spec, self._task_size, slot_steps),
             alignment_lambda=self._settings.alignment_lambda,
         )
+        self._opened = True
         self._news.set()
 
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
@@ -118,48 +139,57 @@ class TaskCollector(abc.ABC):
     def room(self, wanted: int) -> int:
         """See Collector."""
         free = any(worker.tasks < self.queued for worker in self._workers)
-        return min(wanted, self._task_size) if free and not self._closing else 0
+        return min(wanted, self._task_size) if free and self._opened and not self._closing else 0
 
     def submit(self, launch: Launch) -> None:
         """See Collector."""
         index = min(range(len(self._workers)), key=lambda index: self._workers[index].tasks)
-        self._workers[index].tasks += 1
+        worker = self._workers[index]
+        if not worker.tasks:
+            worker.since_s = time.monotonic()
+        worker.tasks += 1
         work = asyncio.get_running_loop().create_task(self._play(index, launch))
-        self._tasks[work] = time.monotonic()
-        work.add_done_callback(functools.partial(self._task_done, self._workers[index], launch))
+        self._tasks.add(work)
+        work.add_done_callback(functools.partial(self._task_done, worker, launch))
 
     def submit_unfinished(self) -> None:
         """See Collector."""
-        if not self._tasks and any(worker.unfinished for worker in self._workers):
+        if self._unfinished and not self._tasks and not self._closing:
             self.submit(Launch(-1, ()))
 
     def _task_done(self, worker: _Worker, launch: Launch, work: asyncio.Task[task.Played]) -> None:
-        self._busy_s += time.monotonic() - self._tasks.pop(work)
+        self._tasks.discard(work)
         worker.tasks -= 1
+        if not worker.tasks:
+            worker.busy_s += time.monotonic() - worker.since_s
         self._news.set()
-        if work.cancelled() or self._closing:
+        if work.cancelled():
             return
-        error = work.exception()
+        error = work.exception()  # looked at even while closing: asyncio reports those that nobody has seen
+        if self._closing:
+            return
         if error is None:
-            self._outcomes.append(self._accept(worker, launch, work.result()))
+            self._outcomes.append(self._accept(launch, work.result()))
         elif isinstance(error, AiotrainError):
-            worker.restarts += 1
-            self._warn(f"worker {self._workers.index(worker)}: {error}")
-            gone = worker.unfinished.union(launch.episodes)
-            worker.unfinished.clear()
-            lost = tuple(LostEpisode(episode, f"episode {episode}: {error}") for episode in sorted(gone))
-            self._outcomes.append(Outcome(launch, None, (), lost))
+            gone = sorted(self._unfinished.union(launch.episodes))
+            self._unfinished.clear()
+            named = [f"episode {each}, seed {task.episode_streams(self._settings.run_seed, each)[0]}" for each in gone]
+            self._warn(f"{'; '.join(named)}: {error}")
+            lost = (LostEpisode(each, f"{name}: {error}") for each, name in zip(gone, named, strict=True))
+            self._outcomes.append(Outcome(launch, None, (), tuple(lost)))
         else:
-            self._failure = self._failure or (error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            self._failure = self._failure or error
 
-    def _accept(self, worker: _Worker, launch: Launch, played: task.Played) -> Outcome:
+    def _accept(self, launch: Launch, played: task.Played) -> Outcome:
         """The outcome of a task that came back."""
         if played.trajectories is not None:
-            episodes, ended = (played.trajectories.headers[name] for name in ("episode", "ended"))
-            worker.episodes += int(ended.sum())
-            worker.unfinished = worker.unfinished.union(episodes.tolist()).difference(episodes[ended].tolist())
+            workers, episodes, ended = (played.trajectories.headers[name] for name in ("worker", "episode", "ended"))
+            for worker in workers[ended].tolist():
+                self._workers[worker].episodes += 1
+            if not self.whole_episodes:
+                self._unfinished = self._unfinished.union(episodes.tolist()).difference(episodes[ended].tolist())
         for failure in played.failures:
-            worker.unfinished.discard(failure.episode)
+            self._unfinished.discard(failure.episode)
             if failure.invalid:
                 self._failure = self._failure or InvalidStepError(failure.report)
             self._warn(failure.report)
@@ -183,12 +213,14 @@ class TaskCollector(abc.ABC):
             slots=0,
             slots_in_use=0,
             ring_bytes=0,
-            busy_s=self._busy_s + sum(now - since for since in self._tasks.values()),
+            busy_s=sum(each.busy_s + (now - each.since_s if each.tasks else 0.0) for each in self._workers),
         )
 
     def _state(self, worker: _Worker) -> WorkerState:
         if self._closed:
             return WorkerState.ENDED
+        if not self._opened:
+            return WorkerState.STARTING
         return WorkerState.PLAYING if worker.tasks else WorkerState.WAITING
 
     async def close(self) -> None:
@@ -197,9 +229,11 @@ class TaskCollector(abc.ABC):
         for work in self._tasks:
             work.cancel()
         if not self._closed:
-            await self._end()
+            await asyncio.gather(asyncio.to_thread(end, list(self._executors)), self._end(), *self._ending)
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await asyncio.gather(*self._ending)
+        self._executors.clear()
         self._closed = True
 
     def abort(self) -> None:
@@ -207,4 +241,6 @@ class TaskCollector(abc.ABC):
         self._closing = True
         for work in self._tasks:
             work.cancel()
+        for executor in self._executors:
+            executor.kill()
         self._kill()

@@ -8,13 +8,15 @@ comes from (run seed, i), so that it does not matter which worker plays it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import faulthandler
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -22,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
+from aiotrain.errors import EnvError
 from aiotrain.factory import EnvFactory
 from aiotrain.ring import Ring
 from aiotrain.spaces import EnvSpec
@@ -46,14 +49,19 @@ __all__ = [
     "join",
     "make_player",
     "play",
+    "play_in_pool",
     "play_whole",
 ]
 
 _NICENESS = 10  # below the main process: loop, learner and console stay prompt with more workers than cores
 
 
-def initialize() -> None:
-    """Set the process up: priority, signals, one BLAS thread, and a watch on the parent."""
+def initialize(begun: Connection | None = None) -> None:
+    """Set the process up: priority, signals, one BLAS thread, and a watch on the parent.
+
+    ``begun`` is told which tasks are begun; see ``play_in_pool``.
+    """
+    _state.begun = begun
     os.nice(_NICENESS)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process alone decides
@@ -118,17 +126,32 @@ def play_whole(
 ) -> Played:
     """Play each of ``episodes`` to its end with these weights.
 
-    The worker keeps what it plays with for the next task, unless it is to rebuild everything for each. Raises EnvError.
+    The process keeps its environments for the next task, unless it is to rebuild them. Raises EnvError.
     """
-    player, _state.local = _state.local, None
-    player = player or LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, _state.envs))
-    played = player.play_whole(parameters, version, episodes, options)
-    if rebuild_env:
-        _close_envs()
-        _state.envs.clear()
-    else:
-        _state.local = player
-    return played
+    keeps = False
+    try:
+        _state.local = _state.local or LocalPlayer(
+            posting, lambda ring: make_player(posting, factory, ring, _state.envs)
+        )
+        played = _state.local.play_whole(parameters, version, episodes, options)
+        keeps = not rebuild_env
+        return played
+    except EnvError as error:
+        raise EnvError(f"worker {posting.worker}: {error}") from None
+    finally:
+        if not keeps:
+            _close_envs()
+            _state.envs.clear()
+            _state.local = None
+
+
+def play_in_pool(number: int, play: Callable[..., Any], posting: Posting, *args: Any) -> Any:
+    """What ``play`` (such as ``play_whole``) returns, in one process of a pool, which first tells that it begins task
+    ``number``."""
+    worker = int(multiprocessing.current_process().name)
+    assert _state.begun is not None
+    _state.begun.send((worker, number))
+    return play(dataclasses.replace(posting, worker=worker), *args)
 
 
 class _State:
@@ -140,6 +163,7 @@ class _State:
         self.weights: Weights | None = None
         self.version = -1
         self.local: LocalPlayer | None = None
+        self.begun: Connection | None = None
 
 
 _state = _State()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bdb
 import contextlib
 import dataclasses
 import itertools
 import math
+import multiprocessing
 import time
 import traceback
 from collections import deque
@@ -53,8 +55,9 @@ class Posting:
 
 
 class EpisodeFailure(NamedTuple):
-    """An episode that its environment broke off, and the slot that it was being written to."""
+    """An episode that its environment broke off, who played it, and the slot that it was being written to."""
 
+    worker: int
     slot: int
     episode: int
     seed: int
@@ -98,6 +101,15 @@ def inspect_env(factory: EnvFactory) -> tuple[gymnasium.Env[Any, Any], EnvSpec]:
     """
     env = make_env(factory)
     try:
+        return env, _look_at(env, factory)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            env.close()
+        raise
+
+
+def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
+    try:
         spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
         observation, info = env.reset(seed=0)
         has_compliance = factory.is_cage2 and "alignment" in info
@@ -111,7 +123,7 @@ def inspect_env(factory: EnvFactory) -> tuple[gymnasium.Env[Any, Any], EnvSpec]:
         from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
 
         compile_rollouts()  # once, before there are other workers; precompiled may have done so
-    return env, dataclasses.replace(spec, has_compliance=has_compliance)
+    return dataclasses.replace(spec, has_compliance=has_compliance)
 
 
 def observation_fault(observation: Any, spec: EnvSpec) -> str:
@@ -129,8 +141,9 @@ def observation_fault(observation: Any, spec: EnvSpec) -> str:
 class _Lane:
     """One environment of a worker and the episode that it is playing."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], worker: int) -> None:
         self.env = env
+        self.worker = worker
         self.episode = -1
         self.seed = 0
         self.fragment = 0
@@ -159,6 +172,8 @@ class _InvalidStep(Exception):
 class Player:
     """Plays tasks in ``envs``, all of which act in one batch. A broken one is replaced by what ``make`` makes.
 
+    Where there are more of them than ``posting.envs``, they are those of several workers, from ``posting.worker`` on.
+
     ``announce`` is told the environments and their actions before these are stepped one after the other.
     """
 
@@ -178,7 +193,7 @@ class Player:
         self.parameters = self._policy.parameters
         """To be overwritten in place, float32; `refresh` must follow."""
         self._version = -1
-        self._idle = [_Lane(env) for env in envs]
+        self._idle = [_Lane(env, posting.worker + place // posting.envs) for place, env in enumerate(envs)]
         self._unfinished: deque[_Lane] = deque()
         """Lanes whose episode outgrew the slots of its task."""
         low, high = (
@@ -244,7 +259,7 @@ class Player:
         lane.actions, lane.log_probs, lane.rewards, lane.bonuses = [], [], [], []
         lane.rows = self._ring.observations[slot]
         header = self._ring.headers[slot]
-        header["episode"], header["seed"], header["worker"] = lane.episode, lane.seed, self._posting.worker
+        header["episode"], header["seed"], header["worker"] = lane.episode, lane.seed, lane.worker
         lane.began_s = header["began_s"] = time.monotonic()
         header["state"] = PLAYING
 
@@ -343,7 +358,7 @@ class Player:
         ring.headers[slot] = (
             ended,
             terminated,
-            self._posting.worker,
+            lane.worker,
             length,
             lane.fragment,
             lane.episode,
@@ -373,12 +388,20 @@ class Player:
 
     def _fail(self, lane: _Lane, error: BaseException) -> EpisodeFailure:
         """Report the episode as failed and give the lane a new environment."""
+        if isinstance(error, bdb.BdbQuit) and multiprocessing.parent_process() is None:
+            raise error  # in the main process: whoever debugs the environment wants no more of it
         invalid = isinstance(error, _InvalidStep)
         step = lane.steps_before + len(lane.rewards)
-        where = f"worker {self._posting.worker}, episode {lane.episode}, seed {lane.seed}, step {step}"
-        what = f"the environment returned {error}" if invalid else f"the environment raised\n{traceback.format_exc()}"
+        where = f"worker {lane.worker}, episode {lane.episode}, seed {lane.seed}, step {step}"
+        if invalid:
+            what = f"the environment returned {error}"
+        elif isinstance(error, EnvError):  # of an environment in another process: it has the traceback from there
+            what = str(error)
+        else:
+            what = f"the environment raised\n{traceback.format_exc()}"
         self._ring.headers["state"][lane.slot] = BROKEN_OFF
-        failure = EpisodeFailure(lane.slot, lane.episode, lane.seed, step, invalid, f"{where}: {what}".rstrip())
+        report = f"{where}: {what}".rstrip()
+        failure = EpisodeFailure(lane.worker, lane.slot, lane.episode, lane.seed, step, invalid, report)
         with contextlib.suppress(*BREAKDOWNS):  # it is broken already; what counts is the new one
             lane.env.close()
         place = self._envs.index(lane.env)

@@ -1,0 +1,116 @@
+"""A harness that has a collector play, and the collectors there are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from aiotrain import worker as task
+from aiotrain.collect import Launch, Outcome
+from aiotrain.collect.making import make_collector
+from aiotrain.config import Config
+from aiotrain.factory import make_factory
+from aiotrain.policy import PolicyShape
+from aiotrain.ring import Trajectories
+from making import weights_for
+
+SEED = 3
+WITHIN_S = 30
+COLLECTORS = ("shared_memory", "sequential", "synchronous", "process_per_episode", "executor")
+LIMITED = ("process_per_episode", "executor")  # play whole episodes, which must therefore end
+
+
+def seed_of(episode: int) -> int:
+    """The seed that the harness's run resets an episode with."""
+    return task.episode_streams(SEED, episode)[0]
+
+
+class Play:
+    """A collector that is told to play, with what it says along the way."""
+
+    def __init__(
+        self,
+        env: Callable[..., Any] | str,
+        collector: str = "shared_memory",
+        *,
+        workers: int = 1,
+        envs: int = 1,
+        **settings: Any,
+    ) -> None:
+        self.warnings: list[str] = []
+        self.outcomes: list[Outcome] = []
+        defaults = {"episode_timeout_s": 60.0, "start_timeout_s": 60.0, "workflow": "none"}
+        self.config = Config(
+            env=env,
+            collector=collector,  # type: ignore[arg-type]
+            seed=SEED,
+            workers=workers,
+            envs_per_worker=envs,
+            **(defaults | settings),
+        )
+        self.collector: Any = make_collector(self.config, make_factory(self.config), self.warnings.append)
+
+    async def __aenter__(self) -> Play:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.collector.close()
+        await self.collector.close()
+
+    async def open(self, slot_steps: int = 20) -> None:
+        spec = await self.collector.start()
+        self.shape = PolicyShape.of(spec, (8,))
+        await self.collector.open(self.shape, slot_steps)
+        self.collector.publish(weights_for(self.shape), 0)
+
+    async def play(
+        self, episodes: int, options: Sequence[dict[str, Any]] = (), *, after: Callable[[], None] = lambda: None
+    ) -> Trajectories:
+        """Play episodes 0, 1, …, each again if it is lost, until all have ended. ``after`` is called before waiting."""
+        async with asyncio.timeout(WITHIN_S):
+            todo, ended = list(range(episodes)), 0
+            parts = []
+            while ended < episodes:
+                self.collector.submit_unfinished()
+                while room := self.collector.room(len(todo)):
+                    chosen = tuple(todo[:room])
+                    self.collector.submit(Launch(0, chosen, tuple(options[each] for each in chosen) if options else ()))
+                    del todo[:room]
+                after()
+                for outcome in await self.collector.outcomes():
+                    self.outcomes.append(outcome)
+                    todo = sorted([*todo, *outcome.unused, *(lost.episode for lost in outcome.lost)])
+                    if outcome.trajectories is not None:
+                        parts.append(outcome.trajectories)
+                        ended += int(outcome.trajectories.headers["ended"].sum())
+        return Trajectories.join(parts)
+
+    @property
+    def lost(self) -> list[int]:
+        return [lost.episode for outcome in self.outcomes for lost in outcome.lost]
+
+    async def until(self, holds: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + WITHIN_S
+        while not holds():
+            assert time.monotonic() < deadline, f"waited in vain until {what}"
+            await asyncio.sleep(0.005)
+
+
+def assert_same_play(a: Trajectories, b: Trajectories, log_prob_within: float = 0.0) -> None:
+    """Compare what was played, bit for bit but for log-probabilities."""
+    for name in Trajectories.__dataclass_fields__:
+        left, right = getattr(a, name), getattr(b, name)
+        if name == "headers":
+            fields = ["episode", "fragment", "length", "seed", "ended", "terminated", "version"]
+            fields += ["episode_return", "episode_bonus", "compliance"]
+            left, right = left[fields], right[fields]
+            for field in fields:
+                np.testing.assert_array_equal(left[field], right[field], err_msg=field)
+        elif name == "log_probs" and log_prob_within:
+            np.testing.assert_allclose(left, right, rtol=0, atol=log_prob_within, err_msg=name)
+        else:
+            np.testing.assert_array_equal(left, right, err_msg=name)

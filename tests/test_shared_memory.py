@@ -1,0 +1,208 @@
+"""What is special to the collector of shared memory: its slots, the supervision of its workers, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.process
+import functools
+import multiprocessing.forkserver
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from aiotrain.collect import Launch, processes, shared_memory
+from aiotrain.errors import AiotrainError, WorkerError
+from aiotrain.ring import Trajectories
+from aiotrain.status import WorkerState
+from envs import Endless, Toy, Troubled, Waiting
+from playing import WITHIN_S, Play, seed_of
+
+
+def pids(one: Play) -> list[int]:
+    executors = [each.executor for each in one.collector._workers if each.executor is not None]
+    return [process.pid for executor in executors for process in executor.context.started]
+
+
+async def until_ready(one: Play) -> None:
+    await one.until(lambda: all(each.ready for each in one.collector._workers), "all workers are ready")
+
+
+@pytest.mark.asyncio
+async def test_endless_episodes_make_fragments() -> None:
+    async with Play(Endless, workers=1, envs=2) as one:
+        await one.open(slot_steps=5)
+        await until_ready(one)
+        for _ in range(3):
+            one.collector.submit(Launch(0, (0, 1)))
+            before = len(one.outcomes)
+            while len(one.outcomes) == before:  # news may be that a worker is ready
+                one.outcomes += await asyncio.wait_for(one.collector.outcomes(), WITHIN_S)
+    got = Trajectories.join([each.trajectories for each in one.outcomes if each.trajectories is not None])
+    assert got.headers[["episode", "fragment"]].tolist() == [(e, f) for e in (0, 1) for f in (0, 1, 2)]
+    assert [each.unused for each in one.outcomes] == [(), (0, 1), (0, 1)]
+
+
+# -------------------------------------------------------------------- disasters
+
+
+@pytest.mark.asyncio
+async def test_what_was_sealed_before_the_death_counts(tmp_path: Path) -> None:
+    env = functools.partial(Troubled, "kill", (seed_of(3),), str(tmp_path))
+    async with Play(env) as one:
+        await one.open()
+        await until_ready(one)
+        one.collector.submit(Launch(0, (0, 1, 2, 3, 4, 5)))
+        while not one.outcomes:
+            one.outcomes += await asyncio.wait_for(one.collector.outcomes(), WITHIN_S)
+    (outcome,) = one.outcomes
+    assert outcome.trajectories is not None
+    assert outcome.trajectories.headers["episode"].tolist() == [0, 1, 2]
+    assert one.lost == [3]
+    assert outcome.unused == (4, 5)
+    assert "SIGKILL" in outcome.lost[0].reason
+
+
+@pytest.mark.asyncio
+async def test_deaths_are_in_a_row_only_if_nothing_was_delivered_between_them(tmp_path: Path) -> None:
+    """One worker that dies in every other episode, more often than would end a run, with what it sealed before."""
+    fatal = range(1, 16, 2)
+    env = functools.partial(Troubled, "kill", [seed_of(episode) for episode in fatal], str(tmp_path))
+    async with Play(env, workers=1) as one:
+        await one.open()
+        await until_ready(one)
+        one.collector._trajectory_cpu_s = 1e-4  # as if measured: tasks are of several episodes
+        played = await one.play(16)
+        assert sorted(played.headers["episode"].tolist()) == list(range(16))
+        assert sorted(one.lost) == list(fatal)
+        assert one.collector.describe().workers[0].restarts == len(fatal)
+    assert [worker.state for worker in one.collector.describe().workers] == [WorkerState.ENDED]
+
+
+@pytest.mark.asyncio
+async def test_worker_killed_while_it_has_nothing_to_do_is_replaced() -> None:
+    async with Play(Toy, workers=2) as one:
+        await one.open()
+        await until_ready(one)
+        victim, _ = pids(one)
+        os.kill(victim, signal.SIGKILL)
+        await one.until(lambda: not psutil.pid_exists(victim), "the worker is dead")
+        await one.until(lambda: one.collector._workers[0].executor._broken, "its executor knows")  # type: ignore[union-attr]
+        assert (await one.play(30)).headers["episode"].tolist() == list(range(30))
+        assert one.lost == [], "nothing was begun"
+        assert one.collector.describe().workers[0].restarts == 1
+
+
+@pytest.mark.asyncio
+async def test_environment_that_always_kills_its_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "_DEATHS_IN_A_ROW", 2)
+    seeds = [seed_of(episode) for episode in range(10)]
+    async with Play(functools.partial(Troubled, "os._exit", seeds), workers=1) as one:
+        await one.open()
+        with pytest.raises(WorkerError, match="exit code 3"):
+            await one.play(10)
+
+
+@pytest.mark.asyncio
+async def test_ctrl_c_is_ignored_by_workers_and_by_what_starts_them() -> None:
+    """A terminal sends it to the whole process group; the main process alone decides."""
+    async with Play(Toy, workers=2) as one:
+        await one.open()
+        await until_ready(one)
+        for pid in (*pids(one), multiprocessing.forkserver._forkserver._forkserver_pid):  # type: ignore[attr-defined]
+            masks = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            assert int(masks["SigIgn"], 16) >> (signal.SIGINT - 1) & 1
+
+
+@pytest.mark.asyncio
+async def test_no_thread_of_a_worker_outlives_close(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither of one that was lost and replaced, nor of one that ends with the collector."""
+    manager = concurrent.futures.process._ExecutorManagerThread  # type: ignore[attr-defined]
+    end = manager.join_executor_internals
+
+    late = threading.Event()
+
+    def ends_late(thread: threading.Thread) -> None:
+        end(thread)
+        assert late.wait(WITHIN_S)
+
+    monkeypatch.setattr(manager, "join_executor_internals", ends_late)
+    async with Play(functools.partial(Troubled, "kill", (seed_of(3),), str(tmp_path))) as one:
+        await one.open()
+        await one.play(5)
+        managers = [thread for thread in threading.enumerate() if isinstance(thread, manager)]
+        asyncio.get_running_loop().call_later(0.3, late.set)
+    assert one.lost == [3]
+    assert len(managers) == 2
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, manager)]
+
+
+@pytest.mark.asyncio
+async def test_worker_that_does_not_end_when_asked_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(processes, "GRACE_S", 0.1)
+
+    class Stubborn(Waiting):
+        def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            return super().step(action)
+
+    monkeypatch.setattr(processes, "_TERM_S", 0.2)
+    async with Play(functools.partial(Stubborn, str(tmp_path / "gate"))) as one:
+        await one.open()
+        playing = asyncio.create_task(one.play(5))
+        await one.until(lambda: list(tmp_path.iterdir()), "the worker plays")
+        (pid,) = pids(one)
+        playing.cancel()
+        await asyncio.wait([playing])
+    assert not psutil.pid_exists(pid)
+
+
+PARENT = """
+import asyncio, functools, os, sys
+sys.path.insert(0, {tests!r})
+from envs import Troubled
+from test_shared_memory import Play, pids, seed_of, until_ready
+async def main():
+    one = Play(functools.partial(Troubled, "hang", [seed_of(0), seed_of(1)]), workers=2)
+    try:
+        await one.open()
+        await until_ready(one)
+        playing = asyncio.create_task(one.play(2))
+        await one.until(lambda: all(each.tasks for each in one.collector._workers), "both play")
+        print(*pids(one), one.collector._ring.name, one.collector._weights.name, flush=True)
+        os.kill(os.getpid(), 9)
+    finally:
+        one.collector.abort()
+asyncio.run(main())
+"""
+
+
+def test_killed_parent_leaves_no_worker_and_no_segment() -> None:
+    script = PARENT.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    died_s = time.monotonic()
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    *pids, ring, weights = done.stdout.split()
+    while left := [pid for pid in pids if psutil.pid_exists(int(pid))]:
+        assert time.monotonic() - died_s < 2, f"workers {left} outlive their parent"
+        time.sleep(0.01)
+    while left := [name for name in (ring, weights) if Path("/dev/shm", name).exists()]:
+        assert time.monotonic() - died_s < 5, f"segments {left} outlive their owner"
+        time.sleep(0.01)
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    import pickle
+
+    def tree(cls: type[AiotrainError]) -> list[type[AiotrainError]]:
+        return [cls, *(each for child in cls.__subclasses__() for each in tree(child))]
+
+    for cls in tree(AiotrainError):
+        assert str(pickle.loads(pickle.dumps(cls("what happened")))) == "what happened"
