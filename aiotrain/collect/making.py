@@ -42,3 +42,9 @@ def make_collector(config: Config, factory: EnvFactory, warn: Callable[[str], No
             from aiotrain.collect.synchronous import SynchronousCollector
 
             return SynchronousCollector(factory, settings, warn)
+        case "ray":
+            from aiotrain.collect.ray import ActorCollector, ClusterCollector
+
+            if config.ray_address == "local":
+                return ActorCollector(factory, settings, warn)
+            return ClusterCollector(factory, settings, warn, address=config.ray_address)

@@ -23,7 +23,7 @@ from aiotrain.ring import RingLayout
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import WorkerState, WorkerStatus
 
-__all__ = ["Policy", "TaskCollector"]
+__all__ = ["Policy", "TaskCollector", "TaskWorker"]
 
 
 class Policy(NamedTuple):
@@ -33,10 +33,11 @@ class Policy(NamedTuple):
     version: int
 
 
-class _Worker:
+class TaskWorker:
     """A worker, and what it has done."""
 
     def __init__(self) -> None:
+        self.ready = True
         self.tasks = 0
         self.restarts = 0
         self.episodes = 0
@@ -55,9 +56,9 @@ class TaskCollector(abc.ABC):
 
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
         self._factory, self._settings, self._warn = factory, settings, warn
-        self._workers = [_Worker() for _ in range(settings.workers)]
+        self._workers = [TaskWorker() for _ in range(settings.workers)]
         self._task_size = settings.envs_per_worker
-        self._tasks: dict[asyncio.Task[task.Played], float] = {}  # and since when
+        self._tasks: dict[asyncio.Task[task.Played | Outcome], float] = {}  # and since when
         self._outcomes: list[Outcome] = []
         self._failure: Exception | None = None
         self._news = asyncio.Event()
@@ -67,8 +68,11 @@ class TaskCollector(abc.ABC):
     # ---------------------------------------------------------- to be provided
 
     @abc.abstractmethod
-    async def _play(self, worker: int, launch: Launch) -> task.Played:
-        """Play ``launch`` with ``self._policy``. Raises AiotrainError, with the reason, if it is lost."""
+    async def _play(self, worker: int, launch: Launch) -> task.Played | Outcome:
+        """Play ``launch`` with ``self._policy``. What is no outcome yet is counted to the worker.
+
+        Raises AiotrainError, with the reason, if it is lost, but InvalidStepError to end the run.
+        """
 
     @abc.abstractmethod
     async def _end(self) -> None:
@@ -117,12 +121,17 @@ class TaskCollector(abc.ABC):
 
     def room(self, wanted: int) -> int:
         """See Collector."""
-        free = any(worker.tasks < self.queued for worker in self._workers)
-        return min(wanted, self._task_size) if free and not self._closing else 0
+        return min(wanted, self._task_size) if self._places and not self._closing else 0
+
+    @property
+    def _places(self) -> int:
+        """Tasks that could be submitted now."""
+        return sum(self.queued - worker.tasks for worker in self._workers if worker.ready)
 
     def submit(self, launch: Launch) -> None:
         """See Collector."""
-        index = min(range(len(self._workers)), key=lambda index: self._workers[index].tasks)
+        ready = (index for index, worker in enumerate(self._workers) if worker.ready)
+        index = min(ready, key=lambda index: self._workers[index].tasks)
         self._workers[index].tasks += 1
         work = asyncio.get_running_loop().create_task(self._play(index, launch))
         self._tasks[work] = time.monotonic()
@@ -133,7 +142,7 @@ class TaskCollector(abc.ABC):
         if not self._tasks and any(worker.unfinished for worker in self._workers):
             self.submit(Launch(-1, ()))
 
-    def _task_done(self, worker: _Worker, launch: Launch, work: asyncio.Task[task.Played]) -> None:
+    def _task_done(self, worker: TaskWorker, launch: Launch, work: asyncio.Task[task.Played | Outcome]) -> None:
         self._busy_s += time.monotonic() - self._tasks.pop(work)
         worker.tasks -= 1
         self._news.set()
@@ -141,8 +150,9 @@ class TaskCollector(abc.ABC):
             return
         error = work.exception()
         if error is None:
-            self._outcomes.append(self._accept(worker, launch, work.result()))
-        elif isinstance(error, AiotrainError):
+            result = work.result()
+            self._outcomes.append(result if isinstance(result, Outcome) else self._accept(worker, launch, result))
+        elif isinstance(error, AiotrainError) and not isinstance(error, InvalidStepError):
             worker.restarts += 1
             self._warn(f"worker {self._workers.index(worker)}: {error}")
             gone = worker.unfinished.union(launch.episodes)
@@ -152,7 +162,7 @@ class TaskCollector(abc.ABC):
         else:
             self._failure = self._failure or (error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
-    def _accept(self, worker: _Worker, launch: Launch, played: task.Played) -> Outcome:
+    def _accept(self, worker: TaskWorker, launch: Launch, played: task.Played) -> Outcome:
         """The outcome of a task that came back."""
         if played.trajectories is not None:
             episodes, ended = (played.trajectories.headers[name] for name in ("episode", "ended"))
@@ -186,9 +196,11 @@ class TaskCollector(abc.ABC):
             busy_s=self._busy_s + sum(now - since for since in self._tasks.values()),
         )
 
-    def _state(self, worker: _Worker) -> WorkerState:
+    def _state(self, worker: TaskWorker) -> WorkerState:
         if self._closed:
             return WorkerState.ENDED
+        if not worker.ready:
+            return WorkerState.RESTARTING if worker.restarts else WorkerState.STARTING
         return WorkerState.PLAYING if worker.tasks else WorkerState.WAITING
 
     async def close(self) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aiotrain.worker.compiled import CompiledPlayer
 
 __all__ = [
+    "NICENESS",
     "EpisodeFailure",
     "LocalPlayer",
     "PlayResult",
@@ -49,12 +50,13 @@ __all__ = [
     "play_whole",
 ]
 
-_NICENESS = 10  # below the main process: loop, learner and console stay prompt with more workers than cores
+NICENESS = 10
+"""Below the main process: loop, learner and console stay prompt with more workers than cores."""
 
 
 def initialize() -> None:
     """Set the process up: priority, signals, one BLAS thread, and a watch on the parent."""
-    os.nice(_NICENESS)
+    os.nice(NICENESS)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process alone decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

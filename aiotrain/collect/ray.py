@@ -1,0 +1,558 @@
+"""Ray: actors on this host that play whole episodes, or the nodes of a cluster, each with workers that share memory.
+
+The only file that imports ray. Weights go out through the object store, once a version; trajectories come back through
+it. Nothing here waits in the event loop: what Ray answers is awaited, and calls that may block go to a thread.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import psutil
+import threadpoolctl
+
+from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
+from aiotrain.collect.node import Node, NodeOutcome, NodeReport
+from aiotrain.collect.tasks import TaskCollector, TaskWorker
+from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError, WorkerError
+from aiotrain.factory import EnvFactory
+from aiotrain.policy import PolicyShape
+from aiotrain.shm import free_bytes
+from aiotrain.status import WorkerState, WorkerStatus
+from aiotrain.worker import NICENESS, LocalPlayer, Played, Posting, make_player
+
+try:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError as error:
+    raise ConfigError("collector ray needs Ray, which is not installed: pip install 'aiotrain[ray]'") from error
+
+__all__ = ["ActorCollector", "ClusterCollector"]
+
+_STARTING_AT_ONCE = 4  # actors that are brought up at the same time
+_LONGEST_PAUSE_S = 30.0  # between two attempts at starting an actor
+_POLL_S = 1.0  # between two looks at a cluster, and at its nodes
+_GONE_S = 5.0  # for processes to disappear that were killed
+_OBJECT_STORE_BYTES = 2**28  # for the trajectories on their way; touched only as far as it is used
+_LEAST_OBJECT_STORE_BYTES = 80 * 2**20  # Ray's own minimum is 75 MiB
+
+
+# ----------------------------------------------------------------- the connection
+
+
+class _Session:
+    """This process's connection to Ray, which all collectors in it share: the first begins it, the last ends it."""
+
+    _lock: ClassVar = threading.Lock()
+    _current: ClassVar[_Session | None] = None
+
+    @classmethod
+    def join(cls, address: str) -> _Session | None:
+        """The connection, begun if there is none; None if somebody else began it, who will also end it.
+
+        Blocks. Raises ConfigError if there is no Ray at ``address``.
+        """
+        with cls._lock:
+            if cls._current is None:
+                if ray.is_initialized():
+                    return None
+                cls._current = cls(address)
+            cls._current._users += 1
+            return cls._current
+
+    def leave(self) -> None:
+        """End the connection, and Ray where it was started here, unless others still need it. Blocks."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                type(self)._current = None
+                self._end()
+
+    def __init__(self, address: str) -> None:
+        self._users = 0
+        self._folder = tempfile.mkdtemp(prefix="aiotrain-ray-") if address == "local" else None
+        logger = logging.getLogger("ray")
+        self._logging = logger.level, list(logger.handlers)
+        logger.setLevel(logging.CRITICAL + 1)  # what goes wrong is told as warnings and errors of the run
+        environment = dict(os.environ)
+        # The kernel ends Ray's processes with the thread that started them, so that one has to stay. And where it is
+        # not the main thread, Ray leaves signals alone.
+        self._thread = ThreadPoolExecutor(1, "aiotrain-ray-session")
+        try:
+            self._thread.submit(self._begin, address).result()
+        except Exception as error:
+            raise ConfigError(f"ray-address: Ray at {address} cannot be used: {_in_short(error)}") from error
+        finally:
+            self._changed = {name: environment.get(name) for name in os.environ if name not in environment}
+            if not ray.is_initialized():
+                self._end()
+
+    def _begin(self, address: str) -> None:
+        options: dict[str, Any] = {"address": address}
+        if address == "local":
+            free = free_bytes() or 0
+            options |= {
+                "include_dashboard": False,
+                "object_store_memory": max(_LEAST_OBJECT_STORE_BYTES, min(_OBJECT_STORE_BYTES, free // 2)),
+                "_temp_dir": self._folder,
+                "_system_config": {"worker_niceness": NICENESS},
+            }
+        elif address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=5).close()  # Ray would try for a minute
+        ray.init(**options, configure_logging=False, log_to_driver=False)
+
+    def _end(self) -> None:
+        self._thread.submit(ray.shutdown).result()
+        self._thread.shutdown()
+        for name in self._changed:
+            os.environ.pop(name, None)
+        logger = logging.getLogger("ray")
+        level, logger.handlers[:] = self._logging
+        logger.setLevel(level)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+# ------------------------------------------------------------- what actors are of
+
+
+class _PlayerActor:
+    """Plays whole episodes, with environments and a policy of its own that it keeps."""
+
+    def __init__(self, path: Sequence[str], posting: Posting, factory: EnvFactory) -> None:
+        _look_also_in(path)
+        threadpoolctl.threadpool_limits(1)
+        self._envs: list[gymnasium.Env[Any, Any]] = []
+        self._posting, self._factory = posting, factory
+
+    def open(self) -> int:
+        """Make the environments; the process that they live in. Raises EnvError."""
+        posting, factory = self._posting, self._factory
+        self._player = LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, self._envs))
+        return os.getpid()
+
+    def play(self, parameters: npt.NDArray[np.float32], version: int, launch: Launch) -> Played:
+        """Play each episode of ``launch`` to its end."""
+        return self._player.play_whole(parameters, version, launch.episodes, launch.options)
+
+    def close(self) -> None:
+        """Let the environments end what they own."""
+        for env in self._envs:
+            with contextlib.suppress(Exception):
+                env.close()
+
+
+class _NodeActor(Node):
+    """A node that also finds modules in the folders of ``path``, where it has them."""
+
+    def __init__(self, path: Sequence[str], factory: EnvFactory, settings: CollectorSettings) -> None:
+        _look_also_in(path)
+        super().__init__(factory, settings)
+
+
+def _look_also_in(path: Sequence[str]) -> None:
+    sys.path.extend(folder for folder in path if folder not in sys.path)
+
+
+class _Actor:
+    """An actor from here: its handle, and the calls that it has not answered yet."""
+
+    def __init__(self, worker: int, name: str, handle: Any, opened: Any) -> None:
+        self.worker, self.name, self.handle, self.opened = worker, name, handle, opened
+        self.deadlines: deque[asyncio.Timeout] = deque()  # of the calls, in their order
+        self.lost = asyncio.Event()
+        self.cause = ""
+
+
+class _Sent(NamedTuple):
+    """A version of the policy on its way to the object store."""
+
+    reference: asyncio.Future[Any]
+    version: int
+
+
+# ------------------------------------------------------------------ the collectors
+
+
+class _RayCollector(TaskCollector):
+    """What both have in common: a launch is a call of an actor, and each actor has two of them."""
+
+    queued = 2  # so that none waits for the event loop between two of them
+    in_order = True
+    """Whether an actor begins a call when the one before is over."""
+    starts = 5.0  # of an actor in a row that may fail
+    pause_s = 0.05  # before an actor is replaced; twice as long each time that its start fails
+    end_s = 2.0  # for actors to end in order when the collector closes
+
+    def __init__(
+        self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None], *, address: str
+    ) -> None:
+        super().__init__(factory, settings, warn)
+        self._address = address
+        self._actors: dict[int, _Actor] = {}  # by worker
+        self._thread = ThreadPoolExecutor(1, "aiotrain-ray")  # for calls that may block, one after the other
+        self._joining: asyncio.Future[_Session | None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
+        for worker in self._workers:
+            worker.ready = False
+
+    @abc.abstractmethod
+    def _create(self, worker: int) -> Any:
+        """The handle of a new actor. Blocks."""
+
+    @abc.abstractmethod
+    def _open_arguments(self) -> tuple[Any, ...]:
+        """What the actor's ``open`` is given."""
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """See Collector. Raises ConfigError if there is no Ray at the address. Actors come up in the background."""
+        await super().open(policy, slot_steps)
+        self._joining = self._in_thread(_Session.join, self._address)
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                await asyncio.shield(self._joining)
+        except TimeoutError:
+            raise WorkerError(
+                f"Ray ({self._address}) was not ready within {self._settings.start_timeout_s:g} s. "
+                "Raise --start-timeout-s if it is slow."
+            ) from None
+
+    def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
+        """See Collector."""
+        super().publish(parameters, version)
+        self._sent = _Sent(self._in_thread(ray.put, self._policy.parameters), version)
+
+    def _in_thread(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    # ---------------------------------------------------------------- playing
+
+    async def _call(self, worker: int, launch: Launch, within_s: float | None = None) -> Any:
+        """What the worker's actor answers to ``launch``, within so many seconds of its turn; an Outcome if it is lost.
+
+        Raises InvalidStepError.
+        """
+        sent = self._sent
+        reference = await asyncio.shield(sent.reference)
+        actor = self._actors.get(worker)
+        if actor is None:  # lost in the meantime
+            return Outcome(launch, None, launch.episodes, ())
+        is_first = not actor.deadlines
+        try:
+            async with asyncio.timeout(None) as deadline:
+                actor.deadlines.append(deadline)
+                try:
+                    self._count_down(actor, within_s)
+                    return await actor.handle.play.remote(reference, sent.version, launch)
+                finally:
+                    is_first = actor.deadlines[0] is deadline
+                    actor.deadlines.remove(deadline)
+                    self._count_down(actor, within_s)
+        except RayTaskError as error:
+            if not isinstance(error.cause, AiotrainError) or isinstance(error.cause, InvalidStepError):
+                raise error.cause from None
+            cause = str(error.cause)
+        except (RayError, TimeoutError) as error:
+            cause = f"hung for {within_s} s and was killed" if isinstance(error, TimeoutError) else _in_short(error)
+        if self.in_order and (actor.lost.is_set() or not is_first):  # not begun
+            return Outcome(launch, None, launch.episodes, ())
+        self._give_up(actor, cause)
+        reason = f"{actor.name} was lost: {actor.cause}"
+        lost = tuple(LostEpisode(episode, f"episode {episode}: {reason}") for episode in launch.episodes)
+        return Outcome(launch, None, (), lost)
+
+    def _count_down(self, actor: _Actor, within_s: float | None) -> None:
+        """Have the time of the call begin whose turn it is."""
+        if within_s and actor.deadlines and actor.deadlines[0].when() is None:
+            actor.deadlines[0].reschedule(asyncio.get_running_loop().time() + within_s)
+
+    # ------------------------------------------------------------ supervision
+
+    async def _attend(self, worker: int, name: str) -> None:
+        """Keep an actor for the worker, until that cannot be done."""
+        failures, cause = 0, ""
+        while failures < self.starts and self._is_expected(worker):
+            try:
+                async with self._starting:
+                    actor = await self._start_actor(worker, name)
+            except (AiotrainError, RayError, TimeoutError) as error:
+                failures += 1
+                cause = _in_short(error)
+                self._warn(f"{name}: did not start: {cause}")
+            else:
+                failures = 0
+                self._actors[worker] = actor
+                self._workers[worker].ready = True
+                self._news.set()
+                await self._look_after(actor)
+            await asyncio.sleep(min(self.pause_s * 2**failures, _LONGEST_PAUSE_S))
+        if self._is_expected(worker):
+            raise WorkerError(f"{name} cannot be brought up, {failures} times in a row. The last time: {cause}")
+
+    def _is_expected(self, worker: int) -> bool:
+        """Whether there should be an actor for the worker."""
+        return True
+
+    async def _start_actor(self, worker: int, name: str) -> _Actor:
+        """Raises EnvError, SharedMemoryError, RayError, TimeoutError."""
+        handle = None
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                handle = await self._in_thread(self._create, worker)
+                return _Actor(worker, name, handle, await handle.open.remote(*self._open_arguments()))
+        except BaseException:
+            if handle is not None:
+                self._in_thread(_kill, handle)
+            raise
+
+    async def _look_after(self, actor: _Actor) -> None:
+        """Return when the actor is lost."""
+        await actor.lost.wait()
+
+    def _give_up(self, actor: _Actor, cause: str) -> None:
+        """Count on the actor no more, whatever it is doing. May be called twice."""
+        if actor.lost.is_set():
+            return
+        actor.cause = cause
+        actor.lost.set()
+        del self._actors[actor.worker]
+        worker = self._workers[actor.worker]
+        worker.ready = False
+        worker.restarts += 1
+        self._warn(f"{actor.name}: {cause}")
+        for deadline in actor.deadlines:  # Ray may take its time to find out
+            if not deadline.expired():
+                deadline.reschedule(0)
+        self._in_thread(_kill, actor.handle)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside the caller; what it raises ends the run."""
+
+        def ended(finished: asyncio.Task[None]) -> None:
+            self._background.discard(finished)
+            if not finished.cancelled() and isinstance(error := finished.exception(), Exception):
+                self._failure = self._failure or error
+                self._news.set()
+
+        started = asyncio.get_running_loop().create_task(work)
+        self._background.add(started)
+        started.add_done_callback(ended)
+
+    # ------------------------------------------------------------------- end
+
+    async def _end(self) -> None:
+        for work in self._background:
+            work.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
+        await asyncio.gather(*(self._end_actor(actor) for actor in self._actors.values()))
+        if self._joining is not None:
+            await asyncio.wait([self._joining], timeout=self._settings.start_timeout_s)
+            if self._joining.done() and self._joining.exception() is None and (session := self._joining.result()):
+                await self._in_thread(session.leave)
+        self._thread.shutdown(wait=self._joining is None or self._joining.done())
+
+    async def _end_actor(self, actor: _Actor) -> None:
+        with contextlib.suppress(RayError, TimeoutError):
+            async with asyncio.timeout(self.end_s):
+                await actor.handle.close.remote()
+        await self._in_thread(_kill, actor.handle)
+
+    def _kill(self) -> None:
+        for work in self._background:  # or what is killed here is brought up again
+            work.cancel()
+        for actor in self._actors.values():
+            _kill(actor.handle)
+
+
+class ActorCollector(_RayCollector):
+    """Plays each launch in one of ``workers`` persistent actors on this host."""
+
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
+        super().__init__(factory, settings, warn, address="local")
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """See Collector."""
+        await super().open(policy, slot_steps)
+        for worker in range(len(self._workers)):
+            self._spawn(self._attend(worker, f"worker {worker}"))
+
+    def _create(self, worker: int) -> Any:
+        here = ray.get_runtime_context().get_node_id()
+        posting = dataclasses.replace(self._posting, worker=worker)
+        return _new_actor(_PlayerActor, here, posting, self._factory)
+
+    def _open_arguments(self) -> tuple[Any, ...]:
+        return ()
+
+    async def _play(self, worker: int, launch: Launch) -> Played | Outcome:
+        played: Played | Outcome = await self._call(worker, launch, self._settings.episode_timeout_s)
+        return played
+
+    async def _end(self) -> None:
+        processes = [actor.opened for actor in self._actors.values()]
+        await super()._end()
+        await asyncio.to_thread(_wait_for_end, processes)
+
+
+class ClusterCollector(_RayCollector):
+    """Plays launches on the nodes of a cluster that offer CPUs, each with ``workers`` processes that share memory.
+
+    Nodes may come and go. What a node had been given when it went is lost.
+    """
+
+    in_order = False
+    starts = math.inf
+    pause_s = 1.0
+    end_s = 8.0  # a little more than the workers of a node may need
+
+    def __init__(
+        self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None], *, address: str
+    ) -> None:
+        super().__init__(factory, settings, warn, address=address)
+        self._workers.clear()
+        self._nodes: list[str] = []  # the id of each worker's node
+        self._alive: set[str] = set()
+        self._statuses: dict[int, CollectorStatus] = {}  # by worker
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """See Collector."""
+        await super().open(policy, slot_steps)
+        self._spawn(self._watch())
+
+    async def _watch(self) -> None:
+        """Find nodes that join. Raises WorkerError if there is none for too long."""
+        loop = asyncio.get_running_loop()
+        seen_s = loop.time()
+        while True:
+            nodes = {node["NodeID"]: node for node in await self._in_thread(ray.nodes) if _can_play(node)}
+            self._alive = set(nodes)
+            for node in self._alive.difference(self._nodes):
+                worker = TaskWorker()
+                worker.ready = False
+                self._nodes.append(node)
+                self._workers.append(worker)
+                address = "{NodeManagerAddress}:{NodeManagerPort}".format_map(nodes[node])
+                self._spawn(self._attend(len(self._workers) - 1, f"node {address}"))
+            if self._actors:
+                seen_s = loop.time()
+            elif loop.time() - seen_s > self._settings.start_timeout_s:
+                raise WorkerError(
+                    f"no node of the Ray cluster ({self._address}) has played for {self._settings.start_timeout_s:g} s; "
+                    f"{len(nodes)} of its nodes are alive and offer CPUs. The warnings say what became of those there were"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    def _is_expected(self, worker: int) -> bool:
+        return self._nodes[worker] in self._alive
+
+    def _create(self, worker: int) -> Any:
+        return _new_actor(_NodeActor, self._nodes[worker], self._factory, self._settings)
+
+    def _open_arguments(self) -> tuple[Any, ...]:
+        return self._posting.policy, self._posting.ring_layout.steps
+
+    async def _look_after(self, actor: _Actor) -> None:
+        """Ask it from time to time how it is."""
+        self._note(actor, actor.opened)
+        while not actor.lost.is_set():
+            try:
+                async with asyncio.timeout(self._settings.start_timeout_s):
+                    self._note(actor, await actor.handle.report.remote())
+            except (RayError, TimeoutError) as error:
+                self._give_up(actor, "does not answer" if isinstance(error, TimeoutError) else _in_short(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(actor.lost.wait(), _POLL_S)
+
+    def _note(self, actor: _Actor, report: NodeReport) -> None:
+        self._statuses[actor.worker] = report.status
+        for warning in report.warnings:
+            self._warn(f"{actor.name}: {warning}")
+
+    def room(self, wanted: int) -> int:
+        """See Collector. Each node gets its share of what is wanted, in two launches."""
+        places = self._places
+        return math.ceil(wanted / places) if places and not self._closing else 0
+
+    async def _play(self, worker: int, launch: Launch) -> Outcome:
+        actor = self._actors.get(worker)
+        answer: NodeOutcome | Outcome = await self._call(worker, launch)
+        if isinstance(answer, Outcome):
+            return answer
+        assert actor is not None
+        self._note(actor, answer.report)
+        lost = tuple(LostEpisode(each.episode, f"{actor.name}: {each.reason}") for each in answer.lost)
+        return Outcome(launch, answer.trajectories, (), lost)
+
+    def describe(self) -> CollectorStatus:
+        """See Collector. The workers of all nodes, as they were a second ago or later."""
+        each = self._settings.workers
+        workers: list[WorkerStatus] = []
+        for index, worker in enumerate(self._workers):
+            if self._closed or worker.ready:
+                state = {"state": WorkerState.ENDED} if self._closed else {}
+                workers += [dataclasses.replace(one, **state) for one in self._statuses[index].workers]
+            elif self._is_expected(index):
+                workers += [WorkerStatus(self._state(worker), worker.restarts, 0)] * each
+        statuses = [self._statuses[index] for index in self._actors]
+        return CollectorStatus(
+            workers=tuple(workers) or (WorkerStatus(WorkerState.STARTING, 0, 0),) * each,
+            slots=sum(status.slots for status in statuses),
+            slots_in_use=sum(status.slots_in_use for status in statuses),
+            ring_bytes=sum(status.ring_bytes for status in statuses),
+            busy_s=sum(status.busy_s for status in self._statuses.values()),
+        )
+
+
+def _can_play(node: dict[str, Any]) -> bool:
+    """Whether something may be started there: heads are often told not to offer CPUs."""
+    return bool(node["Alive"] and node["Resources"].get("CPU"))
+
+
+def _new_actor(body: type, node: str, *args: Any) -> Any:
+    """The handle of an actor on that node and no other."""
+    place = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=place)(body).remote(sys.path, *args)
+
+
+def _kill(handle: Any) -> None:
+    with contextlib.suppress(Exception):  # it has gone already
+        ray.kill(handle)
+
+
+def _wait_for_end(processes: Sequence[int]) -> None:
+    """Until these processes have gone; they were told to go at once."""
+    deadline = time.monotonic() + _GONE_S
+    while any(psutil.pid_exists(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _in_short(error: BaseException) -> str:
+    """What happened, without Ray's advice."""
+    if isinstance(error, RayTaskError):
+        error = error.cause
+    if isinstance(error, AiotrainError):
+        return str(error)
+    return " ".join(str(error).split()) or type(error).__name__
