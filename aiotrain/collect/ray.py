@@ -1,7 +1,7 @@
 """Ray: actors on this host that play whole episodes, or the nodes of a cluster, each with workers that share memory.
 
-The only file that imports ray. Weights go out through the object store, once a version; trajectories come back through
-it. Nothing here waits in the event loop: what Ray answers is awaited, and calls that may block go to a thread.
+Imported only where Ray is asked for. Weights go out through the object store, once a version; trajectories come back.
+Nothing here blocks the event loop: what Ray answers is awaited, and calls that may block go to a thread.
 """
 
 from __future__ import annotations
@@ -10,42 +10,32 @@ import abc
 import asyncio
 import contextlib
 import dataclasses
-import logging
 import math
 import os
-import shutil
-import socket
 import sys
-import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 import psutil
+import ray
 import threadpoolctl
+from ray.exceptions import RayError, RayTaskError
 
 from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
 from aiotrain.collect.node import Node, NodeOutcome, NodeReport
+from aiotrain.collect.ray_session import RaySession, in_short, kill, new_actor
 from aiotrain.collect.tasks import TaskCollector, TaskWorker
-from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError, WorkerError
+from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
-from aiotrain.shm import free_bytes
 from aiotrain.status import WorkerState, WorkerStatus
-from aiotrain.worker import NICENESS, LocalPlayer, Played, Posting, make_player
-
-try:
-    import ray
-    from ray.exceptions import RayError, RayTaskError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-except ImportError as error:
-    raise ConfigError("collector ray needs Ray, which is not installed: pip install 'aiotrain[ray]'") from error
+from aiotrain.worker import LocalPlayer, Played, Posting, make_player
 
 __all__ = ["ActorCollector", "ClusterCollector"]
 
@@ -53,85 +43,6 @@ _STARTING_AT_ONCE = 4  # actors that are brought up at the same time
 _LONGEST_PAUSE_S = 30.0  # between two attempts at starting an actor
 _POLL_S = 1.0  # between two looks at a cluster, and at its nodes
 _GONE_S = 5.0  # for processes to disappear that were killed
-_OBJECT_STORE_BYTES = 2**28  # for the trajectories on their way; touched only as far as it is used
-_LEAST_OBJECT_STORE_BYTES = 80 * 2**20  # Ray's own minimum is 75 MiB
-
-
-# ----------------------------------------------------------------- the connection
-
-
-class _Session:
-    """This process's connection to Ray, which all collectors in it share: the first begins it, the last ends it."""
-
-    _lock: ClassVar = threading.Lock()
-    _current: ClassVar[_Session | None] = None
-
-    @classmethod
-    def join(cls, address: str) -> _Session | None:
-        """The connection, begun if there is none; None if somebody else began it, who will also end it.
-
-        Blocks. Raises ConfigError if there is no Ray at ``address``.
-        """
-        with cls._lock:
-            if cls._current is None:
-                if ray.is_initialized():
-                    return None
-                cls._current = cls(address)
-            cls._current._users += 1
-            return cls._current
-
-    def leave(self) -> None:
-        """End the connection, and Ray where it was started here, unless others still need it. Blocks."""
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                type(self)._current = None
-                self._end()
-
-    def __init__(self, address: str) -> None:
-        self._users = 0
-        self._folder = tempfile.mkdtemp(prefix="aiotrain-ray-") if address == "local" else None
-        logger = logging.getLogger("ray")
-        self._logging = logger.level, list(logger.handlers)
-        logger.setLevel(logging.CRITICAL + 1)  # what goes wrong is told as warnings and errors of the run
-        environment = dict(os.environ)
-        # The kernel ends Ray's processes with the thread that started them, so that one has to stay. And where it is
-        # not the main thread, Ray leaves signals alone.
-        self._thread = ThreadPoolExecutor(1, "aiotrain-ray-session")
-        try:
-            self._thread.submit(self._begin, address).result()
-        except Exception as error:
-            raise ConfigError(f"ray-address: Ray at {address} cannot be used: {_in_short(error)}") from error
-        finally:
-            self._changed = {name: environment.get(name) for name in os.environ if name not in environment}
-            if not ray.is_initialized():
-                self._end()
-
-    def _begin(self, address: str) -> None:
-        options: dict[str, Any] = {"address": address}
-        if address == "local":
-            free = free_bytes() or 0
-            options |= {
-                "include_dashboard": False,
-                "object_store_memory": max(_LEAST_OBJECT_STORE_BYTES, min(_OBJECT_STORE_BYTES, free // 2)),
-                "_temp_dir": self._folder,
-                "_system_config": {"worker_niceness": NICENESS},
-            }
-        elif address != "auto":
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=5).close()  # Ray would try for a minute
-        ray.init(**options, configure_logging=False, log_to_driver=False)
-
-    def _end(self) -> None:
-        self._thread.submit(ray.shutdown).result()
-        self._thread.shutdown()
-        for name in self._changed:
-            os.environ.pop(name, None)
-        logger = logging.getLogger("ray")
-        level, logger.handlers[:] = self._logging
-        logger.setLevel(level)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 # ------------------------------------------------------------- what actors are of
@@ -212,7 +123,7 @@ class _RayCollector(TaskCollector):
         self._address = address
         self._actors: dict[int, _Actor] = {}  # by worker
         self._thread = ThreadPoolExecutor(1, "aiotrain-ray")  # for calls that may block, one after the other
-        self._joining: asyncio.Future[_Session | None] | None = None
+        self._joining: asyncio.Future[RaySession | None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         for worker in self._workers:
@@ -229,7 +140,7 @@ class _RayCollector(TaskCollector):
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Raises ConfigError if there is no Ray at the address. Actors come up in the background."""
         await super().open(policy, slot_steps)
-        self._joining = self._in_thread(_Session.join, self._address)
+        self._joining = self._in_thread(RaySession.join, self._address)
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
                 await asyncio.shield(self._joining)
@@ -274,8 +185,10 @@ class _RayCollector(TaskCollector):
             if not isinstance(error.cause, AiotrainError) or isinstance(error.cause, InvalidStepError):
                 raise error.cause from None
             cause = str(error.cause)
-        except (RayError, TimeoutError) as error:
-            cause = f"hung for {within_s} s and was killed" if isinstance(error, TimeoutError) else _in_short(error)
+        except RayError as error:
+            cause = in_short(error)
+        except TimeoutError:
+            cause = f"hung for {within_s or 0:g} s and was killed"
         if self.in_order and (actor.lost.is_set() or not is_first):  # not begun
             return Outcome(launch, None, launch.episodes, ())
         self._give_up(actor, cause)
@@ -299,7 +212,7 @@ class _RayCollector(TaskCollector):
                     actor = await self._start_actor(worker, name)
             except (AiotrainError, RayError, TimeoutError) as error:
                 failures += 1
-                cause = _in_short(error)
+                cause = in_short(error)
                 self._warn(f"{name}: did not start: {cause}")
             else:
                 failures = 0
@@ -324,7 +237,7 @@ class _RayCollector(TaskCollector):
                 return _Actor(worker, name, handle, await handle.open.remote(*self._open_arguments()))
         except BaseException:
             if handle is not None:
-                self._in_thread(_kill, handle)
+                self._in_thread(kill, handle)
             raise
 
     async def _look_after(self, actor: _Actor) -> None:
@@ -345,7 +258,7 @@ class _RayCollector(TaskCollector):
         for deadline in actor.deadlines:  # Ray may take its time to find out
             if not deadline.expired():
                 deadline.reschedule(0)
-        self._in_thread(_kill, actor.handle)
+        self._in_thread(kill, actor.handle)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` beside the caller; what it raises ends the run."""
@@ -378,13 +291,13 @@ class _RayCollector(TaskCollector):
         with contextlib.suppress(RayError, TimeoutError):
             async with asyncio.timeout(self.end_s):
                 await actor.handle.close.remote()
-        await self._in_thread(_kill, actor.handle)
+        await self._in_thread(kill, actor.handle)
 
     def _kill(self) -> None:
         for work in self._background:  # or what is killed here is brought up again
             work.cancel()
         for actor in self._actors.values():
-            _kill(actor.handle)
+            kill(actor.handle)
 
 
 class ActorCollector(_RayCollector):
@@ -402,7 +315,7 @@ class ActorCollector(_RayCollector):
     def _create(self, worker: int) -> Any:
         here = ray.get_runtime_context().get_node_id()
         posting = dataclasses.replace(self._posting, worker=worker)
-        return _new_actor(_PlayerActor, here, posting, self._factory)
+        return new_actor(_PlayerActor, here, posting, self._factory)
 
     def _open_arguments(self) -> tuple[Any, ...]:
         return ()
@@ -460,8 +373,9 @@ class ClusterCollector(_RayCollector):
                 seen_s = loop.time()
             elif loop.time() - seen_s > self._settings.start_timeout_s:
                 raise WorkerError(
-                    f"no node of the Ray cluster ({self._address}) has played for {self._settings.start_timeout_s:g} s; "
-                    f"{len(nodes)} of its nodes are alive and offer CPUs. The warnings say what became of those there were"
+                    f"no node of the Ray cluster ({self._address}) has been ready for "
+                    f"{self._settings.start_timeout_s:g} s; {len(nodes)} of them are alive and offer CPUs. "
+                    "The warnings tell what became of those that there were"
                 )
             await asyncio.sleep(_POLL_S)
 
@@ -469,7 +383,7 @@ class ClusterCollector(_RayCollector):
         return self._nodes[worker] in self._alive
 
     def _create(self, worker: int) -> Any:
-        return _new_actor(_NodeActor, self._nodes[worker], self._factory, self._settings)
+        return new_actor(_NodeActor, self._nodes[worker], self._factory, self._settings)
 
     def _open_arguments(self) -> tuple[Any, ...]:
         return self._posting.policy, self._posting.ring_layout.steps
@@ -482,7 +396,7 @@ class ClusterCollector(_RayCollector):
                 async with asyncio.timeout(self._settings.start_timeout_s):
                     self._note(actor, await actor.handle.report.remote())
             except (RayError, TimeoutError) as error:
-                self._give_up(actor, "does not answer" if isinstance(error, TimeoutError) else _in_short(error))
+                self._give_up(actor, "does not answer" if isinstance(error, TimeoutError) else in_short(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(actor.lost.wait(), _POLL_S)
 
@@ -511,9 +425,10 @@ class ClusterCollector(_RayCollector):
         each = self._settings.workers
         workers: list[WorkerStatus] = []
         for index, worker in enumerate(self._workers):
-            if self._closed or worker.ready:
-                state = {"state": WorkerState.ENDED} if self._closed else {}
-                workers += [dataclasses.replace(one, **state) for one in self._statuses[index].workers]
+            if worker.ready and not self._closed:
+                workers += self._statuses[index].workers
+            elif self._closed and index in self._actors:
+                workers += [dataclasses.replace(one, state=WorkerState.ENDED) for one in self._statuses[index].workers]
             elif self._is_expected(index):
                 workers += [WorkerStatus(self._state(worker), worker.restarts, 0)] * each
         statuses = [self._statuses[index] for index in self._actors]
@@ -531,28 +446,8 @@ def _can_play(node: dict[str, Any]) -> bool:
     return bool(node["Alive"] and node["Resources"].get("CPU"))
 
 
-def _new_actor(body: type, node: str, *args: Any) -> Any:
-    """The handle of an actor on that node and no other."""
-    place = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=place)(body).remote(sys.path, *args)
-
-
-def _kill(handle: Any) -> None:
-    with contextlib.suppress(Exception):  # it has gone already
-        ray.kill(handle)
-
-
 def _wait_for_end(processes: Sequence[int]) -> None:
     """Until these processes have gone; they were told to go at once."""
     deadline = time.monotonic() + _GONE_S
     while any(psutil.pid_exists(process) for process in processes) and time.monotonic() < deadline:
         time.sleep(0.01)
-
-
-def _in_short(error: BaseException) -> str:
-    """What happened, without Ray's advice."""
-    if isinstance(error, RayTaskError):
-        error = error.cause
-    if isinstance(error, AiotrainError):
-        return str(error)
-    return " ".join(str(error).split()) or type(error).__name__
