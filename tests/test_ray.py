@@ -289,6 +289,7 @@ async def test_closing_at_any_time_leaves_nothing(cluster: Cluster, tmp_path: Pa
     if moment == "aborted":
         one.collector.abort()
         await until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the workers are dead")
+    gate.touch()
     async with asyncio.timeout(WITHIN_S):
         await one.collector.close()
         await one.collector.close()

@@ -89,8 +89,8 @@ def _look_also_in(path: Sequence[str]) -> None:
 class _Actor:
     """An actor from here: its handle, and the calls that it has not answered yet."""
 
-    def __init__(self, worker: int, name: str, handle: Any, opened: Any) -> None:
-        self.worker, self.name, self.handle, self.opened = worker, name, handle, opened
+    def __init__(self, worker: int, handle: Any, opened: Any) -> None:
+        self.worker, self.handle, self.opened = worker, handle, opened
         self.deadlines: deque[asyncio.Timeout] = deque()  # of the calls, in their order
         self.lost = asyncio.Event()
         self.cause = ""
@@ -192,7 +192,7 @@ class _RayCollector(TaskCollector):
         if self.in_order and (actor.lost.is_set() or not is_first):  # not begun
             return Outcome(launch, None, launch.episodes, ())
         self._give_up(actor, cause)
-        reason = f"{actor.name} was lost: {actor.cause}"
+        reason = f"{self._name(worker)} was lost: {actor.cause}"
         lost = tuple(LostEpisode(episode, f"episode {episode}: {reason}") for episode in launch.episodes)
         return Outcome(launch, None, (), lost)
 
@@ -203,17 +203,17 @@ class _RayCollector(TaskCollector):
 
     # ------------------------------------------------------------ supervision
 
-    async def _attend(self, worker: int, name: str) -> None:
+    async def _attend(self, worker: int) -> None:
         """Keep an actor for the worker, until that cannot be done."""
         failures, cause = 0, ""
         while failures < self.starts and self._is_expected(worker):
             try:
                 async with self._starting:
-                    actor = await self._start_actor(worker, name)
+                    actor = await self._start_actor(worker)
             except (AiotrainError, RayError, TimeoutError) as error:
                 failures += 1
                 cause = in_short(error)
-                self._warn(f"{name}: did not start: {cause}")
+                self._warn(f"{self._name(worker)}: did not start: {cause}")
             else:
                 failures = 0
                 self._actors[worker] = actor
@@ -222,19 +222,25 @@ class _RayCollector(TaskCollector):
                 await self._look_after(actor)
             await asyncio.sleep(min(self.pause_s * 2**failures, _LONGEST_PAUSE_S))
         if self._is_expected(worker):
-            raise WorkerError(f"{name} cannot be brought up, {failures} times in a row. The last time: {cause}")
+            raise WorkerError(
+                f"{self._name(worker)} could not be started, {failures} times in a row. The last time: {cause}"
+            )
+
+    @abc.abstractmethod
+    def _name(self, worker: int) -> str:
+        """What people call the worker."""
 
     def _is_expected(self, worker: int) -> bool:
         """Whether there should be an actor for the worker."""
         return True
 
-    async def _start_actor(self, worker: int, name: str) -> _Actor:
+    async def _start_actor(self, worker: int) -> _Actor:
         """Raises EnvError, SharedMemoryError, RayError, TimeoutError."""
         handle = None
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
                 handle = await self._in_thread(self._create, worker)
-                return _Actor(worker, name, handle, await handle.open.remote(*self._open_arguments()))
+                return _Actor(worker, handle, await handle.open.remote(*self._open_arguments()))
         except BaseException:
             if handle is not None:
                 self._in_thread(kill, handle)
@@ -254,7 +260,7 @@ class _RayCollector(TaskCollector):
         worker = self._workers[actor.worker]
         worker.ready = False
         worker.restarts += 1
-        self._warn(f"{actor.name}: {cause}")
+        self._warn(f"{self._name(actor.worker)}: {cause}")
         for deadline in actor.deadlines:  # Ray may take its time to find out
             if not deadline.expired():
                 deadline.reschedule(0)
@@ -310,7 +316,10 @@ class ActorCollector(_RayCollector):
         """See Collector."""
         await super().open(policy, slot_steps)
         for worker in range(len(self._workers)):
-            self._spawn(self._attend(worker, f"worker {worker}"))
+            self._spawn(self._attend(worker))
+
+    def _name(self, worker: int) -> str:
+        return f"worker {worker}"
 
     def _create(self, worker: int) -> Any:
         here = ray.get_runtime_context().get_node_id()
@@ -330,6 +339,13 @@ class ActorCollector(_RayCollector):
         await asyncio.to_thread(_wait_for_end, processes)
 
 
+class _NodeName(NamedTuple):
+    """A node as Ray and as people call it."""
+
+    id: str
+    address: str
+
+
 class ClusterCollector(_RayCollector):
     """Plays launches on the nodes of a cluster that offer CPUs, each with ``workers`` processes that share memory.
 
@@ -346,7 +362,7 @@ class ClusterCollector(_RayCollector):
     ) -> None:
         super().__init__(factory, settings, warn, address=address)
         self._workers.clear()
-        self._nodes: list[str] = []  # the id of each worker's node
+        self._nodes: list[_NodeName] = []  # by worker
         self._alive: set[str] = set()
         self._statuses: dict[int, CollectorStatus] = {}  # by worker
 
@@ -362,13 +378,13 @@ class ClusterCollector(_RayCollector):
         while True:
             nodes = {node["NodeID"]: node for node in await self._in_thread(ray.nodes) if _can_play(node)}
             self._alive = set(nodes)
-            for node in self._alive.difference(self._nodes):
+            for node in self._alive.difference(each.id for each in self._nodes):
                 worker = TaskWorker()
                 worker.ready = False
-                self._nodes.append(node)
-                self._workers.append(worker)
                 address = "{NodeManagerAddress}:{NodeManagerPort}".format_map(nodes[node])
-                self._spawn(self._attend(len(self._workers) - 1, f"node {address}"))
+                self._nodes.append(_NodeName(node, address))
+                self._workers.append(worker)
+                self._spawn(self._attend(len(self._workers) - 1))
             if self._actors:
                 seen_s = loop.time()
             elif loop.time() - seen_s > self._settings.start_timeout_s:
@@ -379,31 +395,36 @@ class ClusterCollector(_RayCollector):
                 )
             await asyncio.sleep(_POLL_S)
 
+    def _name(self, worker: int) -> str:
+        return f"node {self._nodes[worker].address}"
+
     def _is_expected(self, worker: int) -> bool:
-        return self._nodes[worker] in self._alive
+        return self._nodes[worker].id in self._alive
 
     def _create(self, worker: int) -> Any:
-        return new_actor(_NodeActor, self._nodes[worker], self._factory, self._settings)
+        # Its children end by themselves. If Ray killed them all, none would be left to remove their shared memory.
+        variables = {"RAY_kill_child_processes_on_worker_exit": "0"}
+        return new_actor(_NodeActor, self._nodes[worker].id, self._factory, self._settings, variables=variables)
 
     def _open_arguments(self) -> tuple[Any, ...]:
         return self._posting.policy, self._posting.ring_layout.steps
 
     async def _look_after(self, actor: _Actor) -> None:
         """Ask it from time to time how it is."""
-        self._note(actor, actor.opened)
+        self._note(actor.worker, actor.opened)
         while not actor.lost.is_set():
             try:
                 async with asyncio.timeout(self._settings.start_timeout_s):
-                    self._note(actor, await actor.handle.report.remote())
+                    self._note(actor.worker, await actor.handle.report.remote())
             except (RayError, TimeoutError) as error:
                 self._give_up(actor, "does not answer" if isinstance(error, TimeoutError) else in_short(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(actor.lost.wait(), _POLL_S)
 
-    def _note(self, actor: _Actor, report: NodeReport) -> None:
-        self._statuses[actor.worker] = report.status
+    def _note(self, worker: int, report: NodeReport) -> None:
+        self._statuses[worker] = report.status
         for warning in report.warnings:
-            self._warn(f"{actor.name}: {warning}")
+            self._warn(f"{self._name(worker)}: {warning}")
 
     def room(self, wanted: int) -> int:
         """See Collector. Each node gets its share of what is wanted, in two launches."""
@@ -411,13 +432,11 @@ class ClusterCollector(_RayCollector):
         return math.ceil(wanted / places) if places and not self._closing else 0
 
     async def _play(self, worker: int, launch: Launch) -> Outcome:
-        actor = self._actors.get(worker)
         answer: NodeOutcome | Outcome = await self._call(worker, launch)
         if isinstance(answer, Outcome):
             return answer
-        assert actor is not None
-        self._note(actor, answer.report)
-        lost = tuple(LostEpisode(each.episode, f"{actor.name}: {each.reason}") for each in answer.lost)
+        self._note(worker, answer.report)
+        lost = tuple(LostEpisode(each.episode, f"{self._name(worker)}: {each.reason}") for each in answer.lost)
         return Outcome(launch, answer.trajectories, (), lost)
 
     def describe(self) -> CollectorStatus:

@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -108,10 +109,14 @@ class RaySession:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def new_actor(body: type, node: str, *args: Any) -> Any:
-    """The handle of an actor on that node and no other."""
+def new_actor(body: type, node: str, *args: Any, variables: Mapping[str, str] | None = None) -> Any:
+    """The handle of an actor on that node and no other, with these environment variables set.
+
+    ``body`` is made of this process's ``sys.path`` and ``args``.
+    """
+    options: dict[str, Any] = {"runtime_env": {"env_vars": variables}} if variables else {}
     place = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=place)(body).remote(sys.path, *args)
+    return ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=place, **options)(body).remote(sys.path, *args)
 
 
 def kill(handle: Any) -> None:
