@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from ray.cluster_utils import Cluster
 
 from aiotrain.collect import Launch, Outcome
 from aiotrain.collect.making import make_collector
-from aiotrain.collect.ray import ActorCollector, ClusterCollector
+from aiotrain.collect.ray import ActorCollector
+from aiotrain.collect.ray_cluster import ClusterCollector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
@@ -339,8 +341,21 @@ def test_ray_of_ones_own_is_silent_and_leaves_nothing(tmp_path: Path) -> None:
     assert (processes, threads) == ("[]", "['MainThread']")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ray_address": "auto"}, "ray-address (auto) means nothing to collector shared_memory"),
+        ({"collector": "ray", "ray_address": "head"}, "ray-address must be local, auto or HOST:PORT, not 'head'"),
+        ({"collector": "ray", "ray_address": "ray://head:1"}, "ray-address must be local, auto or HOST:PORT"),
+    ],
+)
+def test_addresses_that_cannot_work(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Config(env=Toy, workflow="none", **settings)
+
+
 def test_without_ray_a_word_on_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("aiotrain.collect.ray", "aiotrain.collect.ray_session"):
+    for name in ("aiotrain.collect.ray", "aiotrain.collect.ray_cluster", "aiotrain.collect.ray_session"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'aiotrain\[ray\]'"):

@@ -45,7 +45,8 @@ def make_collector(config: Config, factory: EnvFactory, warn: Callable[[str], No
             return SynchronousCollector(factory, settings, warn)
         case "ray":
             try:
-                from aiotrain.collect.ray import ActorCollector, ClusterCollector
+                from aiotrain.collect.ray import ActorCollector
+                from aiotrain.collect.ray_cluster import ClusterCollector
             except ModuleNotFoundError as error:
                 raise ConfigError(f"collector ray needs Ray ({error}): pip install 'aiotrain[ray]'") from error
             if config.ray_address == "local":

@@ -1,4 +1,4 @@
-"""Ray: actors on this host that play whole episodes, or the nodes of a cluster, each with workers that share memory.
+"""Ray actors: each plays whole episodes on this host; and what this has in common with playing on a cluster.
 
 Imported only where Ray is asked for. Weights go out through the object store, once a version; trajectories come back.
 Nothing here blocks the event loop: what Ray answers is awaited, and calls that may block go to a thread.
@@ -10,7 +10,6 @@ import abc
 import asyncio
 import contextlib
 import dataclasses
-import math
 import os
 import sys
 import time
@@ -27,17 +26,15 @@ import ray
 import threadpoolctl
 from ray.exceptions import RayError, RayTaskError
 
-from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
-from aiotrain.collect.node import Node, NodeOutcome, NodeReport
+from aiotrain.collect import CollectorSettings, Launch, LostEpisode, Outcome
 from aiotrain.collect.ray_session import RaySession, in_short, kill, new_actor
-from aiotrain.collect.tasks import TaskCollector, TaskWorker
+from aiotrain.collect.tasks import TaskCollector
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
-from aiotrain.status import WorkerState, WorkerStatus
 from aiotrain.worker import LocalPlayer, Played, Posting, make_player
 
-__all__ = ["ActorCollector", "ClusterCollector"]
+__all__ = ["ActorCollector", "RayCollector", "look_also_in"]
 
 _STARTING_AT_ONCE = 4  # actors that are brought up at the same time
 _LONGEST_PAUSE_S = 30.0  # between two attempts at starting an actor
@@ -52,7 +49,7 @@ class _PlayerActor:
     """Plays whole episodes, with environments and a policy of its own that it keeps."""
 
     def __init__(self, path: Sequence[str], posting: Posting, factory: EnvFactory) -> None:
-        _look_also_in(path)
+        look_also_in(path)
         threadpoolctl.threadpool_limits(1)
         self._envs: list[gymnasium.Env[Any, Any]] = []
         self._posting, self._factory = posting, factory
@@ -74,19 +71,12 @@ class _PlayerActor:
                 env.close()
 
 
-class _NodeActor(Node):
-    """A node that also finds modules in the folders of ``path``, where it has them."""
-
-    def __init__(self, path: Sequence[str], factory: EnvFactory, settings: CollectorSettings) -> None:
-        _look_also_in(path)
-        super().__init__(factory, settings)
-
-
-def _look_also_in(path: Sequence[str]) -> None:
+def look_also_in(path: Sequence[str]) -> None:
+    """Find modules also in the folders of ``path``."""
     sys.path.extend(folder for folder in path if folder not in sys.path)
 
 
-class _Actor:
+class Actor:
     """An actor from here: its handle, and the calls that it has not answered yet."""
 
     def __init__(self, worker: int, handle: Any, opened: Any) -> None:
@@ -106,8 +96,8 @@ class _Sent(NamedTuple):
 # ------------------------------------------------------------------ the collectors
 
 
-class _RayCollector(TaskCollector):
-    """What both have in common: a launch is a call of an actor, and each actor has two of them."""
+class RayCollector(TaskCollector):
+    """What ways to play by Ray have in common: a launch is a call of an actor, and each actor has two of them."""
 
     queued = 2  # so that none waits for the event loop between two of them
     in_order = True
@@ -121,7 +111,8 @@ class _RayCollector(TaskCollector):
     ) -> None:
         super().__init__(factory, settings, warn)
         self._address = address
-        self._actors: dict[int, _Actor] = {}  # by worker
+        self._actors: dict[int, Actor] = {}  # by worker
+        self._opening: tuple[Any, ...] = ()  # what an actor's open is given
         self._thread = ThreadPoolExecutor(1, "aiotrain-ray")  # for calls that may block, one after the other
         self._joining: asyncio.Future[RaySession | None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -132,10 +123,6 @@ class _RayCollector(TaskCollector):
     @abc.abstractmethod
     def _create(self, worker: int) -> Any:
         """The handle of a new actor. Blocks."""
-
-    @abc.abstractmethod
-    def _open_arguments(self) -> tuple[Any, ...]:
-        """What the actor's ``open`` is given."""
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Raises ConfigError if there is no Ray at the address. Actors come up in the background."""
@@ -196,7 +183,7 @@ class _RayCollector(TaskCollector):
         lost = tuple(LostEpisode(episode, f"episode {episode}: {reason}") for episode in launch.episodes)
         return Outcome(launch, None, (), lost)
 
-    def _count_down(self, actor: _Actor, within_s: float | None) -> None:
+    def _count_down(self, actor: Actor, within_s: float | None) -> None:
         """Have the time of the call begin whose turn it is."""
         if within_s and actor.deadlines and actor.deadlines[0].when() is None:
             actor.deadlines[0].reschedule(asyncio.get_running_loop().time() + within_s)
@@ -234,23 +221,23 @@ class _RayCollector(TaskCollector):
         """Whether there should be an actor for the worker."""
         return True
 
-    async def _start_actor(self, worker: int) -> _Actor:
+    async def _start_actor(self, worker: int) -> Actor:
         """Raises EnvError, SharedMemoryError, RayError, TimeoutError."""
         handle = None
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
                 handle = await self._in_thread(self._create, worker)
-                return _Actor(worker, handle, await handle.open.remote(*self._open_arguments()))
+                return Actor(worker, handle, await handle.open.remote(*self._opening))
         except BaseException:
             if handle is not None:
                 self._in_thread(kill, handle)
             raise
 
-    async def _look_after(self, actor: _Actor) -> None:
+    async def _look_after(self, actor: Actor) -> None:
         """Return when the actor is lost."""
         await actor.lost.wait()
 
-    def _give_up(self, actor: _Actor, cause: str) -> None:
+    def _give_up(self, actor: Actor, cause: str) -> None:
         """Count on the actor no more, whatever it is doing. May be called twice."""
         if actor.lost.is_set():
             return
@@ -293,7 +280,7 @@ class _RayCollector(TaskCollector):
                 await self._in_thread(session.leave)
         self._thread.shutdown(wait=self._joining is None or self._joining.done())
 
-    async def _end_actor(self, actor: _Actor) -> None:
+    async def _end_actor(self, actor: Actor) -> None:
         with contextlib.suppress(RayError, TimeoutError):
             async with asyncio.timeout(self.end_s):
                 await actor.handle.close.remote()
@@ -306,7 +293,7 @@ class _RayCollector(TaskCollector):
             kill(actor.handle)
 
 
-class ActorCollector(_RayCollector):
+class ActorCollector(RayCollector):
     """Plays each launch in one of ``workers`` persistent actors on this host."""
 
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
@@ -326,9 +313,6 @@ class ActorCollector(_RayCollector):
         posting = dataclasses.replace(self._posting, worker=worker)
         return new_actor(_PlayerActor, here, posting, self._factory)
 
-    def _open_arguments(self) -> tuple[Any, ...]:
-        return ()
-
     async def _play(self, worker: int, launch: Launch) -> Played | Outcome:
         played: Played | Outcome = await self._call(worker, launch, self._settings.episode_timeout_s)
         return played
@@ -337,132 +321,6 @@ class ActorCollector(_RayCollector):
         processes = [actor.opened for actor in self._actors.values()]
         await super()._end()
         await asyncio.to_thread(_wait_for_end, processes)
-
-
-class _NodeName(NamedTuple):
-    """A node as Ray and as people call it."""
-
-    id: str
-    address: str
-
-
-class ClusterCollector(_RayCollector):
-    """Plays launches on the nodes of a cluster that offer CPUs, each with ``workers`` processes that share memory.
-
-    Nodes may come and go. What a node had been given when it went is lost.
-    """
-
-    in_order = False
-    starts = math.inf
-    pause_s = 1.0
-    end_s = 8.0  # a little more than the workers of a node may need
-
-    def __init__(
-        self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None], *, address: str
-    ) -> None:
-        super().__init__(factory, settings, warn, address=address)
-        self._workers.clear()
-        self._nodes: list[_NodeName] = []  # by worker
-        self._alive: set[str] = set()
-        self._statuses: dict[int, CollectorStatus] = {}  # by worker
-
-    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """See Collector."""
-        await super().open(policy, slot_steps)
-        self._spawn(self._watch())
-
-    async def _watch(self) -> None:
-        """Find nodes that join. Raises WorkerError if there is none for too long."""
-        loop = asyncio.get_running_loop()
-        seen_s = loop.time()
-        while True:
-            nodes = {node["NodeID"]: node for node in await self._in_thread(ray.nodes) if _can_play(node)}
-            self._alive = set(nodes)
-            for node in self._alive.difference(each.id for each in self._nodes):
-                worker = TaskWorker()
-                worker.ready = False
-                address = "{NodeManagerAddress}:{NodeManagerPort}".format_map(nodes[node])
-                self._nodes.append(_NodeName(node, address))
-                self._workers.append(worker)
-                self._spawn(self._attend(len(self._workers) - 1))
-            if self._actors:
-                seen_s = loop.time()
-            elif loop.time() - seen_s > self._settings.start_timeout_s:
-                raise WorkerError(
-                    f"no node of the Ray cluster ({self._address}) has been ready for "
-                    f"{self._settings.start_timeout_s:g} s; {len(nodes)} of them are alive and offer CPUs. "
-                    "The warnings tell what became of those that there were"
-                )
-            await asyncio.sleep(_POLL_S)
-
-    def _name(self, worker: int) -> str:
-        return f"node {self._nodes[worker].address}"
-
-    def _is_expected(self, worker: int) -> bool:
-        return self._nodes[worker].id in self._alive
-
-    def _create(self, worker: int) -> Any:
-        # Its children end by themselves. If Ray killed them all, none would be left to remove their shared memory.
-        variables = {"RAY_kill_child_processes_on_worker_exit": "0"}
-        return new_actor(_NodeActor, self._nodes[worker].id, self._factory, self._settings, variables=variables)
-
-    def _open_arguments(self) -> tuple[Any, ...]:
-        return self._posting.policy, self._posting.ring_layout.steps
-
-    async def _look_after(self, actor: _Actor) -> None:
-        """Ask it from time to time how it is."""
-        self._note(actor.worker, actor.opened)
-        while not actor.lost.is_set():
-            try:
-                async with asyncio.timeout(self._settings.start_timeout_s):
-                    self._note(actor.worker, await actor.handle.report.remote())
-            except (RayError, TimeoutError) as error:
-                self._give_up(actor, "does not answer" if isinstance(error, TimeoutError) else in_short(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(actor.lost.wait(), _POLL_S)
-
-    def _note(self, worker: int, report: NodeReport) -> None:
-        self._statuses[worker] = report.status
-        for warning in report.warnings:
-            self._warn(f"{self._name(worker)}: {warning}")
-
-    def room(self, wanted: int) -> int:
-        """See Collector. Each node gets its share of what is wanted, in two launches."""
-        places = self._places
-        return math.ceil(wanted / places) if places and not self._closing else 0
-
-    async def _play(self, worker: int, launch: Launch) -> Outcome:
-        answer: NodeOutcome | Outcome = await self._call(worker, launch)
-        if isinstance(answer, Outcome):
-            return answer
-        self._note(worker, answer.report)
-        lost = tuple(LostEpisode(each.episode, f"{self._name(worker)}: {each.reason}") for each in answer.lost)
-        return Outcome(launch, answer.trajectories, (), lost)
-
-    def describe(self) -> CollectorStatus:
-        """See Collector. The workers of all nodes, as they were a second ago or later."""
-        each = self._settings.workers
-        workers: list[WorkerStatus] = []
-        for index, worker in enumerate(self._workers):
-            if worker.ready and not self._closed:
-                workers += self._statuses[index].workers
-            elif self._closed and index in self._actors:
-                workers += [dataclasses.replace(one, state=WorkerState.ENDED) for one in self._statuses[index].workers]
-            elif self._is_expected(index):
-                workers += [WorkerStatus(self._state(worker), worker.restarts, 0)] * each
-        statuses = [self._statuses[index] for index in self._actors]
-        return CollectorStatus(
-            workers=tuple(workers) or (WorkerStatus(WorkerState.STARTING, 0, 0),) * each,
-            slots=sum(status.slots for status in statuses),
-            slots_in_use=sum(status.slots_in_use for status in statuses),
-            ring_bytes=sum(status.ring_bytes for status in statuses),
-            busy_s=sum(status.busy_s for status in self._statuses.values()),
-        )
-
-
-def _can_play(node: dict[str, Any]) -> bool:
-    """Whether something may be started there: heads are often told not to offer CPUs."""
-    return bool(node["Alive"] and node["Resources"].get("CPU"))
 
 
 def _wait_for_end(processes: Sequence[int]) -> None:
