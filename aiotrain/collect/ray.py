@@ -27,7 +27,7 @@ import threadpoolctl
 from ray.exceptions import RayError, RayTaskError
 
 from aiotrain.collect import CollectorSettings, Launch, LostEpisode, Outcome
-from aiotrain.collect.ray_session import RaySession, in_short, kill, new_actor
+from aiotrain.collect.ray_session import RaySession, in_short, kill, new_actor, take_signals_back
 from aiotrain.collect.tasks import TaskCollector
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
@@ -136,6 +136,7 @@ class RayCollector(TaskCollector):
                 f"Ray ({self._address}) was not ready within {self._settings.start_timeout_s:g} s. "
                 "Raise --start-timeout-s if it is slow."
             ) from None
+        take_signals_back()
 
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
         """See Collector."""
@@ -278,6 +279,7 @@ class RayCollector(TaskCollector):
             await asyncio.wait([self._joining], timeout=self._settings.start_timeout_s)
             if self._joining.done() and self._joining.exception() is None and (session := self._joining.result()):
                 await self._in_thread(session.leave)
+                take_signals_back()
         self._thread.shutdown(wait=self._joining is None or self._joining.done())
 
     async def _end_actor(self, actor: Actor) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from aiotrain.errors import AiotrainError, ConfigError
 from aiotrain.shm import free_bytes
 from aiotrain.worker import NICENESS
 
-__all__ = ["RaySession", "in_short", "kill", "new_actor"]
+__all__ = ["RaySession", "in_short", "kill", "new_actor", "take_signals_back"]
 
 _OBJECT_STORE_BYTES = 2**28  # for the trajectories on their way; touched only as far as it is used
 _LEAST_OBJECT_STORE_BYTES = 80 * 2**20  # Ray's own minimum is 75 MiB
@@ -61,7 +62,9 @@ class RaySession:
     def __init__(self, address: str) -> None:
         self._users = 0
         self._print: Any = None
-        self._folder = tempfile.mkdtemp(prefix="aiotrain-ray-") if address == "local" else None
+        self._folder: str | None = None
+        if address == "local":  # where Ray would put it, because the names of sockets must not be long
+            self._folder = tempfile.mkdtemp(prefix="aiotrain-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))
         logger = logging.getLogger("ray")
         self._logging = logger.level, list(logger.handlers)
         logger.setLevel(logging.CRITICAL + 1)  # what goes wrong is told as warnings and errors of the run
@@ -107,6 +110,15 @@ class RaySession:
         logger.setLevel(level)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def take_signals_back() -> None:
+    """Have signals do what Python was told that they do, where Ray's core has come between. Only in the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(each)) is not None:
+                signal.signal(each, handler)
+                signal.siginterrupt(each, False)  # as event loops have it
 
 
 def new_actor(body: type, node: str, *args: Any, variables: Mapping[str, str] | None = None) -> Any:
