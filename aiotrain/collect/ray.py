@@ -38,7 +38,6 @@ __all__ = ["ActorCollector", "RayCollector", "look_also_in"]
 
 _STARTING_AT_ONCE = 4  # actors that are brought up at the same time
 _LONGEST_PAUSE_S = 30.0  # between two attempts at starting an actor
-_POLL_S = 1.0  # between two looks at a cluster, and at its nodes
 _GONE_S = 5.0  # for processes to disappear that were killed
 
 
