@@ -154,15 +154,18 @@ class Config:
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps. Default: the environment's own limit (CAGE 2: 100)."""
 
-    collector: Literal["shared_memory", "sequential", "synchronous", "process_per_episode", "executor"] = (
+    collector: Literal["shared_memory", "sequential", "synchronous", "process_per_episode", "executor", "ray"] = (
         "shared_memory"
     )
     """How episodes are gathered: by workers that share memory (the default and the fastest), one after the other in
-    this process (for breakpoints), in lockstep, in a process each, or by a ProcessPoolExecutor."""
+    this process (for breakpoints), in lockstep, in a process each, by a ProcessPoolExecutor, or by Ray."""
+    ray_address: str = "local"
+    """With collector ray: local for actors on this host, or the cluster whose nodes play with ``workers`` processes
+    each: auto for the one that this host belongs to, or the HOST:PORT of its head."""
     rebuild_env: bool = False
     """With collector executor: make the environment anew for every task."""
     workers: int = 100
-    """Worker processes."""
+    """Worker processes; with collector ray on a cluster, on each node."""
     envs_per_worker: int = 1
     """Environments in each worker, which act in one batch. More pay when a step is cheap."""
 
@@ -217,6 +220,15 @@ class Config:
             (
                 self.collector == "executor" or not self.rebuild_env,
                 f"rebuild-env means nothing to collector {self.collector}, only to executor; leave one of the two out",
+            ),
+            (
+                self.collector == "ray" or self.ray_address == Config.ray_address,
+                f"ray-address ({self.ray_address}) means nothing to collector {self.collector}, only to ray; "
+                "leave one of the two out",
+            ),
+            (
+                self.ray_address in ("local", "auto") or _is_host_and_port(self.ray_address),
+                f"ray-address must be local, auto or HOST:PORT, not {self.ray_address!r}",
             ),
             (self.envs_per_worker >= 1, f"envs-per-worker must be at least 1, not {self.envs_per_worker}"),
             (self.total_episodes >= 1, f"total-episodes must be at least 1, not {self.total_episodes}"),
@@ -287,6 +299,11 @@ class Config:
                 f"{getattr(self.env, '__module__', '?')}:{getattr(self.env, '__qualname__', repr(self.env))}"
             )
         return values
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and "/" not in host and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def _not_finite(settings: PPOConfig) -> list[str]:

@@ -84,13 +84,15 @@ def test_pull_copies_only_what_is_new() -> None:
         weights.close()
 
 
-def test_versions_follow_each_other() -> None:
-    weights = Weights.create(1)
+def test_versions_rise_and_may_be_left_out() -> None:
+    weights, vector = Weights.create(1), np.empty(1, np.float32)
     try:
         assert weights.version == -1
-        weights.publish(np.zeros(1, np.float32), 0)
-        for wrong in (0, 2):
-            with pytest.raises(ValueError, match=f"version {wrong} cannot follow version 0"):
+        for version in (0, 1, 3, 5):  # two of which would share a buffer, if it went by version
+            weights.publish(np.full(1, version, np.float32), version)
+            assert weights.version == weights.pull(vector, -1) == vector[0] == version
+        for wrong in (5, 4):
+            with pytest.raises(ValueError, match=f"version {wrong} cannot follow version 5"):
                 weights.publish(np.zeros(1, np.float32), wrong)
     finally:
         weights.close()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from aiotrain.collect import Collector, CollectorSettings
 from aiotrain.config import Config
+from aiotrain.errors import ConfigError
 from aiotrain.factory import EnvFactory
 
 __all__ = ["make_collector"]
@@ -42,3 +43,12 @@ def make_collector(config: Config, factory: EnvFactory, warn: Callable[[str], No
             from aiotrain.collect.synchronous import SynchronousCollector
 
             return SynchronousCollector(factory, settings, warn)
+        case "ray":
+            try:
+                from aiotrain.collect.ray import ActorCollector
+                from aiotrain.collect.ray_cluster import ClusterCollector
+            except ModuleNotFoundError as error:
+                raise ConfigError(f"collector ray needs Ray ({error}): pip install 'aiotrain[ray]'") from error
+            if config.ray_address == "local":
+                return ActorCollector(factory, settings, warn)
+            return ClusterCollector(factory, settings, warn, address=config.ray_address)

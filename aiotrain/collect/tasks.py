@@ -23,7 +23,7 @@ from aiotrain.ring import RingLayout
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import WorkerState, WorkerStatus
 
-__all__ = ["Policy", "TaskCollector"]
+__all__ = ["Policy", "TaskCollector", "TaskWorker"]
 
 
 class Policy(NamedTuple):
@@ -33,10 +33,11 @@ class Policy(NamedTuple):
     version: int
 
 
-class _Worker:
+class TaskWorker:
     """A worker, and what it has done."""
 
     def __init__(self) -> None:
+        self.ready = True
         self.tasks = 0
         self.restarts = 0
         self.episodes = 0
@@ -56,9 +57,9 @@ class TaskCollector(abc.ABC):
 
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
         self._factory, self._settings, self._warn = factory, settings, warn
-        self._workers = [_Worker() for _ in range(settings.workers)]
+        self._workers = [TaskWorker() for _ in range(settings.workers)]
         self._task_size = settings.envs_per_worker
-        self._tasks: set[asyncio.Task[task.Played]] = set()
+        self._tasks: set[asyncio.Task[task.Played | Outcome]] = set()
         self._unfinished: set[int] = set()  # episodes that outgrew the slots of their task
         self._executors: set[WorkerExecutor] = set()  # whose processes may live
         self._ending: set[asyncio.Task[None]] = set()  # ends of executors
@@ -70,8 +71,11 @@ class TaskCollector(abc.ABC):
     # ---------------------------------------------------------- to be provided
 
     @abc.abstractmethod
-    async def _play(self, worker: int, launch: Launch) -> task.Played:
-        """Play ``launch`` with ``self._policy``. Raises AiotrainError, with the reason, if it is lost."""
+    async def _play(self, worker: int, launch: Launch) -> task.Played | Outcome:
+        """Play ``launch`` with ``self._policy``. What is no outcome yet is counted to the worker.
+
+        Raises AiotrainError, with the reason, if it is lost, but InvalidStepError to end the run.
+        """
 
     async def _inspect(self) -> EnvSpec:
         """Make an environment, and tell what it is like. Raises EnvError."""
@@ -138,12 +142,17 @@ class TaskCollector(abc.ABC):
 
     def room(self, wanted: int) -> int:
         """See Collector."""
-        free = any(worker.tasks < self.queued for worker in self._workers)
-        return min(wanted, self._task_size) if free and self._opened and not self._closing else 0
+        return min(wanted, self._task_size) if self._places and self._opened and not self._closing else 0
+
+    @property
+    def _places(self) -> int:
+        """Tasks that could be submitted now."""
+        return sum(self.queued - worker.tasks for worker in self._workers if worker.ready)
 
     def submit(self, launch: Launch) -> None:
         """See Collector."""
-        index = min(range(len(self._workers)), key=lambda index: self._workers[index].tasks)
+        ready = (index for index, worker in enumerate(self._workers) if worker.ready)
+        index = min(ready, key=lambda index: self._workers[index].tasks)
         worker = self._workers[index]
         if not worker.tasks:
             worker.since_s = time.monotonic()
@@ -157,7 +166,7 @@ class TaskCollector(abc.ABC):
         if self._unfinished and not self._tasks and not self._closing:
             self.submit(Launch(-1, ()))
 
-    def _task_done(self, worker: _Worker, launch: Launch, work: asyncio.Task[task.Played]) -> None:
+    def _task_done(self, worker: TaskWorker, launch: Launch, work: asyncio.Task[task.Played | Outcome]) -> None:
         self._tasks.discard(work)
         worker.tasks -= 1
         if not worker.tasks:
@@ -169,8 +178,9 @@ class TaskCollector(abc.ABC):
         if self._closing:
             return
         if error is None:
-            self._outcomes.append(self._accept(launch, work.result()))
-        elif isinstance(error, AiotrainError):
+            result = work.result()
+            self._outcomes.append(result if isinstance(result, Outcome) else self._accept(launch, result))
+        elif isinstance(error, AiotrainError) and not isinstance(error, InvalidStepError):
             gone = sorted(self._unfinished.union(launch.episodes))
             self._unfinished.clear()
             named = [f"episode {each}, seed {task.episode_streams(self._settings.run_seed, each)[0]}" for each in gone]
@@ -216,11 +226,11 @@ class TaskCollector(abc.ABC):
             busy_s=sum(each.busy_s + (now - each.since_s if each.tasks else 0.0) for each in self._workers),
         )
 
-    def _state(self, worker: _Worker) -> WorkerState:
+    def _state(self, worker: TaskWorker) -> WorkerState:
         if self._closed:
             return WorkerState.ENDED
-        if not self._opened:
-            return WorkerState.STARTING
+        if not (self._opened and worker.ready):
+            return WorkerState.RESTARTING if worker.restarts else WorkerState.STARTING
         return WorkerState.PLAYING if worker.tasks else WorkerState.WAITING
 
     async def close(self) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from aiotrain.worker.compiled import CompiledPlayer
 
 __all__ = [
+    "NICENESS",
     "EpisodeFailure",
     "LocalPlayer",
     "PlayResult",
@@ -53,7 +54,8 @@ __all__ = [
     "play_whole",
 ]
 
-_NICENESS = 10  # below the main process: loop, learner and console stay prompt with more workers than cores
+NICENESS = 10
+"""Below the main process: loop, learner and console stay prompt with more workers than cores."""
 
 
 def initialize(begun: Connection | None = None) -> None:
@@ -62,7 +64,7 @@ def initialize(begun: Connection | None = None) -> None:
     ``begun`` is told which tasks are begun; see ``play_in_pool``.
     """
     _state.begun = begun
-    os.nice(_NICENESS)
+    os.nice(NICENESS)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process alone decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
