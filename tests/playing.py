@@ -20,8 +20,8 @@ from making import weights_for
 
 SEED = 3
 WITHIN_S = 30
-COLLECTORS = ("shared_memory", "sequential", "synchronous", "process_per_episode", "executor")
-LIMITED = ("process_per_episode", "executor")  # play whole episodes, which must therefore end
+COLLECTORS = ("shared_memory", "sequential", "synchronous", "process_per_episode", "executor", "ray")
+LIMITED = ("process_per_episode", "executor", "ray")  # play whole episodes, which must therefore end
 
 
 def seed_of(episode: int) -> int:

@@ -8,13 +8,15 @@ import functools
 import gc
 import itertools
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import ray
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.collect import Launch
@@ -44,6 +46,17 @@ from playing import COLLECTORS, LIMITED, WITHIN_S, Play, assert_same_play, seed_
 
 SEPARATE = [name for name in COLLECTORS if name != "sequential"]  # whose environments are in other processes
 LIMIT = 1_000  # steps, for the collectors that cannot do without
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    """One for all tests here: it takes seconds to start."""
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init("local", include_dashboard=False, object_store_memory=2**27, configure_logging=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+    signal.signal(signal.SIGTERM, handler)
+
 
 every = pytest.mark.parametrize("collector", COLLECTORS)
 every_separate = pytest.mark.parametrize("collector", SEPARATE)
@@ -222,6 +235,13 @@ TROUBLES: dict[Trouble, str] = {
     "kill": "SIGKILL",
     "hang": "hung for",
 }
+RAYS_WORDS = "the actor's process was lost"  # it does not tell how
+
+
+def words_for(collector: str, trouble: Trouble) -> str:
+    return RAYS_WORDS if collector == "ray" and trouble in ("os._exit", "kill") else TROUBLES[trouble]
+
+
 SHORT = {"episode_timeout_s": 0.4, "start_timeout_s": 3.0}
 
 
@@ -253,15 +273,15 @@ async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, t
     assert_same_play(got, await expected(Toy, 8))
     assert_one_fate_each(one)
     assert one.lost == [4]
-    assert TROUBLES[trouble] in "\n".join(one.warnings)
+    assert words_for(collector, trouble) in "\n".join(one.warnings)
     (reason,) = (lost.reason for outcome in one.outcomes for lost in outcome.lost)
-    for part in ("worker ", "episode 4", f"seed {seed_of(4)}", TROUBLES[trouble]):
+    for part in ("worker ", "episode 4", f"seed {seed_of(4)}", words_for(collector, trouble)):
         assert part in reason
     if trouble not in ("raise", "sys.exit"):
         assert sum(each.restarts for each in status.workers) >= 1
 
 
-@pytest.mark.parametrize("collector", LIMITED)
+@pytest.mark.parametrize("collector", ["process_per_episode", "executor"])
 @pytest.mark.asyncio
 async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, tmp_path: Path) -> None:
     """Where episodes travel in pipes: nobody waits for the other half for ever."""
@@ -329,7 +349,7 @@ async def test_environment_that_cannot_be_played_ends_the_run(collector: str, tr
                 await anext(trainer)
     said = str(caught.value)
     assert "worker " in said
-    assert TROUBLES[trouble] in said
+    assert words_for(collector, trouble) in said
     if isinstance(caught.value, EnvError):
         assert "episode " in said
         assert "seed " in said
@@ -454,6 +474,8 @@ async def test_environments_are_closed(collector: str, tmp_path: Path) -> None:
     async with player(Closing, collector, workers=2, envs=2) as one:
         await one.open()
         await one.play(6)
+        up = (WorkerState.WAITING, WorkerState.PLAYING)
+        await one.until(lambda: all(each.state in up for each in one.collector.describe().workers), "all are there")
     made, closed = (
         sorted(path.name.split("-", 1)[1] for path in tmp_path.glob(f"{what}-*")) for what in ("made", "closed")
     )

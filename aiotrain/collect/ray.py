@@ -26,7 +26,7 @@ import ray
 import threadpoolctl
 from ray.exceptions import RayError, RayTaskError
 
-from aiotrain.collect import CollectorSettings, Launch, LostEpisode, Outcome
+from aiotrain.collect import CollectorSettings, Launch, Outcome
 from aiotrain.collect.ray_session import RaySession, in_short, kill, new_actor, take_signals_back
 from aiotrain.collect.tasks import TaskCollector
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
@@ -179,9 +179,7 @@ class RayCollector(TaskCollector):
         if self.in_order and (actor.lost.is_set() or not is_first):  # not begun
             return Outcome(launch, None, launch.episodes, ())
         self._give_up(actor, cause)
-        reason = f"{self._name(worker)} was lost: {actor.cause}"
-        lost = tuple(LostEpisode(episode, f"episode {episode}: {reason}") for episode in launch.episodes)
-        return Outcome(launch, None, (), lost)
+        return Outcome(launch, None, (), self._lost(launch.episodes, f"{self._name(worker)} was lost: {actor.cause}"))
 
     def _count_down(self, actor: Actor, within_s: float | None) -> None:
         """Have the time of the call begin whose turn it is."""

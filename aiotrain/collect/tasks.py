@@ -6,7 +6,7 @@ import abc
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -181,14 +181,17 @@ class TaskCollector(abc.ABC):
             result = work.result()
             self._outcomes.append(result if isinstance(result, Outcome) else self._accept(launch, result))
         elif isinstance(error, AiotrainError) and not isinstance(error, InvalidStepError):
-            gone = sorted(self._unfinished.union(launch.episodes))
+            lost = self._lost(self._unfinished.union(launch.episodes), str(error))
             self._unfinished.clear()
-            named = [f"episode {each}, seed {task.episode_streams(self._settings.run_seed, each)[0]}" for each in gone]
-            self._warn(f"{'; '.join(named)}: {error}")
-            lost = (LostEpisode(each, f"{name}: {error}") for each, name in zip(gone, named, strict=True))
-            self._outcomes.append(Outcome(launch, None, (), tuple(lost)))
+            self._warn("; ".join(each.reason for each in lost))
+            self._outcomes.append(Outcome(launch, None, (), lost))
         else:
             self._failure = self._failure or error
+
+    def _lost(self, episodes: Collection[int], cause: str) -> tuple[LostEpisode, ...]:
+        """``episodes`` as lost, named with their seeds."""
+        seeds = {episode: task.episode_streams(self._settings.run_seed, episode)[0] for episode in sorted(episodes)}
+        return tuple(LostEpisode(each, f"episode {each}, seed {seed}: {cause}") for each, seed in seeds.items())
 
     def _accept(self, launch: Launch, played: task.Played) -> Outcome:
         """The outcome of a task that came back."""
