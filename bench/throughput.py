@@ -40,6 +40,7 @@ from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import slot_steps_for
 from aiotrain.spaces import EnvSpec
 from aiotrain.worker import initialize
+from bench.system import Cores
 
 WARM_UP_S = 1.0
 
@@ -138,6 +139,7 @@ class Collection:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._collector = make_collector(config, make_factory(config), print)
+        self._tasks = 0
 
     async def open(self) -> None:
         spec = await self._collector.start()
@@ -156,16 +158,19 @@ class Collection:
             await asyncio.sleep(0.05)
 
     async def measure(self, seconds: float) -> dict[str, float]:
-        """Steps per second, and the main process's CPU ms per episode."""
+        """Steps per second, the main process's CPU ms per episode, episodes per task, and the cores that were free."""
         counts = self._batcher.counts
         ends = time.perf_counter() + WARM_UP_S
         await self._play_until(ends)
+        cores, self._tasks = Cores(), 0
         began, steps, episodes, cpu = time.perf_counter(), counts.steps, counts.finished, time.process_time()
         await self._play_until(began + seconds)
-        elapsed = time.perf_counter() - began
+        elapsed, finished = time.perf_counter() - began, max(counts.finished - episodes, 1)
         result = {
             "steps_per_s": (counts.steps - steps) / elapsed,
-            "main_cpu_ms_per_episode": 1e3 * (time.process_time() - cpu) / max(counts.finished - episodes, 1),
+            "main_cpu_ms_per_episode": 1e3 * (time.process_time() - cpu) / finished,
+            "episodes_per_task": finished / max(self._tasks, 1),
+            "cores": cores.left(),
         }
         while counts.in_flight:
             await self._take()
@@ -181,6 +186,7 @@ class Collection:
         if self._config.steps_per_update is None:
             self._collector.submit_unfinished()
         for outcome in await self._collector.outcomes():
+            self._tasks += 1
             self._batcher.add(outcome)
         while self._batcher.pop_batch() is not None:
             self._batcher.learned()
@@ -194,18 +200,23 @@ class Collection:
 
 async def train(config: Config, seconds: float) -> dict[str, float]:
     """A whole training run of about so many seconds: steps learned per second, once it is under way."""
-    learned = []
+    learned: list[tuple[float, float, float, float]] = []
+    cores: Cores | None = None
     async with Trainer(config) as trainer:
         async for update in trainer:
             learned.append((time.perf_counter(), update.steps, update.learn_s, update.collect_s))
             warm = [index for index, point in enumerate(learned) if point[0] - learned[0][0] >= WARM_UP_S]
+            cores = cores or (Cores() if warm else None)
             if len(warm) > 1 and learned[-1][0] - learned[warm[0]][0] > seconds:
                 break
+        assert cores is not None
+        left = cores.left()
     began = warm[0]
     elapsed = learned[-1][0] - learned[began][0]
     return {
         "steps_per_s": (learned[-1][1] - learned[began][1]) / elapsed,
         "learning": sum(point[2] for point in learned[began + 1 :]) / elapsed,
+        "cores": left,
     }
 
 

@@ -35,7 +35,7 @@ from aiotrain.weights import Weights
 __all__ = ["SharedMemoryCollector"]
 
 _QUEUED = 2  # tasks on a worker: one being played, one waiting
-_TASK_CPU_S = 0.05  # what a task should cost: a hundred times what the main process spends on it
+_TASK_CPU_S = 0.1  # what a task should cost: a hundred times what the main process spends on it
 _LEAST_TASK_CPU_S = 0.005  # what it should cost even if some workers get nothing for it
 _RING_BYTES = 2**24  # for the tasks of all workers together, unless the smallest possible ones need more
 _LARGEST_TASK = 128  # trajectories
@@ -161,20 +161,22 @@ class SharedMemoryCollector:
 
     def room(self, wanted: int) -> int:
         """See Collector. Tasks are large enough to be cheap and small enough that all workers get one."""
-        places = sum(_QUEUED - len(worker.tasks) for worker in self._workers if worker.ready)
-        if self._closing or not places or not wanted:
+        ready = [worker for worker in self._workers if worker.ready]
+        if self._closing or not wanted or all(len(worker.tasks) == _QUEUED for worker in ready):
             return 0
+        assert self._ring is not None
         cheap, least = (
             math.ceil(cpu_s / self._trajectory_cpu_s) if self._trajectory_cpu_s else 1
             for cpu_s in (_TASK_CPU_S, _LEAST_TASK_CPU_S)
         )
-        fair = math.ceil(wanted / places)
+        lent = self._ring.layout.slots - self._ring.free_slots
+        fair = math.ceil((wanted + lent) / (_QUEUED * len(ready)))
         return min(wanted, max(self._settings.envs_per_worker, least, min(cheap, fair)), self._task_limit)
 
     def submit(self, launch: Launch) -> None:
         """See Collector."""
         ready = [worker for worker in self._workers if worker.ready]
-        worker = min(ready, key=lambda worker: (len(worker.tasks), worker.index))
+        worker = min(ready, key=lambda worker: len(worker.tasks))
         self._send(worker, launch, len(launch.episodes))
 
     def submit_unfinished(self) -> None:
