@@ -160,19 +160,15 @@ class SharedMemoryCollector:
         self._weights.publish(parameters, version)
 
     def room(self, wanted: int) -> int:
-        """See Collector. Tasks are large enough to be cheap and small enough that all workers get one.
-
-        They shrink towards the end of what is wanted, so that all workers come to an end at about the same time.
-        """
-        ready = [worker for worker in self._workers if worker.ready]
-        places = sum(_QUEUED - len(worker.tasks) for worker in ready)
+        """See Collector. Tasks are large enough to be cheap and small enough that all workers get one."""
+        places = sum(_QUEUED - len(worker.tasks) for worker in self._workers if worker.ready)
         if self._closing or not places or not wanted:
             return 0
         cheap, least = (
             math.ceil(cpu_s / self._trajectory_cpu_s) if self._trajectory_cpu_s else 1
             for cpu_s in (_TASK_CPU_S, _LEAST_TASK_CPU_S)
         )
-        fair = math.ceil(wanted / max(places, len(ready)))
+        fair = math.ceil(wanted / places)
         return min(wanted, max(self._settings.envs_per_worker, least, min(cheap, fair)), self._task_limit)
 
     def submit(self, launch: Launch) -> None:
