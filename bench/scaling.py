@@ -241,7 +241,8 @@ def measure(config: Config, counts: Sequence[int], repeats: int, seconds: float)
                 here = dataclasses.replace(config, workers=count)
                 note(f"collected, {count}", pinned[count].measure(measure_collection, here, seconds))
                 note(f"trained, {count}", pinned[count].measure(measure_training, here, seconds))
-            note("smallest tasks", pinned[count].measure(measure_collection, here, seconds, True))
+            here = dataclasses.replace(config, workers=counts[-1])
+            note("smallest tasks", pinned[counts[-1]].measure(measure_collection, here, seconds, True))
     finally:
         for process in pinned.values():
             process.close()
