@@ -23,9 +23,11 @@ programs took meanwhile are not counted (/proc/stat).
 
 Assumed: all cores are alike and as fast together as alone (no NUMA, no frequency drop, no hyper-threads that share a
 core, no shared cache that overflows); memory is as fast as one core copies; the learner computes on the CPU in one
-thread that leaves the event loop its time; CPU time of the loop at a low rate, when its caches are cold, is what it is
-at a high one (this makes the event loop look slower than it is); episodes stay as long, and the policy as costly, as at
-the beginning of training; the search over workflows costs nothing.
+thread that leaves the event loop its time; a task costs the event loop the same at any rate and for any number of
+workers (at a low rate, with cold caches, it costs two to three times as much as where the loop is busy; so for CAGE 2
+it is measured with the compiled simulator, while for other environments, the slower they are, the slower the event loop
+looks); episodes stay as long, and the policy as costly, as at the beginning of training; the search over workflows
+costs nothing.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cli import Arguments
 from aiotrain.collect import shared_memory
 from aiotrain.config import Config
@@ -197,29 +200,44 @@ def measure_training(config: Config, seconds: float) -> dict[str, float]:
         return runner.run(train(config, seconds))
 
 
+def keeping_the_loop_busy(config: Config, workers: int) -> Config:
+    """For CAGE 2, the compiled simulator, whichever is to play: as many tasks a second as of many slower workers."""
+    if config.env != CAGE2_ID:
+        return dataclasses.replace(config, workers=workers)
+    return Config(
+        workers=workers,
+        workflow=config.workflow,
+        episodes_per_update=config.episodes_per_update,
+        total_episodes=config.total_episodes,
+    )
+
+
 def costs_of(config: Config, rows: dict[str, list[dict[str, float]]], cores: int) -> Costs:
-    """The medians of all repeats; the event loop's costs come from the runs on all ``cores``."""
+    """The medians of all repeats; memory and the size of tasks are those of the run on all ``cores``."""
 
     def median(name: str, key: str) -> float:
         return statistics.median(row[key] for row in rows[name])
 
-    usual, smallest = f"collected, {cores}", "smallest tasks"
-    task, least = median(usual, "episodes_per_task"), median(smallest, "episodes_per_task")
-    loop_ms = median(usual, "main_cpu_ms_per_episode")
-    task_ms = loop_ms * task
-    if task > 1.5 * least:  # else the two are too close for telling what the task costs and what its episodes
-        task_ms = min(task_ms, (median(smallest, "main_cpu_ms_per_episode") - loop_ms) / (1 / least - 1 / task))
+    # Two sizes of tasks tell what a task costs the loop, and what each of its episodes.
+    (large, large_ms), (small, small_ms) = (
+        (median(name, "episodes_per_task"), median(name, "main_cpu_ms_per_episode"))
+        for name in ("loop", "loop, smallest tasks")
+    )
+    task_ms = large_ms * large  # where the sizes are too close to tell
+    if large > 1.5 * small:
+        task_ms = min(task_ms, max((small_ms - large_ms) / (1 / small - 1 / large), 0.0))
+    usual = f"collected, {cores}"
     steps = median("parts", "steps")
     return Costs(
         worker_ms=median("parts", "play_ms"),
-        task_ms=max(task_ms, 0.0),
-        episode_ms=loop_ms - max(task_ms, 0.0) / task,
+        task_ms=task_ms,
+        episode_ms=large_ms - task_ms / large,
         learner_ms=median("parts", "learn_ms"),
         bytes=CROSSINGS * steps * median("parts", "step_bytes"),
         bytes_per_s=median("parts", "bytes_per_s"),
         main_pss=median(usual, "main_pss"),
         worker_pss=median(usual, "worker_pss"),
-        usual_task=task,
+        usual_task=median(usual, "episodes_per_task"),
         batch=config.steps_per_update / steps if config.steps_per_update else config.episodes_per_update,
         envs=config.envs_per_worker,
         lag=config.max_policy_lag,
@@ -241,8 +259,9 @@ def measure(config: Config, counts: Sequence[int], repeats: int, seconds: float)
                 here = dataclasses.replace(config, workers=count)
                 note(f"collected, {count}", pinned[count].measure(measure_collection, here, seconds))
                 note(f"trained, {count}", pinned[count].measure(measure_training, here, seconds))
-            here = dataclasses.replace(config, workers=counts[-1])
-            note("smallest tasks", pinned[counts[-1]].measure(measure_collection, here, seconds, True))
+            busy = keeping_the_loop_busy(config, counts[-1])
+            note("loop", pinned[counts[-1]].measure(measure_collection, busy, seconds))
+            note("loop, smallest tasks", pinned[counts[-1]].measure(measure_collection, busy, seconds, True))
     finally:
         for process in pinned.values():
             process.close()
@@ -358,7 +377,7 @@ def main() -> None:
     rows = measure(config, counts, arguments.repeats, arguments.seconds)
     costs = costs_of(config, rows, counts[-1])
     found = checks(costs, rows, counts)
-    simulator = f" ({config.simulator})" if config.env == Arguments.env else ""
+    simulator = f" ({config.simulator})" if config.env == CAGE2_ID else ""
     title = f"{config.env}{simulator}"
     print_tables(Console(width=140), costs, found, title)
     if arguments.png:
