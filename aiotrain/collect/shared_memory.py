@@ -35,7 +35,7 @@ from aiotrain.weights import Weights
 __all__ = ["SharedMemoryCollector"]
 
 _QUEUED = 2  # tasks on a worker: one being played, one waiting
-_TASK_CPU_S = 0.1  # what a task should cost: a hundred times what the main process spends on it
+_TASK_CPU_S = 0.05  # what a task should cost: a hundred times what the main process spends on it
 _LEAST_TASK_CPU_S = 0.005  # what it should cost even if some workers get nothing for it
 _RING_BYTES = 2**24  # for the tasks of all workers together, unless the smallest possible ones need more
 _LARGEST_TASK = 128  # trajectories
