@@ -207,8 +207,10 @@ class Batcher:
         if outcome.trajectories is not None:
             headers = outcome.trajectories.headers
             numbers = headers["episode"] // self._episodes_per_update
-            for number in np.unique(numbers).tolist():
-                self._find(number).parts.append(outcome.trajectories.select(numbers == number))
+            homes = set(numbers.tolist())
+            for number in homes:
+                part = outcome.trajectories if len(homes) == 1 else outcome.trajectories.select(numbers == number)
+                self._find(number).parts.append(part)
             for episode in headers["episode"][headers["ended"]].tolist():
                 self._home(episode).out.discard(episode)
         for episode in reversed(outcome.unused):

@@ -139,12 +139,12 @@ class Trajectories:
         rows = _ragged_rows((np.cumsum(lengths) - lengths)[chosen], lengths[chosen])
         return Trajectories(
             self.headers[chosen],
-            self.observations[rows],
+            self.observations.take(rows, 0),
             self.final_observations[chosen],
-            self.actions[rows],
-            self.log_probs[rows],
-            self.rewards[rows],
-            self.bonuses[rows],
+            self.actions.take(rows, 0),
+            self.log_probs.take(rows, 0),
+            self.rewards.take(rows, 0),
+            self.bonuses.take(rows, 0),
         )
 
     @classmethod
@@ -160,6 +160,11 @@ def _ragged_rows(starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> npt.NDA
     total = int(ends[-1]) if len(ends) else 0
     rows: npt.NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
     return rows
+
+
+def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The steps of all slots one after the other: rows are taken faster by one number than by slot and step."""
+    return array.reshape(-1, *array.shape[2:])
 
 
 class Ring:
@@ -226,17 +231,16 @@ class Ring:
         headers = self.headers[slots]
         if (headers["state"] != SEALED).any():
             raise ValueError(f"slots {[s for s in slots if self.headers['state'][s] != SEALED]} are not sealed")
-        lengths = headers["length"]
-        rows = np.repeat(np.asarray(slots, np.intp), lengths)
-        columns = _ragged_rows(np.zeros_like(lengths), lengths)
+        lengths, starts = headers["length"], np.asarray(slots, np.intp)
+        rows = _ragged_rows(starts * self.layout.steps, lengths)
         return Trajectories(
             headers,
-            self.observations[rows, columns],
+            _flat(self.observations).take(_ragged_rows(starts * (self.layout.steps + 1), lengths), 0),
             self.observations[slots, lengths],
-            self.actions[rows, columns],
-            self.log_probs[rows, columns],
-            self.rewards[rows, columns],
-            self.bonuses[rows, columns] if self.layout.bonuses else np.zeros(len(rows), np.float32),
+            _flat(self.actions).take(rows, 0),
+            _flat(self.log_probs).take(rows, 0),
+            _flat(self.rewards).take(rows, 0),
+            _flat(self.bonuses).take(rows, 0) if self.layout.bonuses else np.zeros(len(rows), np.float32),
         )
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ from aiotrain.collect.processes import preload
 from aiotrain.collect.synchronous import SynchronousCollector
 from aiotrain.factory import make_factory
 from bench.older import OlderWinner
-from bench.startup import family, memory
+from bench.system import family, memory
 from bench.throughput import Ceiling, Collection
 
 COLLECTORS = ["shared_memory", "sequential", "synchronous", "process_per_episode", "executor", "ray"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import json
 import statistics
 import subprocess
@@ -23,50 +22,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from aiotrain.cage2.workflows import ORDERS, parse_order
 from aiotrain.config import Config, PPOConfig
-from aiotrain.factory import make_factory
-from aiotrain.policy import PolicyShape
-from aiotrain.ppo import Learner
-from aiotrain.ring import Ring, RingLayout
-from aiotrain.spaces import EnvSpec
-from aiotrain.worker import Posting
-from aiotrain.worker.compiled import CompiledPlayer
+from bench.parts import parts
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def parts(config: Config, episodes: int) -> dict[str, float]:
-    """CPU ms per episode of playing and of learning, taking turns in this process."""
-    torch.set_num_threads(1)
-    factory = make_factory(config)
-    spec = dataclasses.replace(EnvSpec.of(factory(), factory.name), has_compliance=True)
-    shape = PolicyShape.of(spec, config.ppo.hidden_sizes)
-    learner = Learner(spec, shape, config.ppo, seed=config.seed, device=torch.device("cpu"))
-    batch = config.episodes_per_update
-    together = config.workflow_search.parallel_workflows if config.searches else 1
-    orders = ORDERS[:: len(ORDERS) // together][:together] if config.searches else [parse_order(config.workflow)]
-    ring = Ring.private(RingLayout.of(spec, batch, 100))
-    posting = Posting(0, 1, config.seed, spec, shape, ring.layout, config.workflow_search.alignment_lambda)
-    player = CompiledPlayer(posting, ring, factory)
-    played = learned = 0.0
-    player.play(range(1), range(1))  # compiles, or loads what is compiled
-    for version, first in enumerate(range(0, episodes, batch)):
-        player.parameters[:] = learner.parameters()
-        began = time.process_time()
-        player.refresh(version)
-        options = [{"workflow": orders[len(orders) * slot // batch]} for slot in range(batch)]
-        player.play(range(batch), range(first, first + batch), options)
-        trajectories = ring.copy_out(list(range(batch)))
-        between = time.process_time()
-        learner.update(trajectories, first / episodes)
-        played += between - began
-        learned += time.process_time() - between
-    return {"play_ms": 1e3 * played / episodes, "learn_ms": 1e3 * learned / episodes}
 
 
 def whole(episodes: int, epochs: int, workflow: str) -> dict[str, float]:

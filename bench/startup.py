@@ -29,7 +29,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import uvloop
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +37,7 @@ from aiotrain import Config, Trainer
 from aiotrain.cage2 import SIMULATORS
 from aiotrain.console import show
 from aiotrain.status import WorkerState
+from bench.system import family, memory
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE_S = 0.005
@@ -104,18 +104,6 @@ def first_episode(run_dir: Path) -> float | None:
 
 def rows(run_dir: Path) -> int:
     return len((run_dir / "updates.csv").read_text().splitlines()) - 1
-
-
-def family(pid: int) -> list[psutil.Process]:
-    parent = psutil.Process(pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-def memory(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.NoSuchProcess:
-        return 0
 
 
 async def lateness(workers: int, simulator: str, seconds: float) -> dict[str, float]:

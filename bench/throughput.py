@@ -41,6 +41,7 @@ from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import Trajectories, slot_steps_for
 from aiotrain.spaces import EnvSpec
 from aiotrain.worker import initialize
+from bench.system import Cores
 
 WARM_UP_S = 1.0
 
@@ -140,6 +141,7 @@ class Delivery(NamedTuple):
     cpu_s: float
     steps: int
     episodes: int
+    tasks: int
     nbytes: int
 
 
@@ -148,7 +150,7 @@ class Collection:
 
     def __init__(self, config: Config, collector: Collector | None = None) -> None:
         self._config = config
-        self._nbytes = 0
+        self._nbytes = self._tasks = 0
         self._collector = collector or make_collector(config, make_factory(config), print)
 
     async def open(self) -> None:
@@ -169,20 +171,22 @@ class Collection:
             await asyncio.sleep(0.05)
 
     async def measure(self, seconds: float) -> dict[str, float]:
-        """Steps and episodes per second, from one delivery to another, and the main process's CPU ms per episode."""
+        """What was delivered, from one delivery to another: see the keys. ``cores``: that other programs left free."""
         await self._play_until(time.perf_counter() + WARM_UP_S)
-        first = self._last
+        first, cores = self._last, Cores()
         await self._play_until(first.at_s + seconds)
-        steps, episodes = self._last.steps - first.steps, self._last.episodes - first.episodes
-        elapsed = self._last.at_s - first.at_s
+        last, left = self._last, cores.left()
         while self._batcher.counts.in_flight:
             await self._take()
+        episodes, elapsed = last.episodes - first.episodes, last.at_s - first.at_s
         return {
-            "steps_per_s": steps / elapsed,
+            "steps_per_s": (last.steps - first.steps) / elapsed,
             "episodes_per_s": episodes / elapsed,
             "episodes": episodes,
-            "trajectory_bytes": self._last.nbytes - first.nbytes,
-            "main_cpu_ms_per_episode": 1e3 * (self._last.cpu_s - first.cpu_s) / max(episodes, 1),
+            "episodes_per_task": episodes / max(last.tasks - first.tasks, 1),
+            "trajectory_bytes": last.nbytes - first.nbytes,
+            "main_cpu_ms_per_episode": 1e3 * (last.cpu_s - first.cpu_s) / max(episodes, 1),
+            "cores": left,
         }
 
     async def _play_until(self, end: float) -> None:
@@ -199,6 +203,7 @@ class Collection:
             self._collector.submit_unfinished()
         delivered = False
         for outcome in await self._collector.outcomes():
+            self._tasks += 1
             self._batcher.add(outcome)
             if outcome.trajectories is not None:
                 delivered = True
@@ -208,7 +213,9 @@ class Collection:
             self._batcher.learned()
         if delivered:
             counts = self._batcher.counts
-            self._last = Delivery(time.perf_counter(), time.process_time(), counts.steps, counts.finished, self._nbytes)
+            self._last = Delivery(
+                time.perf_counter(), time.process_time(), counts.steps, counts.finished, self._tasks, self._nbytes
+            )
         return delivered
 
     async def close(self) -> None:
@@ -220,18 +227,23 @@ class Collection:
 
 async def train(config: Config, seconds: float) -> dict[str, float]:
     """A whole training run of about so many seconds: steps learned per second, once it is under way."""
-    learned = []
+    learned: list[tuple[float, float, float, float]] = []
+    cores: Cores | None = None
     async with Trainer(config) as trainer:
         async for update in trainer:
             learned.append((time.perf_counter(), update.steps, update.learn_s, update.collect_s))
             warm = [index for index, point in enumerate(learned) if point[0] - learned[0][0] >= WARM_UP_S]
+            cores = cores or (Cores() if warm else None)
             if len(warm) > 1 and learned[-1][0] - learned[warm[0]][0] > seconds:
                 break
+        assert cores is not None
+        left = cores.left()
     began = warm[0]
     elapsed = learned[-1][0] - learned[began][0]
     return {
         "steps_per_s": (learned[-1][1] - learned[began][1]) / elapsed,
         "learning": sum(point[2] for point in learned[began + 1 :]) / elapsed,
+        "cores": left,
     }
 
 

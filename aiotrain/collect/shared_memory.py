@@ -174,7 +174,7 @@ class SharedMemoryCollector:
     def submit(self, launch: Launch) -> None:
         """See Collector."""
         ready = [worker for worker in self._workers if worker.ready]
-        worker = min(ready, key=lambda worker: (len(worker.tasks), worker.index))
+        worker = min(ready, key=lambda worker: len(worker.tasks))
         self._send(worker, launch, len(launch.episodes))
 
     def submit_unfinished(self) -> None:
