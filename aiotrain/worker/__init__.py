@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import multiprocessing
-import multiprocessing.connection
 import os
+import select
 import signal
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ def initialize() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker is a child process"
     multiprocessing.util.Finalize(None, _close_envs, exitpriority=10)
-    threading.Thread(target=_leave_with_parent, args=(parent.sentinel,), name="parent watch", daemon=True).start()
+    _leave_with_parent(parent.sentinel)
 
 
 def _close_envs() -> None:
@@ -73,9 +73,15 @@ def _close_envs() -> None:
 
 
 def _leave_with_parent(sentinel: int) -> None:
-    """End this process when the parent's end of the pipe closes, however the parent died."""
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
+    """Have the system kill this process when the parent's end of the pipe closes, however the parent died.
+
+    A thread that watches the pipe would not come to its turn while compiled code hangs with the interpreter's lock.
+    """
+    fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([sentinel], [], [], 0)[0]:  # it has died already
+        os._exit(1)
 
 
 def inspect(factory: EnvFactory) -> EnvSpec:
