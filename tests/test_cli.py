@@ -122,13 +122,19 @@ def _is_alive(process: psutil.Process, group: int) -> bool:
         return False
 
 
+def wait_until(holds: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait until something `holds` while `process` runs."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert process.poll() is None, f"it ended early: {process.communicate()}"
+        assert time.monotonic() < deadline, "waited a minute in vain"
+        time.sleep(0.001)
+
+
 def wait_for_update(run: Path, process: subprocess.Popen[str]) -> None:
     """Wait until the run in the folder `run` has learned something."""
-    deadline = time.monotonic() + 60
-    while not ((run / "updates.csv").exists() and (run / "updates.csv").read_text().count("\n") > 1):
-        assert process.poll() is None, f"it ended early: {process.communicate()}"
-        assert time.monotonic() < deadline, "no update within a minute"
-        time.sleep(0.02)
+    updates = run / "updates.csv"
+    wait_until(lambda: updates.exists() and updates.read_text().count("\n") > 1, process)
 
 
 # --------------------------------------------------------------------- help
@@ -257,6 +263,44 @@ def test_an_environment_that_cannot_be_used_is_refused_with_the_reason(
         assert text in err, f"{text!r} is missing:\n{err}"
 
 
+@pytest.fixture
+def hanging_forkserver(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that appears when the process that workers are forked from hangs before it forks any."""
+    mark = folder / "hangs"
+    script = f"""
+        import sys
+        if "forkserver" in sys.orig_argv[-1]:
+            import time
+            open({str(mark)!r}, "w").close()
+            time.sleep(60)
+    """
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(script))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+    return mark
+
+
+def test_starting_has_a_deadline_before_there_is_a_worker(start: Start, hanging_forkserver: Path) -> None:
+    process = start("--env", "tiny_envs:Tiny", "--start-timeout-s", "0.5", *SMALL)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, hanging_forkserver.exists()) == (2, True), err
+    assert "the process that workers are forked from was not ready within 0.5 s" in err
+    assert "--start-timeout-s" in err
+    assert len(err.splitlines()) == 1, err
+
+
+@pytest.mark.parametrize(("times", "within_s"), [(1, 5), (2, 1)])
+def test_ctrl_c_ends_what_hangs_before_there_is_a_worker(
+    times: int, within_s: float, start: Start, hanging_forkserver: Path
+) -> None:
+    process = start("--env", "tiny_envs:Tiny", *SMALL)
+    wait_until(hanging_forkserver.exists, process)
+    for which in (signal.SIGINT, signal.SIGTERM)[:times]:  # two of one kind could arrive as one
+        os.killpg(process.pid, which)
+    _, err = process.communicate(timeout=within_s)
+    assert process.returncode in (130, 143)
+    assert err == ""
+
+
 def test_a_run_that_fails_after_its_start_ends_with_1_and_its_summary(start: Start) -> None:
     process = start("--env", "tiny_envs:RaisingLater", "--run-dir", "run", *SMALL)
     out, err = process.communicate(timeout=90)
@@ -363,11 +407,8 @@ def test_a_signal_ends_the_run_in_order(
 def test_ctrl_c_while_workers_start_says_nothing(start: Start) -> None:
     """It reaches the process from which workers are forked while that one imports NumPy."""
     process = start("--env", "tiny_envs:Tiny", *SMALL)
-    deadline = time.monotonic() + 60
-    while not any(is_forkserver_with_numpy(child.pid) for child in psutil.Process(process.pid).children()):
-        assert process.poll() is None, f"it ended early: {process.communicate()}"
-        assert time.monotonic() < deadline, "no worker within a minute"
-        time.sleep(0.001)
+    children = psutil.Process(process.pid).children
+    wait_until(lambda: any(is_forkserver_with_numpy(child.pid) for child in children()), process)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (130, "")
