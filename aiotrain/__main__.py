@@ -1,7 +1,18 @@
-"""python -m aiotrain: the command line."""
+"""python -m aiotrain, and the command aiotrain: as run.py, with this package installed."""
 
+import os
+import signal
 import sys
 
-from aiotrain.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """The command line, ended by Ctrl-C and SIGTERM without a traceback from the first import on."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda which, _: os._exit(128 + which))
+    from aiotrain import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AiotrainError as error:
         errors.print(f"aiotrain: {error}", style="red")
         return 1
-    except KeyboardInterrupt:  # before the run has taken over the signals, or after it has ended
+    except KeyboardInterrupt:  # before the run has taken over the signals, or after it, and nobody else has done so
         return 128 + signal.SIGINT
 
 
@@ -211,14 +211,15 @@ class _Interruption:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._signals = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            self._signals.append(signal.SIGHUP)
+        self._before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        if self._before[signal.SIGHUP] is signal.SIG_IGN:
+            del self._before[signal.SIGHUP]
+        else:
             # Python's resource tracker is no process of ours, but the whole group gets the signal: started now, it
             # inherits that this one is ignored, as it ignores the others by itself.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             resource_tracker.ensure_running()
-        for each in self._signals:
+        for each in self._before:
             asyncio.get_running_loop().add_signal_handler(each, self._arrived, each)
 
     def _arrived(self, which: signal.Signals) -> None:
@@ -233,6 +234,7 @@ class _Interruption:
         self._task.cancel()
 
     def forget(self) -> None:
-        """Leave the signals to their defaults again."""
-        for each in self._signals:
+        """Leave the signals to whoever had them before."""
+        for each, handler in self._before.items():
             asyncio.get_running_loop().remove_signal_handler(each)
+            signal.signal(each, handler)
