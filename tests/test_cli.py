@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -122,7 +123,7 @@ def _is_alive(process: psutil.Process, group: int) -> bool:
         return False
 
 
-def wait_until(holds: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def wait_until(holds: Callable[[], object], process: subprocess.Popen[Any]) -> None:
     """Wait until something `holds` while `process` runs."""
     deadline = time.monotonic() + 60
     while not holds():
@@ -443,6 +444,28 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_the_terminal_usable(sta
     screen, _, after = shown.rpartition("\x1b[?1049l")
     assert screen.endswith("\x1b[?7h\x1b[?25h"), f"no cursor or no wrapping afterwards: {screen[-40:]!r}"
     assert "\x1b[?1049h" not in after
+
+
+@pytest.mark.timeout(300)
+def test_the_main_job_survives_interruptions_at_random_moments() -> None:
+    command = [sys.executable, "-m", "bench.interrupts", "--runs", "7", "--workers", "2", "--within-s", "30"]
+    done = subprocess.run(command, cwd=RUN.parent, capture_output=True, text=True, timeout=290, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", [[str(RUN)], ["-m", "aiotrain"]], ids=["run.py", "aiotrain"])
+def test_interrupted_imports_say_nothing(command: list[str], which: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, *command, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: catches_sigterm(process.pid), process)
+    process.send_signal(which)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (128 + which, b"")
+
+
+def catches_sigterm(pid: int) -> bool:
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def everything_from(terminal: int) -> str:
