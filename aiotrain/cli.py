@@ -25,6 +25,7 @@ from rich.console import Console
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.config import Config
+from aiotrain.console import printable_lines
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
 from aiotrain.shm import human_bytes
 
@@ -75,7 +76,7 @@ class PlotArguments:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the flags in ``arguments`` say (default: those of the process), or plot. Returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    errors = Console(stderr=True, highlight=False, markup=False)
+    errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
     errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:
         if arguments[:1] == ["plot"]:
@@ -88,10 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_train(config, chosen.plain))
     except (ConfigError, EnvError, SharedMemoryError) as error:
-        errors.print(f"aiotrain: {error}", style="red")
+        errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")
         return 2
     except AiotrainError as error:
-        errors.print(f"aiotrain: {error}", style="red")
+        errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")
         return 1
     except KeyboardInterrupt:  # before the run has taken over the signals, or after it, and nobody else has done so
         return 128 + signal.SIGINT
@@ -133,7 +134,7 @@ async def _train(config: Config, plain: bool) -> int:
 
     trainer = Trainer(config)
     interrupted = _Interruption(trainer)
-    output = _Output(highlight=False)
+    output = _Output(highlight=False, markup=False, emoji=False)
     log = PlainLog(output)
     drawing = can_draw(output) and not plain
     if not drawing and config.env == CAGE2_ID and config.simulator == "compiled":
@@ -144,7 +145,7 @@ async def _train(config: Config, plain: bool) -> int:
     try:
         async with trainer:
             started = True
-            output.print(_start_lines(trainer), markup=False, soft_wrap=True)
+            output.print(printable_lines(_start_lines(trainer)), soft_wrap=True)
             if not drawing:
                 log.write(trainer.status())  # what there is to warn of, before the first update
             async for _ in trainer:

@@ -60,6 +60,14 @@ ENVIRONMENTS = '''
         def step(self, action):
             raise RuntimeError("the simulator crashed")
 
+    class Hostile(Tiny):
+        def step(self, action=0):
+            raise RuntimeError("[bold]no[/] licence :warning: \\x1b[2J\\x9b31m\\rfor you")
+
+    class HostileAtOnce(Tiny):
+        __init__ = Hostile.step
+
+    globals()["[bold]\\x1b]0;title\\x07"] = Hostile
     not_callable = 3
 '''
 SMALL = ("--workers", "2", "--total-episodes", "20", "--episodes-per-update", "10")
@@ -308,6 +316,21 @@ def test_a_run_that_fails_after_its_start_ends_with_1_and_its_summary(start: Sta
     assert process.returncode == 1, err
     assert "RuntimeError: the simulator crashed" in out
     assert "\nfailed " in out
+
+
+@pytest.mark.parametrize("env", ["[bold]\x1b]0;title\x07", "HostileAtOnce"])
+def test_names_and_errors_do_not_act_on_the_terminal(env: str, start: Start, folder: Path) -> None:
+    process = start("--env", f"tiny_envs:{env}", "--run-dir", "run", *SMALL)
+    out, err = process.communicate(timeout=90)
+    assert not set(out + err) & set("\x1b\x07\x9b\r")
+    assert "[bold]no[/] licence :warning: \ufffd[2J" in out + err, "markup was obeyed"
+    if env == "HostileAtOnce":
+        assert process.returncode == 2
+    else:
+        assert process.returncode == 1
+        assert "environment tiny_envs:[bold]\ufffd]0;title\ufffd: " in out
+        for name in ("config.json", "events.jsonl", "updates.csv"):
+            assert b"\x1b" not in (folder / "run" / name).read_bytes()
 
 
 def test_a_python_without_the_packages_is_told_what_to_do() -> None:

@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from aiotrain.config import Config, PPOConfig
-from aiotrain.console import PlainLog, can_draw, charts, plain_line, render, save_svg, show, summary
+from aiotrain.console import PlainLog, can_draw, charts, plain_line, printable_lines, render, save_svg, show, summary
 from aiotrain.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
 
 _LOSSES = {
@@ -354,13 +354,15 @@ HOSTILE = "[bold red]x[/] \x1b[2J\x1b]0;title\x07 :smile: \u202eabc \x9b31m\r\nn
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_text_from_outside_does_not_act(width: int, height: int) -> None:
-    shown = status(environment=HOSTILE, first_error=HOSTILE, warnings=(HOSTILE,), losses={HOSTILE[:12]: 1.0})
+    hostile = {"environment": HOSTILE, "first_error": HOSTILE, "warnings": (HOSTILE,), "run_name": HOSTILE[::-1]}
+    shown = status(**hostile, losses={HOSTILE[:12]: 1.0})
     text = frame(shown, width, height)
     for character in "\x1b\x07\x9b\r\x00\u202e\ud800":
         assert character not in text, f"{character!r} reached the terminal"
     assert "[bold red]x[/]" in text, "markup was obeyed"
-    for line in (plain_line(shown), str(summary(shown))):
-        assert "\x1b" not in line
+    for line in (plain_line(shown), str(summary(shown)), printable_lines(HOSTILE)):
+        assert not set(line) & set("\x1b\x07\x9b\r\x00\u202e\ud800")
+    assert printable_lines(HOSTILE).endswith("\nnext\ufffd \xe9 \ufffd")
     console = Console(file=io.StringIO(), width=200)
     console.print(summary(shown))
     assert "[bold red]x[/]" in console.file.getvalue()  # type: ignore[attr-defined]
