@@ -7,6 +7,7 @@ Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are und
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import re
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 import uvloop
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.config import Config
@@ -129,14 +130,21 @@ def _allow_open_files(workers: int) -> None:
 
 async def _train(config: Config, plain: bool) -> int:
     """Train and show it. The first signal ends the run in order, a second one at once."""
-    from aiotrain.console import PlainLog, can_draw, show, summary
+    from aiotrain.console import DivertedOutput, PlainLog, can_draw, show, summary
     from aiotrain.trainer import Trainer
 
     trainer = Trainer(config)
-    interrupted = _Interruption(trainer)
     output = _Output(highlight=False, markup=False, emoji=False)
     log = PlainLog(output)
     drawing = can_draw(output) and not plain
+    diverted: DivertedOutput | None = None
+    assert config.run_dir is not None, "Arguments.config names a folder for every run"
+    worker_log = Path(config.run_dir, "workers.log")
+    if drawing:
+        with contextlib.suppress(OSError):  # the trainer says what is wrong with the folder
+            diverted = DivertedOutput(worker_log)
+            output.terminal = diverted.terminal
+    interrupted = _Interruption(trainer, output)
     if not drawing and config.env == CAGE2_ID and config.simulator == "compiled":
         output.print("loading the compiled engine; the first time on a machine, it is compiled, which takes longer")
     showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
@@ -151,6 +159,8 @@ async def _train(config: Config, plain: bool) -> int:
             async for _ in trainer:
                 if not drawing:
                     log.write(trainer.status())
+                if diverted is not None:
+                    diverted.trim()
     except asyncio.CancelledError:
         if interrupted.by is None:
             raise
@@ -165,6 +175,10 @@ async def _train(config: Config, plain: bool) -> int:
             showing.cancel()
         elif started:
             log.write(trainer.status())
+        if diverted is not None:
+            output.terminal = 1
+            if diverted.close():
+                output.print(f"what workers printed is in {printable_lines(str(worker_log))}", soft_wrap=True)
     output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
 
@@ -195,6 +209,17 @@ def _count(number: int, noun: str) -> str:
 class _Output(Console):
     """Standard output. When whoever reads it has gone, it falls silent, and the run goes on."""
 
+    terminal = 1
+    """File descriptor of what it writes to."""
+
+    @property  # type: ignore[misc]  # the one of the base class can be set
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines, of this terminal rather than of those that the process was started with."""
+        with contextlib.suppress(OSError):
+            if all(size := os.get_terminal_size(self.terminal)):
+                return ConsoleDimensions(*size)
+        return super().size
+
     def on_broken_pipe(self) -> None:
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
@@ -206,9 +231,10 @@ class _Interruption:
     A closed terminal (SIGHUP) is one of them, unless the program was started to outlive it, as by nohup.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, output: _Output) -> None:
         self.by: signal.Signals | None = None
         self._trainer = trainer
+        self._output = output
         task = asyncio.current_task()
         assert task is not None
         self._task = task
@@ -228,8 +254,8 @@ class _Interruption:
             self._trainer.abort()
             from aiotrain.console.screen import LEAVE
 
-            if os.isatty(1):
-                os.write(1, LEAVE.encode())
+            if os.isatty(self._output.terminal):
+                os.write(self._output.terminal, LEAVE.encode())
             os._exit(128 + which)
         self.by = which
         self._task.cancel()

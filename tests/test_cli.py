@@ -60,6 +60,16 @@ ENVIRONMENTS = '''
         def step(self, action):
             raise RuntimeError("the simulator crashed")
 
+    class Printing(Tiny):
+        def reset(self, **given):
+            os.write(1, b"a word from the environment\\n")
+            return super().reset(**given)
+
+    class Crashing(Tiny):
+        def __init__(self):
+            import ctypes
+            ctypes.string_at(0)
+
     class Hostile(Tiny):
         def step(self, action=0):
             raise RuntimeError("[bold]no[/] licence :warning: \\x1b[2J\\x9b31m\\rfor you")
@@ -489,6 +499,34 @@ def test_interrupted_imports_say_nothing(command: list[str], which: signal.Signa
 def catches_sigterm(pid: int) -> bool:
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "written"),
+    [
+        ("Tiny", 0, None),
+        ("Printing", 0, "a word from the environment"),
+        ("Crashing", 2, "Fatal Python error: Segmentation fault"),
+    ],
+)
+def test_what_workers_write_is_kept_away_from_the_live_console(
+    env: str, code: int, written: str | None, start: Start, folder: Path
+) -> None:
+    terminal, its_end = pty.openpty()
+    process = start("--env", f"tiny_envs:{env}", "--run-dir", "run", *SMALL, stdout=its_end, term="xterm")
+    os.close(its_end)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(everything_from, terminal)
+        _, err = process.communicate(timeout=60)
+        shown = reading.result()
+    os.close(terminal)
+    assert process.returncode == code, err
+    log = folder / "run" / "workers.log"
+    assert log.exists() == (written is not None)
+    assert ("what workers printed is in run/workers.log" in shown) == (written is not None)
+    if written is not None:
+        assert written in log.read_text()
+        assert written not in shown + err
 
 
 def everything_from(terminal: int) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import math
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Awaitable, Callable
@@ -538,6 +539,39 @@ async def test_what_is_printed_meanwhile_is_read_afterwards(capsys: pytest.Captu
     assert (sys.stdout, sys.stderr) == before
     after = file.getvalue().partition("\x1b[?1049l")[2]
     assert after.rstrip().endswith("a word from a library"), after
+
+
+DIVERTED = """
+import os, sys
+from pathlib import Path
+from aiotrain.console import DivertedOutput, screen
+log = Path("run", "workers.log")
+screen._LOG_BYTES = 20
+output = DivertedOutput(log)
+print("mine")
+os.system("echo a child; echo its error >&2")
+output.trim()
+print(log.read_text().split("\\n"), os.isatty(output.terminal))
+os.write(1, b"more")
+output.trim()
+print(log.read_text())
+written = output.close()
+print(written, os.path.exists(log.parent))
+os.write(1, b"on standard output again")
+print("on standard error again", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_output_of_children_is_diverted_to_a_file_of_bounded_size(old: bool, tmp_path: Path) -> None:
+    if old:
+        (tmp_path / "run").mkdir()
+    done = subprocess.run([sys.executable, "-c", DIVERTED], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        *("mine", "['a child', 'its error', ''] False", ""),
+        *(f"False {old}", "on standard output again"),
+    ]
+    assert done.stderr == "on standard error again\n"
 
 
 class _Closed(io.StringIO):
