@@ -479,6 +479,20 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_the_terminal_usable(sta
     assert "\x1b[?1049h" not in after
 
 
+def test_what_a_killed_run_leaves_goes_when_the_next_one_starts(start: Start, folder: Path) -> None:
+    flags = ("--workers", "2", "--total-episodes", "10000000", "--episodes-per-update", "50")
+    killed = start("--env", "tiny_envs:Tiny", "--run-dir", "killed", *flags)
+    wait_for_update(folder / "killed", killed)
+    os.killpg(killed.pid, signal.SIGKILL)  # with those who would clean up after it
+    killed.communicate(timeout=30)
+    orphans = list(Path("/dev/shm").glob(f"aiotrain-{killed.pid}-*"))
+    assert len(orphans) == 2, "the ring and the weights"
+    process = start("--env", "tiny_envs:Tiny", "--run-dir", "next", *SMALL)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert not any(orphan.exists() for orphan in orphans)
+
+
 @pytest.mark.timeout(300)
 def test_the_main_job_survives_interruptions_at_random_moments() -> None:
     command = [sys.executable, "-m", "bench.interrupts", "--runs", "7", "--workers", "2", "--within-s", "30"]
