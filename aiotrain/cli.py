@@ -26,7 +26,7 @@ from rich.console import Console, ConsoleDimensions
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.config import Config
-from aiotrain.console import printable_lines
+from aiotrain.console import printable, printable_lines
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
 from aiotrain.shm import human_bytes
 
@@ -153,7 +153,7 @@ async def _train(config: Config, plain: bool) -> int:
     try:
         async with trainer:
             started = True
-            output.print(printable_lines(_start_lines(trainer)), soft_wrap=True)
+            output.print(_start_lines(trainer), soft_wrap=True)
             if not drawing:
                 log.write(trainer.status())  # what there is to warn of, before the first update
             async for _ in trainer:
@@ -178,7 +178,7 @@ async def _train(config: Config, plain: bool) -> int:
         if diverted is not None:
             output.terminal = 1
             if diverted.close():
-                output.print(f"what workers printed is in {printable_lines(str(worker_log))}", soft_wrap=True)
+                output.print(f"what workers printed is in {printable(str(worker_log))}", soft_wrap=True)
     output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
 
@@ -192,11 +192,11 @@ def _start_lines(trainer: Trainer) -> str:
     simulators = {"cyborg": "csle-cyborg itself", "compiled": "the compiled engine"}
     return "\n".join(
         (
-            f"environment {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
+            f"environment {printable(status.environment)}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
             *([f"simulator   {simulators[config.simulator]}"] if config.env == CAGE2_ID else []),
             f"workers     {_count(config.workers, 'process')} with {each} each",
             f"memory      {human_bytes(status.ring_bytes)} of shared memory reserved, for {slots}",
-            f"learner     on {status.device}; files in {config.run_dir}",
+            f"learner     on {status.device}; files in {printable(str(config.run_dir))}",
         )
     )
 

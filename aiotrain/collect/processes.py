@@ -20,7 +20,7 @@ from aiotrain import worker
 
 __all__ = ["WorkerContext", "WorkerExecutor", "cause_of_end", "end", "kill_forkserver", "preload"]
 
-_GRACE_S = 2.0  # for workers to finish their tasks and close their environments when a collector closes, or to be there
+_GRACE_S = 2.0  # for workers to be there, and then to finish their tasks and close their environments
 _TERM_S = 1.0  # between SIGTERM and SIGKILL
 
 

@@ -115,14 +115,15 @@ class DivertedOutput:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._streams = sys.stdout, sys.stderr
+        for stream in self._streams:
+            stream.flush()
         self._made_folder = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._before = os.fstat(log).st_size
-        self._streams = sys.stdout, sys.stderr
         self._kept = []
         for number, stream in enumerate(self._streams, 1):
-            stream.flush()
             kept = open(os.dup(number), "w", encoding=stream.encoding, errors=stream.errors, buffering=1)  # noqa: SIM115
             self._kept.append(kept)
             os.dup2(log, number)

@@ -11,8 +11,8 @@ import contextlib
 import faulthandler
 import fcntl
 import multiprocessing
+import multiprocessing.connection
 import os
-import select
 import signal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ def _leave_with_parent(sentinel: int) -> None:
     fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([sentinel], [], [], 0)[0]:  # it has died already
+    if multiprocessing.connection.wait([sentinel], 0):  # it has died already
         os._exit(1)
 
 
