@@ -2,17 +2,16 @@
 
 import os
 import signal
-import sys
 
 
-def main() -> int:
+def main() -> None:
     """The command line, ended by Ctrl-C and SIGTERM without a traceback from the first import on."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda which, _: os._exit(128 + which))
-    from aiotrain import cli
+    from aiotrain.cli import run
 
-    return cli.main()
+    run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

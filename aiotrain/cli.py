@@ -7,6 +7,7 @@ Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are und
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import dataclasses
 import os
@@ -18,7 +19,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import tyro
 import uvloop
@@ -33,7 +34,7 @@ from aiotrain.shm import human_bytes
 if TYPE_CHECKING:
     from aiotrain.trainer import Trainer
 
-__all__ = ["Arguments", "main"]
+__all__ = ["Arguments", "main", "run"]
 
 _FILES_PER_WORKER = 12  # pipes, locks and sentinel of an executor with one process, rounded up
 _FILES_BESIDE = 200
@@ -72,6 +73,19 @@ class PlotArguments:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
+
+
+def run() -> NoReturn:
+    """Be the program: ``main``, and an end with its exit code.
+
+    After what is registered to be done at the end, Python itself would take a second to take torch apart.
+    """
+    code = main()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # whoever reads it has gone
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

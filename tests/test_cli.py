@@ -354,11 +354,16 @@ def test_a_python_without_the_packages_is_told_what_to_do() -> None:
 # --------------------------------------------------------------------- runs
 
 
-def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder: Path) -> None:
+def test_a_run_leaves_its_files_and_a_line_for_every_update(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
     process = start("--env", "tiny_envs:Tiny", "--run-dir", "out/run", *SMALL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert err == ""
+    assert not list((folder / "tmp").glob("pymp-*")), "what multiprocessing removes at the end of a program"
     run = folder / "out" / "run"
     assert json.loads((run / "config.json").read_text())["env"] == "tiny_envs:Tiny"
     with (run / "updates.csv").open(newline="") as file:
