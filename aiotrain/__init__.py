@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiotrain.cage2  # noqa: F401  (registers aiotrain/Cage2-v0 with Gymnasium)
 
 if TYPE_CHECKING:
+    from aiotrain.checkpoint import load_policy
     from aiotrain.config import Config, PPOConfig, SearchConfig
     from aiotrain.errors import (
         AiotrainError,
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
         UnsupportedSpaceError,
         WorkerError,
     )
+    from aiotrain.evaluation import ChallengeEvaluation, Evaluation, evaluate, evaluate_cage2
     from aiotrain.trainer import Result, Trainer, Update, train
 
 __all__ = [
     "AiotrainError",
+    "ChallengeEvaluation",
     "Config",
     "ConfigError",
     "DivergenceError",
     "EnvError",
+    "Evaluation",
     "InvalidStepError",
     "PPOConfig",
     "Result",
@@ -42,12 +46,17 @@ __all__ = [
     "UnsupportedSpaceError",
     "Update",
     "WorkerError",
+    "evaluate",
+    "evaluate_cage2",
+    "load_policy",
     "train",
 ]
 
 # Imported when first asked for: a worker imports this package too, and has no use for the trainer and asyncio.
 _HOMES = {
+    "aiotrain.checkpoint": ("load_policy",),
     "aiotrain.config": ("Config", "PPOConfig", "SearchConfig"),
+    "aiotrain.evaluation": ("ChallengeEvaluation", "Evaluation", "evaluate", "evaluate_cage2"),
     "aiotrain.trainer": ("Result", "Trainer", "Update", "train"),
 }
 

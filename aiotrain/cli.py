@@ -1,4 +1,4 @@
-"""The command line: flags to a configuration, a run in an event loop, signals and exit codes; pictures of a run.
+"""The command line: flags to a configuration, a run in an event loop, signals and exit codes; pictures and evaluations.
 
 Exit codes: 0 the budget was used up; 1 the run failed; 2 it could not start as configured; 130 and 143 it was ended by
 Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are understood, so that --help is quick.
@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import resource
@@ -19,7 +20,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import tyro
 import uvloop
@@ -39,6 +40,8 @@ __all__ = ["Arguments", "main", "run"]
 _FILES_PER_WORKER = 12  # pipes, locks and sentinel of an executor with one process, rounded up
 _FILES_BESIDE = 200
 _LAST_FRAME_S = 5.0
+_NOT_HOW = ("run", "protocol", "json")  # of EvaluateArguments: the rest goes to the function that evaluates
+_LOG_WIDTH = 120  # columns of tables that go to no terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Arguments(Config):
     Without flags: a defender for CAGE Challenge 2, on 100 workers.
 
     aiotrain plot RUN draws pictures of a run (aiotrain plot --help).
+
+    aiotrain evaluate RUN plays what it learned (aiotrain evaluate --help).
     """
 
     # The fields of Config that the command line sees otherwise than Python does.
@@ -75,6 +80,41 @@ class PlotArguments:
     """Folder of the run."""
 
 
+@dataclasses.dataclass(frozen=True)
+class EvaluateArguments:
+    """Play episodes with the policy of a finished run: its mean return, and how sure that is.
+
+    With --protocol cage2 as CAGE Challenge 2 was judged: 30, 50 and 100 steps against each of three red agents, by one
+    agent that is not told which, beside the leaderboard's scores.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    """Folder of the run. Left out with --agent."""
+    protocol: Literal["cage2"] | None = None
+    """How to evaluate. Default: episodes of the environment that the run trained on."""
+    agent: Literal["sleep", "random", "greedy-heuristic"] | None = None
+    """Evaluate, with --protocol, an agent that learned nothing; greedy-heuristic is told what red holds."""
+    episodes: int | None = None
+    """Episodes to play. Default: 100, and with --protocol the official 1,000 in each of its nine cells."""
+    greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the most probable action, as the leaderboard's winner does. Default: draw it, as training does, so that
+    its returns can be compared."""
+    workflow: str | None = None
+    """The order that the policy is shown. Default: the run's; of a search, the best in workflows.csv."""
+    seed: int = 0
+    """Seed of all randomness; none repeats episodes of the training."""
+    simulator: Literal["compiled", "cyborg"] | None = None
+    """What plays CAGE 2. Default: with --protocol the compiled engine, else what the run trained on."""
+    rules: Literal["main", "leaderboard"] = "main"
+    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has."""
+    env: str | None = None
+    """Environment, where the run's cannot be found again: a Gymnasium id, or module:factory."""
+    max_episode_steps: int | None = None
+    """Truncate episodes after so many steps, where some never end. Default: as in training."""
+    json: Path | None = None
+    """File for the numbers. Default: evaluation.json in the run's folder."""
+
+
 def run() -> NoReturn:
     """Be the program: ``main``, and an end with its exit code.
 
@@ -89,16 +129,18 @@ def run() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the flags in ``arguments`` say (default: those of the process), or plot. Returns the exit code."""
+    """Train, plot or evaluate as ``arguments`` say (default: those of the process). Returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
     errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:
         if arguments[:1] == ["plot"]:
             return _plot(tyro.cli(PlotArguments, prog="aiotrain plot", args=arguments[1:]).run)
-        chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
         if (here := os.getcwd()) not in sys.path:
             sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
+        if arguments[:1] == ["evaluate"]:
+            return _evaluate(tyro.cli(EvaluateArguments, prog="aiotrain evaluate", args=arguments[1:]))
+        chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
         config = chosen.config()
         _allow_open_files(config.workers)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -119,6 +161,48 @@ def _plot(run: Path) -> int:
 
     for path in plot_run(run):
         print(path)
+    return 0
+
+
+def _evaluate(chosen: EvaluateArguments) -> int:
+    """Evaluate, show what came of it, and write it down."""
+    run = chosen.run
+    if chosen.protocol is None and (run is None or chosen.agent is not None):
+        raise ConfigError("evaluate: name the folder of a run, or both --protocol cage2 and an --agent")
+    if chosen.protocol is not None and (chosen.env is not None or chosen.max_episode_steps is not None):
+        raise ConfigError("evaluate: the protocol has an env and max-episode-steps of its own; leave these out, or it")
+    from rich.progress import Progress
+
+    from aiotrain.checkpoint import write_whole
+    from aiotrain.console.scores import challenge_tables, evaluation_table
+    from aiotrain.evaluation import evaluate, evaluate_cage2
+
+    output = _Output(highlight=False)
+    if not output.is_terminal:
+        output.width = _LOG_WIDTH
+    how = {name: value for name, value in vars(chosen).items() if name not in _NOT_HOW and value is not None}
+    signals = _SignalsInterrupt()
+    try:
+        with signals, Progress(console=output, transient=True, disable=not output.is_terminal) as progress:
+            bar = progress.add_task("playing", total=None)
+            how["progress"] = lambda count, of: progress.update(bar, completed=count, total=of)
+            if chosen.protocol is not None:
+                challenge = evaluate_cage2(run, **how)
+                table, numbers = challenge_tables(challenge), {**challenge.settings, **challenge.summary()}
+            else:
+                assert run is not None
+                evaluation = evaluate(run, **how)
+                table, numbers = evaluation_table(evaluation), {**evaluation.settings, **evaluation.summary()}
+    except KeyboardInterrupt:
+        return 128 + signals.last
+    output.print(table)
+    path = chosen.json or (None if run is None else run / "evaluation.json")
+    if path is not None:
+        try:
+            write_whole(path, json.dumps(numbers, indent=2).encode() + b"\n")
+        except OSError as error:
+            raise ConfigError(f"json: {path} cannot be written: {error.strerror}") from error
+        output.print(f"written to {path}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -237,6 +321,27 @@ class _Output(Console):
     def on_broken_pipe(self) -> None:
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
+
+
+class _SignalsInterrupt:
+    """Within it, whatever signal ends a program interrupts it, as Ctrl-C does."""
+
+    last: int = signal.SIGINT
+    """The signal that came last."""
+
+    def __enter__(self) -> None:
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signals.append(signal.SIGHUP)
+        self._before = {each: signal.signal(each, self._interrupt) for each in signals}
+
+    def _interrupt(self, which: int, frame: object) -> None:
+        self.last = which
+        raise KeyboardInterrupt
+
+    def __exit__(self, *error: object) -> None:
+        for each, before in self._before.items():
+            signal.signal(each, before)
 
 
 class _Interruption:

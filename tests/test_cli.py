@@ -176,8 +176,9 @@ def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
     assert not wide, f"wider than 80 cells: {wide}"
 
 
-def test_help_tells_how_to_plot(help_text: str) -> None:
+def test_help_tells_the_other_commands(help_text: str) -> None:
     assert "aiotrain plot RUN" in help_text
+    assert "aiotrain evaluate RUN" in help_text
 
 
 def test_help_documents_every_option(help_text: str) -> None:

@@ -42,6 +42,13 @@ def test_trainer_imports_no_torch_before_it_is_needed() -> None:
     assert python("import sys, aiotrain.trainer\nprint('torch' in sys.modules)") == "False"
 
 
+def test_evaluation_imports_neither_torch_nor_what_compiles() -> None:
+    code = (
+        "import sys, aiotrain.evaluation\nprint(*[name for name in ('torch', 'numba', 'rich') if name in sys.modules])"
+    )
+    assert python(code) == ""
+
+
 def test_each_module_imports_only_from_below() -> None:
     """The contracts are in pyproject.toml under [tool.importlinter]."""
     done = subprocess.run(

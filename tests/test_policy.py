@@ -118,3 +118,16 @@ def test_split_covers_the_vector_once(kind: Literal["discrete", "gaussian"]) -> 
     for view in shape.split(vector):
         view += 1
     assert (vector == 1).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_greedy_parameters_leave_nothing_to_chance(shape: PolicyShape) -> None:
+    policy, greedy = numpy_policy(shape), NumpyPolicy(shape)
+    greedy.parameters[:] = shape.greedy(policy.parameters)
+    greedy.refresh()
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((200, shape.inputs)).astype(np.float32)
+    expected = policy.head(inputs)
+    for _ in range(5):
+        actions, _ = greedy.act(inputs, policy.noise(rng, 200))
+        np.testing.assert_array_equal(actions, expected if shape.kind == "gaussian" else expected.argmax(axis=1))

@@ -189,6 +189,21 @@ def test_actions_are_drawn_with_their_probabilities_and_impossible_ones_never() 
     assert memory.log_probs[memory.actions == 70] == pytest.approx(math.log(0.3), abs=1e-5)
 
 
+def test_greedy_parameters_draw_the_most_probable_action_whatever_the_noise() -> None:
+    shape = shape_of(77)
+    policy = NumpyPolicy(shape)
+    policy.parameters[:] = parameters(shape, gain=0.5)
+    policy.refresh()
+    seeds, noise, orders = chance(20, 50)
+    memory = Memory(20, 50, 77)
+    rollout_of(shape, shape.greedy(policy.parameters)).play(seeds, noise, orders, np.arange(20), memory)
+    heads = policy.head(memory.observations[:, :-1].reshape(-1, 77).astype(np.float32))
+    drawn = heads[np.arange(len(heads)), memory.actions.ravel()]
+    assert (drawn >= heads.max(axis=1) - 1e-5).all()
+    assert len(set(memory.actions.ravel())) > 1
+    assert (memory.log_probs == 0).all()
+
+
 def test_parameters_that_are_not_numbers_show_in_the_log_probs() -> None:
     shape = shape_of(52)
     vector = parameters(shape)

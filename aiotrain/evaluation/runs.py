@@ -1,0 +1,132 @@
+"""What a run left, as far as an evaluation needs it. All of it is parsed as data."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.workflows import Order, order_text, parse_order
+from aiotrain.checkpoint import load_policy
+from aiotrain.config import Config, PPOConfig, SearchConfig
+from aiotrain.errors import ConfigError
+from aiotrain.policy import NumpyPolicy
+from aiotrain.search import GpUcb
+from aiotrain.spaces import EnvSpec
+
+__all__ = ["Trained", "load_run", "order_of"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run came to."""
+
+    run: Path
+    config: Config
+    """As it trained, with the workflow to evaluate."""
+    policy: NumpyPolicy
+    spec: EnvSpec
+    actions: str
+    """How they are chosen."""
+
+    def policy_for(self, spec: EnvSpec) -> NumpyPolicy:
+        """The policy. Raises ConfigError if it was trained for other spaces than those of ``spec``."""
+        differing = [
+            f"{field.name.replace('_', ' ')} {was}, now {now}"
+            for field in dataclasses.fields(EnvSpec)
+            if field.name not in ("name", "max_episode_steps", "has_compliance")
+            and (was := getattr(self.spec, field.name)) != (now := getattr(spec, field.name))
+        ]
+        if differing:
+            raise ConfigError(
+                f"{self.run} was trained on an environment with other spaces than {spec.name} has now: in training, "
+                + "; ".join(differing)
+            )
+        return self.policy
+
+
+def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[..., Any] | None = None) -> Trained:
+    """Read what a run left. Raises ConfigError."""
+    config = _read_config(run)
+    if env is not None:
+        config = dataclasses.replace(config, env=env)
+    elif _only_from_python(str(config.env)):
+        raise ConfigError(
+            f"{run} was trained on {config.env}, an environment that a program gave as a Python callable, which cannot "
+            "be found again by that name. Put what makes it into a module and give env as module:factory (--env), or "
+            "evaluate from that program: aiotrain.evaluate(run, env=callable)"
+        )
+    weights = run / "weights.safetensors"
+    if config.env != CAGE2_ID or config.workflow == "none":
+        if workflow is not None:
+            raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
+    else:
+        if workflow is not None:
+            order = order_of(workflow)
+        else:
+            order = _best_order(run, config) if config.searches else order_of(config.workflow)
+        if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
+            weights = run / f"weights-{'-'.join(order)}.safetensors"
+        config = dataclasses.replace(config, workflow=order_text(order))
+    policy, spec = load_policy(weights)
+    if greedy:
+        policy.parameters[:] = policy.shape.greedy(policy.parameters)
+        policy.refresh()
+    return Trained(run, config, policy, spec, "greedy" if greedy else "sampled")
+
+
+def _read_config(run: Path) -> Config:
+    """The settings of a run, from its config.json. Raises ConfigError."""
+    path = run / "config.json"
+    if not path.is_file():
+        what = "holds no run: there is no config.json" if run.is_dir() else "is no folder; name that of a run"
+        raise ConfigError(f"{run} {what}")
+    try:
+        values = json.loads(path.read_text())
+        groups = {"ppo": PPOConfig, "workflow_search": SearchConfig}
+        values |= {name: kind(**_tuples(values[name])) for name, kind in groups.items() if name in values}
+        return Config(**_tuples(values))
+    except (OSError, RecursionError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged, or of another version of aiotrain: {error}") from error
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples, and settings no lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _only_from_python(env: str) -> bool:
+    """Whether this is what Config.resolved() writes of a callable that cannot be imported by its name."""
+    return env.startswith("__main__:") or "<" in env
+
+
+def _best_order(run: Path, config: Config) -> Order:
+    """The order that a search ranks first, from its workflows.csv. Raises ConfigError."""
+    path = run / "workflows.csv"
+    search = GpUcb()
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file, strict=True):
+                if row["learned"] == "True":
+                    complied = row["complied"] == "True" or config.workflow_search.fixed_episodes is not None
+                    search.observe(parse_order(row["workflow"]), float(row["value"]), complied)
+    except FileNotFoundError:
+        pass
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); name an order by workflow") from error
+    if (best := search.best()) is None:
+        raise ConfigError(f"{run} is a search in which no training of an order has ended; name one by workflow")
+    return best
+
+
+def order_of(workflow: str) -> Order:
+    """The order that ``workflow`` means. Raises ConfigError."""
+    try:
+        return parse_order(workflow)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
