@@ -7,7 +7,9 @@ Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are und
 from __future__ import annotations
 
 import asyncio
+import atexit
 import bdb
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,21 +21,22 @@ import time
 from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import tyro
 import uvloop
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.config import Config
+from aiotrain.console import printable, printable_lines
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
 from aiotrain.shm import human_bytes
 
 if TYPE_CHECKING:
     from aiotrain.trainer import Trainer
 
-__all__ = ["Arguments", "main"]
+__all__ = ["Arguments", "main", "run"]
 
 _FILES_PER_WORKER = 12  # pipes, locks and sentinel of an executor with one process, rounded up
 _FILES_BESIDE = 200
@@ -114,10 +117,23 @@ class EvaluateArguments:
     """File for the numbers. Default: evaluation.json in the run's folder."""
 
 
+def run() -> NoReturn:
+    """Be the program: ``main``, and an end with its exit code.
+
+    After what is registered to be done at the end, Python itself would take a second to take torch apart.
+    """
+    code = main()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # whoever reads it has gone
+            stream.flush()
+    os._exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, plot or evaluate as ``arguments`` say (default: those of the process). Returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    errors = Console(stderr=True, highlight=False, markup=False)
+    errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
     errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:
         if arguments[:1] == ["plot"]:
@@ -132,12 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_train(config, chosen.plain))
     except (ConfigError, EnvError, SharedMemoryError) as error:
-        errors.print(f"aiotrain: {error}", style="red")
+        errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")
         return 2
     except AiotrainError as error:
-        errors.print(f"aiotrain: {error}", style="red")
+        errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")
         return 1
-    except (KeyboardInterrupt, bdb.BdbQuit):  # before the run has taken over the signals, or after it has ended
+    # Before the run has taken over the signals, or after it, and nobody else has done so.
+    except (KeyboardInterrupt, bdb.BdbQuit):
         return 128 + signal.SIGINT
 
 
@@ -214,15 +231,22 @@ def _allow_open_files(workers: int) -> None:
 
 async def _train(config: Config, plain: bool) -> int:
     """Train and show it. The first signal ends the run in order, a second one at once."""
-    from aiotrain.console import PlainLog, can_draw, show, summary
+    from aiotrain.console import DivertedOutput, PlainLog, can_draw, show, summary
     from aiotrain.trainer import Trainer
 
     trainer = Trainer(config)
-    interrupted = _Interruption(trainer)
-    output = _Output(highlight=False)
+    output = _Output(highlight=False, markup=False, emoji=False)
     log = PlainLog(output)
     # A breakpoint in an environment of this process needs the terminal for itself.
     drawing = can_draw(output) and not plain and config.collector != "sequential"
+    diverted: DivertedOutput | None = None
+    assert config.run_dir is not None, "Arguments.config names a folder for every run"
+    worker_log = Path(config.run_dir, "workers.log")
+    if drawing:
+        with contextlib.suppress(OSError):  # the trainer says what is wrong with the folder
+            diverted = DivertedOutput(worker_log)
+            output.terminal = diverted.terminal
+    interrupted = _Interruption(trainer, output)
     if not drawing and config.env == CAGE2_ID and config.simulator == "compiled":
         output.print("loading the compiled engine; the first time on a machine, it is compiled, which takes longer")
     showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
@@ -231,12 +255,14 @@ async def _train(config: Config, plain: bool) -> int:
     try:
         async with trainer:
             started = True
-            output.print(_start_lines(trainer), markup=False, soft_wrap=True)
+            output.print(_start_lines(trainer), soft_wrap=True)
             if not drawing:
                 log.write(trainer.status())  # what there is to warn of, before the first update
             async for _ in trainer:
                 if not drawing:
                     log.write(trainer.status())
+                if diverted is not None:
+                    diverted.trim()
     except asyncio.CancelledError:
         if interrupted.by is None:
             raise
@@ -251,6 +277,10 @@ async def _train(config: Config, plain: bool) -> int:
             showing.cancel()
         elif started:
             log.write(trainer.status())
+        if diverted is not None:
+            output.terminal = 1
+            if diverted.close():
+                output.print(f"what workers printed is in {printable(str(worker_log))}", soft_wrap=True)
     output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
 
@@ -266,11 +296,11 @@ def _start_lines(trainer: Trainer) -> str:
     simulators = {"cyborg": "csle-cyborg itself", "compiled": "the compiled engine"}
     return "\n".join(
         (
-            f"environment {status.environment}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
+            f"environment {printable(status.environment)}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
             *([f"simulator   {simulators[config.simulator]}"] if config.env == CAGE2_ID else []),
             f"collector   {config.collector}: {players}",
             *([f"memory      {reserved} of shared memory reserved, for {slots}"] if status.slots else []),
-            f"learner     on {status.device}; files in {config.run_dir}",
+            f"learner     on {status.device}; files in {printable(str(config.run_dir))}",
         )
     )
 
@@ -292,6 +322,17 @@ def _count(number: int, noun: str) -> str:
 
 class _Output(Console):
     """Standard output. When whoever reads it has gone, it falls silent, and the run goes on."""
+
+    terminal = 1
+    """File descriptor of what it writes to."""
+
+    @property  # type: ignore[misc]  # the one of the base class can be set
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines, of this terminal rather than of those that the process was started with."""
+        with contextlib.suppress(OSError):
+            if all(size := os.get_terminal_size(self.terminal)):
+                return ConsoleDimensions(*size)
+        return super().size
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -325,20 +366,22 @@ class _Interruption:
     A closed terminal (SIGHUP) is one of them, unless the program was started to outlive it, as by nohup.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, output: _Output) -> None:
         self.by: signal.Signals | None = None
         self._trainer = trainer
+        self._output = output
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._signals = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            self._signals.append(signal.SIGHUP)
+        self._before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        if self._before[signal.SIGHUP] is signal.SIG_IGN:
+            del self._before[signal.SIGHUP]
+        else:
             # Python's resource tracker is no process of ours, but the whole group gets the signal: started now, it
             # inherits that this one is ignored, as it ignores the others by itself.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             resource_tracker.ensure_running()
-        for each in self._signals:
+        for each in self._before:
             asyncio.get_running_loop().add_signal_handler(each, self._arrived, each)
 
     def _arrived(self, which: signal.Signals) -> None:
@@ -346,13 +389,14 @@ class _Interruption:
             self._trainer.abort()
             from aiotrain.console.screen import LEAVE
 
-            if os.isatty(1):
-                os.write(1, LEAVE.encode())
+            if os.isatty(self._output.terminal):
+                os.write(self._output.terminal, LEAVE.encode())
             os._exit(128 + which)
         self.by = which
         self._task.cancel()
 
     def forget(self) -> None:
-        """Leave the signals to their defaults again."""
-        for each in self._signals:
+        """Leave the signals to whoever had them before."""
+        for each, handler in self._before.items():
             asyncio.get_running_loop().remove_signal_handler(each)
+            signal.signal(each, handler)

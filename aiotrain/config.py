@@ -192,7 +192,7 @@ class Config:
     episode_timeout_s: float = 300.0
     """Seconds that an episode, or as much of it as a slot holds, may take before its worker is killed and replaced."""
     start_timeout_s: float = 120.0
-    """Seconds that making an environment may take."""
+    """Seconds that starting a worker may take: what it imports or compiles, and making its environments."""
 
     run_dir: str | None = None
     """Folder for what the run leaves behind. Default: runs/<environment>-<time>; from Python, nothing is written."""

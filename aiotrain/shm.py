@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import math
 import os
+import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -22,6 +25,7 @@ Fields = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]
 
 _ALIGNMENT = 64  # a cache line, so that two writers never share one
 _SHM_DIR = "/dev/shm"
+_NAME = re.compile(r"aiotrain-\d+-[0-9a-f]{16}")  # the pid is for people; nothing is concluded from it
 
 
 def free_bytes() -> int | None:
@@ -61,13 +65,14 @@ class Segment:
     """Named arrays in one piece of shared memory.
 
     ``create`` reserves the memory before it returns, so that a full /dev/shm is an error message here and not a
-    SIGBUS at the first write. Whoever created a segment unlinks it.
+    SIGBUS at the first write. Whoever created a segment unlinks it, and holds a lock on it until then; what has no
+    lock was left behind by a run that was killed, and goes when the next segment is created.
     """
 
-    def __init__(self, memory: SharedMemory, fields: Fields, owner: bool) -> None:
+    def __init__(self, memory: SharedMemory, fields: Fields, lock: int | None = None) -> None:
         self.name = memory.name
         self._memory = memory
-        self._owner = owner
+        self._lock = lock  # a file descriptor; None if another process created the segment
         offsets, _ = _offsets(fields)
         assert memory.buf is not None
         self.arrays: dict[str, npt.NDArray[np.generic]] = {
@@ -82,20 +87,24 @@ class Segment:
 
         Raises SharedMemoryError, with the bytes needed and free, where it does not fit.
         """
+        if not os.path.isdir(_SHM_DIR):
+            raise SharedMemoryError(f"shared memory for {purpose} cannot be created: there is no {_SHM_DIR}")
+        _remove_orphans()
         size = size_of(fields)
-        name = f"aiotrain-{os.getpid()}-{secrets.token_hex(6)}"
         _refuse_what_does_not_fit(size, purpose, advice)
-        try:
-            memory = SharedMemory(name, create=True, size=size)
-        except OSError as error:
-            raise SharedMemoryError(f"shared memory for {purpose} cannot be created: {error}") from error
-        try:
-            _reserve(name, size)
-        except OSError:
-            memory.close()
-            memory.unlink()
-            _refuse_what_does_not_fit(size, purpose, advice, certainly=True)
-        return cls(memory, fields, owner=True)
+        while True:
+            name = f"aiotrain-{os.getpid()}-{secrets.token_hex(8)}"
+            try:
+                memory = SharedMemory(name, create=True, size=size)
+            except OSError as error:
+                raise SharedMemoryError(f"shared memory for {purpose} cannot be created: {error}") from error
+            try:
+                return cls(memory, fields, _lock_and_reserve(name, size))
+            except OSError as error:
+                _unlink(memory)
+                memory.close()
+                if not isinstance(error, FileNotFoundError):  # else it was taken for an orphan before it was locked
+                    _refuse_what_does_not_fit(size, purpose, advice, certainly=True)
 
     @classmethod
     def attach(cls, name: str, fields: Fields) -> Segment:
@@ -103,18 +112,16 @@ class Segment:
         # Before 3.13 every attaching process registers with the resource tracker. Our workers share the creator's
         # tracker, where a second registration of a name changes nothing.
         if sys.version_info >= (3, 13):
-            return cls(SharedMemory(name, track=False), fields, owner=False)
-        return cls(SharedMemory(name), fields, owner=False)
+            return cls(SharedMemory(name, track=False), fields)
+        return cls(SharedMemory(name), fields)
 
     def close(self) -> None:
         """Give up the arrays, and unlink the segment if it was created here. May be called twice."""
         self.arrays.clear()
-        if self._owner:
-            self._owner = False
-            try:
-                self._memory.unlink()
-            except FileNotFoundError:  # somebody has removed it; the tracker would complain of it at the end
-                resource_tracker.unregister(f"/{self.name}", "shared_memory")
+        if self._lock is not None:
+            _unlink(self._memory)
+            os.close(self._lock)
+            self._lock = None
         try:
             self._memory.close()
         except BufferError as error:  # somebody still holds a view: a fault in this package
@@ -122,15 +129,52 @@ class Segment:
             raise
 
 
-def _reserve(name: str, size: int) -> None:
-    """Make the system commit ``size`` bytes to the segment now (only Linux offers this)."""
-    if not hasattr(os, "posix_fallocate") or not os.path.isdir(_SHM_DIR):
-        return
+def _lock_and_reserve(name: str, size: int) -> int:
+    """Lock the segment as one in use, and make the system commit ``size`` bytes to it now.
+
+    Returns the descriptor that holds the lock. Raises FileNotFoundError if the segment is gone, or OSError.
+    """
     fd = os.open(f"{_SHM_DIR}/{name}", os.O_RDWR)
     try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        if not os.fstat(fd).st_nlink:
+            raise FileNotFoundError
         os.posix_fallocate(fd, 0, size)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _remove_orphans() -> None:
+    """Remove the segments of this user's dead runs. What cannot be looked at or removed is left.
+
+    A run lives as long as the lock on its segment. The system drops it when its last descriptor is closed, however the
+    process dies; it can be seen from another container that shares /dev/shm, where a pid means nothing, and does not
+    come back to life with the pid. Workers have no part in it, since they do not outlive the run; whatever else the
+    run's process forks inherits it, and keeps the segment for as long.
+    """
+    with contextlib.suppress(OSError):
+        for name in filter(_NAME.fullmatch, os.listdir(_SHM_DIR)):
+            with contextlib.suppress(OSError):
+                _remove_if_orphaned(f"{_SHM_DIR}/{name}")
+
+
+def _remove_if_orphaned(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if os.fstat(fd).st_uid == os.geteuid():
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError, an OSError, while the run lives
+            os.unlink(path)
     finally:
         os.close(fd)
+
+
+def _unlink(memory: SharedMemory) -> None:
+    try:
+        memory.unlink()
+    except FileNotFoundError:  # somebody has removed it; the tracker would complain of it at the end
+        resource_tracker.unregister(f"/{memory.name}", "shared_memory")
 
 
 def _refuse_what_does_not_fit(size: int, purpose: str, advice: str, certainly: bool = False) -> None:

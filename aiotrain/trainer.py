@@ -117,10 +117,8 @@ class Trainer:
         if config.run_dir is not None:
             refuse_old_run(Path(config.run_dir))
         self._phase = "compiling" if self._factory.is_compiled else "starting"
-        try:
-            self.spec: EnvSpec = await self._collector.start()
-        finally:
-            ppo = await importing
+        self.spec: EnvSpec = await self._collector.start()
+        ppo = await importing
         try:
             device = ppo.pick_device(config.device)
             self._device = str(device)

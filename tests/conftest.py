@@ -44,6 +44,7 @@ def _helpers_of_multiprocessing() -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind(_helpers_of_multiprocessing: None) -> Iterator[None]:
+    multiprocessing.forkserver.ensure_running()  # again, after a test that killed it
     before = _held()
     yield
     deadline = time.monotonic() + _PATIENCE_S

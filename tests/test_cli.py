@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -66,6 +67,24 @@ ENVIRONMENTS = '''
                 breakpoint()
             return super().step(action)
 
+    class Printing(Tiny):
+        def reset(self, **given):
+            os.write(1, b"a word from the environment\\n")
+            return super().reset(**given)
+
+    class Crashing(Tiny):
+        def __init__(self):
+            import ctypes
+            ctypes.string_at(0)
+
+    class Hostile(Tiny):
+        def step(self, action=0):
+            raise RuntimeError("[bold]no[/] licence :warning: \\x1b[2J\\x9b31m\\rfor you")
+
+    class HostileAtOnce(Tiny):
+        __init__ = Hostile.step
+
+    globals()["[bold]\\x1b]0;title\\x07"] = Hostile
     not_callable = 3
 '''
 SMALL = ("--workers", "2", "--total-episodes", "20", "--episodes-per-update", "10")
@@ -132,13 +151,19 @@ def _is_alive(process: psutil.Process, group: int) -> bool:
         return False
 
 
+def wait_until(holds: Callable[[], object], process: subprocess.Popen[Any]) -> None:
+    """Wait until something `holds` while `process` runs."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert process.poll() is None, f"it ended early: {process.communicate()}"
+        assert time.monotonic() < deadline, "waited a minute in vain"
+        time.sleep(0.001)
+
+
 def wait_for_update(run: Path, process: subprocess.Popen[str]) -> None:
     """Wait until the run in the folder `run` has learned something."""
-    deadline = time.monotonic() + 60
-    while not ((run / "updates.csv").exists() and (run / "updates.csv").read_text().count("\n") > 1):
-        assert process.poll() is None, f"it ended early: {process.communicate()}"
-        assert time.monotonic() < deadline, "no update within a minute"
-        time.sleep(0.02)
+    updates = run / "updates.csv"
+    wait_until(lambda: updates.exists() and updates.read_text().count("\n") > 1, process)
 
 
 # --------------------------------------------------------------------- help
@@ -268,12 +293,65 @@ def test_an_environment_that_cannot_be_used_is_refused_with_the_reason(
         assert text in err, f"{text!r} is missing:\n{err}"
 
 
+@pytest.fixture
+def hanging_forkserver(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that appears when the process that workers are forked from hangs before it forks any."""
+    mark = folder / "hangs"
+    script = f"""
+        import sys
+        if "forkserver" in sys.orig_argv[-1]:
+            import time
+            open({str(mark)!r}, "w").close()
+            time.sleep(60)
+    """
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(script))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+    return mark
+
+
+def test_starting_has_a_deadline_before_there_is_a_worker(start: Start, hanging_forkserver: Path) -> None:
+    process = start("--env", "tiny_envs:Tiny", "--start-timeout-s", "0.5", *SMALL)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, hanging_forkserver.exists()) == (2, True), err
+    assert "the process that workers are forked from was not ready within 0.5 s" in err
+    assert "--start-timeout-s" in err
+    assert len(err.splitlines()) == 1, err
+
+
+@pytest.mark.parametrize(("times", "within_s"), [(1, 20), (2, 5)])  # 5 and 1 where nobody else is at work
+def test_ctrl_c_ends_what_hangs_before_there_is_a_worker(
+    times: int, within_s: float, start: Start, hanging_forkserver: Path
+) -> None:
+    process = start("--env", "tiny_envs:Tiny", *SMALL)
+    wait_until(hanging_forkserver.exists, process)
+    for which in (signal.SIGINT, signal.SIGTERM)[:times]:  # two of one kind could arrive as one
+        os.killpg(process.pid, which)
+    _, err = process.communicate(timeout=within_s)
+    assert process.returncode in (130, 143)
+    assert err == ""
+
+
 def test_a_run_that_fails_after_its_start_ends_with_1_and_its_summary(start: Start) -> None:
     process = start("--env", "tiny_envs:RaisingLater", "--run-dir", "run", *SMALL)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 1, err
     assert "RuntimeError: the simulator crashed" in out
     assert "\nfailed " in out
+
+
+@pytest.mark.parametrize("env", ["[bold]\x1b]0;title\x07", "HostileAtOnce"])
+def test_names_and_errors_do_not_act_on_the_terminal(env: str, start: Start, folder: Path) -> None:
+    process = start("--env", f"tiny_envs:{env}", "--run-dir", "run", *SMALL)
+    out, err = process.communicate(timeout=90)
+    assert not set(out + err) & set("\x1b\x07\x9b\r")
+    assert "[bold]no[/] licence :warning: \ufffd[2J" in out + err, "markup was obeyed"
+    if env == "HostileAtOnce":
+        assert process.returncode == 2
+    else:
+        assert process.returncode == 1
+        assert "environment tiny_envs:[bold]\ufffd]0;title\ufffd: " in out
+        for name in ("config.json", "events.jsonl", "updates.csv"):
+            assert b"\x1b" not in (folder / "run" / name).read_bytes()
 
 
 def test_a_python_without_the_packages_is_told_what_to_do() -> None:
@@ -287,11 +365,16 @@ def test_a_python_without_the_packages_is_told_what_to_do() -> None:
 # --------------------------------------------------------------------- runs
 
 
-def test_a_run_leaves_its_files_and_a_line_for_every_update(start: Start, folder: Path) -> None:
+def test_a_run_leaves_its_files_and_a_line_for_every_update(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
     process = start("--env", "tiny_envs:Tiny", "--run-dir", "out/run", *SMALL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert err == ""
+    assert not list((folder / "tmp").glob("pymp-*")), "what multiprocessing removes at the end of a program"
     run = folder / "out" / "run"
     assert json.loads((run / "config.json").read_text())["env"] == "tiny_envs:Tiny"
     with (run / "updates.csv").open(newline="") as file:
@@ -374,11 +457,8 @@ def test_a_signal_ends_the_run_in_order(
 def test_ctrl_c_while_workers_start_says_nothing(start: Start) -> None:
     """It reaches the process from which workers are forked while that one imports NumPy."""
     process = start("--env", "tiny_envs:Tiny", *SMALL)
-    deadline = time.monotonic() + 60
-    while not any(is_forkserver_with_numpy(child.pid) for child in psutil.Process(process.pid).children()):
-        assert process.poll() is None, f"it ended early: {process.communicate()}"
-        assert time.monotonic() < deadline, "no worker within a minute"
-        time.sleep(0.001)
+    children = psutil.Process(process.pid).children
+    wait_until(lambda: any(is_forkserver_with_numpy(child.pid) for child in children()), process)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (130, "")
@@ -431,6 +511,70 @@ def test_breakpoints_work_in_environments_of_this_process(command: str, code: in
     assert "\x1b[?1049h" not in shown, "a live console came between"
     assert "collector   sequential: 1 environment in this process" in shown
     assert re.findall("update=([0-9]+)", shown) == (["1", "2"] if command == "c" else [])
+
+
+def test_what_a_killed_run_leaves_goes_when_the_next_one_starts(start: Start, folder: Path) -> None:
+    flags = ("--workers", "2", "--total-episodes", "10000000", "--episodes-per-update", "50")
+    killed = start("--env", "tiny_envs:Tiny", "--run-dir", "killed", *flags)
+    wait_for_update(folder / "killed", killed)
+    os.killpg(killed.pid, signal.SIGKILL)  # with those who would clean up after it
+    killed.communicate(timeout=30)
+    orphans = list(Path("/dev/shm").glob(f"aiotrain-{killed.pid}-*"))
+    assert len(orphans) == 2, "the ring and the weights"
+    process = start("--env", "tiny_envs:Tiny", "--run-dir", "next", *SMALL)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert not any(orphan.exists() for orphan in orphans)
+
+
+@pytest.mark.timeout(300)
+def test_the_main_job_survives_interruptions_at_random_moments() -> None:
+    command = [sys.executable, "-m", "bench.interrupts", "--runs", "7", "--workers", "2", "--within-s", "30"]
+    done = subprocess.run(command, cwd=RUN.parent, capture_output=True, text=True, timeout=290, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", [[str(RUN)], ["-m", "aiotrain"]], ids=["run.py", "aiotrain"])
+def test_interrupted_imports_say_nothing(command: list[str], which: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, *command, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: catches_sigterm(process.pid), process)
+    process.send_signal(which)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (128 + which, b"")
+
+
+def catches_sigterm(pid: int) -> bool:
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "written"),
+    [
+        ("Tiny", 0, None),
+        ("Printing", 0, "a word from the environment"),
+        ("Crashing", 2, "Fatal Python error: Segmentation fault"),
+    ],
+)
+def test_what_workers_write_is_kept_away_from_the_live_console(
+    env: str, code: int, written: str | None, start: Start, folder: Path
+) -> None:
+    terminal, its_end = pty.openpty()
+    process = start("--env", f"tiny_envs:{env}", "--run-dir", "run", *SMALL, stdout=its_end, term="xterm")
+    os.close(its_end)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(everything_from, terminal)
+        _, err = process.communicate(timeout=60)
+        shown = reading.result()
+    os.close(terminal)
+    assert process.returncode == code, err
+    log = folder / "run" / "workers.log"
+    assert log.exists() == (written is not None)
+    assert ("what workers printed is in run/workers.log" in shown) == (written is not None)
+    if written is not None:
+        assert written in log.read_text()
+        assert written not in shown + err
 
 
 def everything_from(terminal: int) -> str:

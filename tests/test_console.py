@@ -7,6 +7,7 @@ import dataclasses
 import io
 import math
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from aiotrain.config import Config, PPOConfig
-from aiotrain.console import PlainLog, can_draw, charts, plain_line, render, save_svg, show, summary
+from aiotrain.console import PlainLog, can_draw, charts, plain_line, printable_lines, render, save_svg, show, summary
 from aiotrain.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
 
 _LOSSES = {
@@ -354,13 +355,15 @@ HOSTILE = "[bold red]x[/] \x1b[2J\x1b]0;title\x07 :smile: \u202eabc \x9b31m\r\nn
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_text_from_outside_does_not_act(width: int, height: int) -> None:
-    shown = status(environment=HOSTILE, first_error=HOSTILE, warnings=(HOSTILE,), losses={HOSTILE[:12]: 1.0})
+    hostile = {"environment": HOSTILE, "first_error": HOSTILE, "warnings": (HOSTILE,), "run_name": HOSTILE[::-1]}
+    shown = status(**hostile, losses={HOSTILE[:12]: 1.0})
     text = frame(shown, width, height)
     for character in "\x1b\x07\x9b\r\x00\u202e\ud800":
         assert character not in text, f"{character!r} reached the terminal"
     assert "[bold red]x[/]" in text, "markup was obeyed"
-    for line in (plain_line(shown), str(summary(shown))):
-        assert "\x1b" not in line
+    for line in (plain_line(shown), str(summary(shown)), printable_lines(HOSTILE)):
+        assert not set(line) & set("\x1b\x07\x9b\r\x00\u202e\ud800")
+    assert printable_lines(HOSTILE).endswith("\nnext\ufffd \xe9 \ufffd")
     console = Console(file=io.StringIO(), width=200)
     console.print(summary(shown))
     assert "[bold red]x[/]" in console.file.getvalue()  # type: ignore[attr-defined]
@@ -536,6 +539,39 @@ async def test_what_is_printed_meanwhile_is_read_afterwards(capsys: pytest.Captu
     assert (sys.stdout, sys.stderr) == before
     after = file.getvalue().partition("\x1b[?1049l")[2]
     assert after.rstrip().endswith("a word from a library"), after
+
+
+DIVERTED = """
+import os, sys
+from pathlib import Path
+from aiotrain.console import DivertedOutput, screen
+log = Path("run", "workers.log")
+screen._LOG_BYTES = 20
+output = DivertedOutput(log)
+print("mine")
+os.system("echo a child; echo its error >&2")
+output.trim()
+print(log.read_text().split("\\n"), os.isatty(output.terminal))
+os.write(1, b"more")
+output.trim()
+print(log.read_text())
+written = output.close()
+print(written, os.path.exists(log.parent))
+os.write(1, b"on standard output again")
+print("on standard error again", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_output_of_children_is_diverted_to_a_file_of_bounded_size(old: bool, tmp_path: Path) -> None:
+    if old:
+        (tmp_path / "run").mkdir()
+    done = subprocess.run([sys.executable, "-c", DIVERTED], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        *("mine", "['a child', 'its error', ''] False", ""),
+        *(f"False {old}", "on standard output again"),
+    ]
+    assert done.stderr == "on standard error again\n"
 
 
 class _Closed(io.StringIO):

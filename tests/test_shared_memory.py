@@ -31,6 +31,14 @@ def pids(one: Play) -> list[int]:
     return [process.pid for executor in executors for process in executor.context.started]
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, dead ones aside that nobody has asked about yet."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def until_ready(one: Play) -> None:
     await one.until(lambda: all(each.ready for each in one.collector._workers), "all workers are ready")
 
@@ -164,18 +172,42 @@ async def test_worker_that_does_not_end_when_asked_is_killed(monkeypatch: pytest
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.asyncio
+async def test_queues_of_workers_have_no_named_semaphores() -> None:
+    """They would stay in /dev/shm if everything were killed, and nothing tells whose they are."""
+
+    def semaphores() -> list[str]:
+        return [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/sem." in line]
+
+    before = semaphores()
+    async with Play(Toy, workers=2) as one:
+        await one.open()
+        await one.play(10)
+        assert semaphores() == before
+
+
 PARENT = """
-import asyncio, functools, os, sys
+import asyncio, ctypes, functools, os, signal, sys, time
+from pathlib import Path
 sys.path.insert(0, {tests!r})
-from envs import Troubled
+from envs import Toy
 from test_shared_memory import Play, pids, seed_of, until_ready
+MARKS = Path({marks!r})
+class Stuck(Toy):
+    def step(self, action):
+        (MARKS / str(os.getpid())).touch()
+        if self.episode_seed == seed_of(1):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.episode_seed == seed_of(2):
+            ctypes.PyDLL(None).sleep(60)  # as compiled code does that hangs: it keeps the interpreter's lock
+        time.sleep(60)
 async def main():
-    one = Play(functools.partial(Troubled, "hang", [seed_of(0), seed_of(1)]), workers=2)
+    one = Play(Stuck, workers=8)
     try:
         await one.open()
         await until_ready(one)
-        playing = asyncio.create_task(one.play(2))
-        await one.until(lambda: all(each.tasks for each in one.collector._workers), "both play")
+        playing = asyncio.create_task(one.play(8))
+        await one.until(lambda: len(list(MARKS.iterdir())) == 8, "all play")
         print(*pids(one), one.collector._ring.name, one.collector._weights.name, flush=True)
         os.kill(os.getpid(), 9)
     finally:
@@ -184,17 +216,20 @@ asyncio.run(main())
 """
 
 
-def test_killed_parent_leaves_no_worker_and_no_segment() -> None:
-    script = PARENT.format(tests=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    died_s = time.monotonic()
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    *pids, ring, weights = done.stdout.split()
-    while left := [pid for pid in pids if psutil.pid_exists(int(pid))]:
+def test_killed_parent_leaves_no_worker_and_no_segment(tmp_path: Path) -> None:
+    script = PARENT.format(tests=str(Path(__file__).parent), marks=str(tmp_path))
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        *pids, ring, weights = process.stdout.readline().split()
+        assert process.wait(30) == -signal.SIGKILL
+        died_s = time.monotonic()
+    assert len(pids) == 8
+    while left := [pid for pid in pids if is_running(int(pid))]:
         assert time.monotonic() - died_s < 2, f"workers {left} outlive their parent"
         time.sleep(0.01)
     while left := [name for name in (ring, weights) if Path("/dev/shm", name).exists()]:
-        assert time.monotonic() - died_s < 5, f"segments {left} outlive their owner"
+        assert time.monotonic() - died_s < 2, f"segments {left} outlive their owner"
         time.sleep(0.01)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,10 +71,14 @@ def test_what_one_writes_another_reads_and_the_owner_removes_it() -> None:
 
 
 def test_segment_is_private_to_the_user_and_named_after_the_process() -> None:
-    segment = Segment.create(FIELDS, purpose="a test")
+    umask = os.umask(0)
+    try:
+        segment = Segment.create(FIELDS, purpose="a test")
+    finally:
+        os.umask(umask)
     try:
         assert segment.name.startswith(f"aiotrain-{os.getpid()}-")
-        assert Path("/dev/shm", segment.name).stat().st_mode & 0o077 == 0
+        assert Path("/dev/shm", segment.name).stat().st_mode & 0o777 == 0o600
     finally:
         segment.close()
 
@@ -111,32 +121,79 @@ def test_full_memory_is_an_error_and_no_bus_error(monkeypatch: pytest.MonkeyPatc
         Segment.create(FIELDS, purpose="a test")
 
 
-SCRIPT = """
+BLIND = """
+look = shm._refuse_what_does_not_fit
+shm._refuse_what_does_not_fit = lambda *given, certainly=False: certainly and look(*given, certainly=certainly)
+"""
+
+SEGMENT = """
 import numpy as np
 from aiotrain import shm
 from aiotrain.errors import SharedMemoryError
-look = shm._refuse_what_does_not_fit
-if {blind}:
-    shm._refuse_what_does_not_fit = lambda *given, certainly=False: certainly and look(*given, certainly=certainly)
+{blind}
 try:
     shm.Segment.create({{"large": ((8 << 20,), np.uint8)}}, purpose="the ring")
 except SharedMemoryError as error:
     print(error)
 """
 
+PROGRAM = """
+import os, sys, time
+from aiotrain import shm
+{blind}
+create = shm.Segment.create
+def timed(*given, **named):
+    print(time.monotonic(), flush=True)
+    return create(*given, **named)
+shm.Segment.create = timed
+from aiotrain.cli import main
+sys.exit(main(["--env", "marking:make", "--workers", "4", "--slot-steps", "100000", "--run-dir", "run"]))
+"""
 
-@pytest.mark.skipif(shutil.which("unshare") is None or os.getuid() != 0, reason="needs root for a mount namespace")
-@pytest.mark.parametrize("blind", [False, True], ids=["looked first", "found by reserving"])
-def test_one_mebibyte_of_shared_memory(blind: bool) -> None:
-    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$0" -c "$1"'
-    command = ["unshare", "-m", "sh", "-c", mount, sys.executable, SCRIPT.format(blind=blind)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    if "mount" in done.stderr or "unshare" in done.stderr:
-        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
-    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr}"
-    assert done.stderr == ""
+MARKING = """
+import os
+import gymnasium
+def make():
+    open(f"worker-{os.getpid()}", "w").close()
+    return gymnasium.make("CartPole-v1")
+"""
+
+
+def with_one_mebibyte(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``script`` in ``folder``, in a mount namespace with so much shared memory."""
+    unshare = ["unshare", "-m" if os.geteuid() == 0 else "-rm", "sh", "-c"]
+    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here to make a mount namespace with")
+    tried = subprocess.run([*unshare, mount], capture_output=True, text=True, timeout=30, check=False)
+    if tried.returncode:
+        pytest.skip(f"no mount namespace may be made here: {tried.stderr.strip()}")
+    command = [*unshare, f'{mount} && exec "$0" -c "$1"', sys.executable, script]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("blind", ["", BLIND], ids=["looked first", "found by reserving"])
+def test_one_mebibyte_of_shared_memory(blind: str, tmp_path: Path) -> None:
+    done = with_one_mebibyte(SEGMENT.format(blind=blind), tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
     for part in ("8,388,608 bytes", "1,048,576 bytes", "--shm-size"):
         assert part in done.stdout
+
+
+@pytest.mark.parametrize("blind", ["", BLIND], ids=["looked first", "found by reserving"])
+def test_program_ends_at_once_where_its_ring_does_not_fit(blind: str, tmp_path: Path) -> None:
+    (tmp_path / "marking.py").write_text(MARKING)
+    began_s = time.monotonic()
+    done = with_one_mebibyte(PROGRAM.format(blind=blind), tmp_path)
+    ended_s = time.monotonic()
+    assert done.returncode == 2, f"exit code {done.returncode}: {done.stderr}"
+    assert done.stderr.startswith("aiotrain: a ring of ")
+    for part in ("1,048,576 bytes (1.0 MiB) free", "--slot-steps", "--shm-size"):
+        assert part in done.stderr
+    reached_s = float(done.stdout.split()[-1])
+    assert ended_s - reached_s < max(2, reached_s - began_s), "it waited, and not for a busy machine"
+    assert len(list(tmp_path.glob("worker-*"))) == 1, "further workers were started before the ring was there"
+    assert not (tmp_path / "run").exists()
 
 
 def test_segment_that_somebody_else_removed_closes_in_silence() -> None:
@@ -163,6 +220,141 @@ def test_killed_owner_leaves_no_segment() -> None:
     while Path("/dev/shm", done.stdout.strip()).exists():
         assert time.monotonic() < deadline, "the resource tracker has not removed the segment"
         time.sleep(0.01)
+
+
+# --------------------------------------------------- what killed runs leave behind
+
+
+OWNER = """
+import os, sys
+import numpy as np
+from aiotrain.shm import Segment
+segment = Segment.create({"x": ((1,), np.uint8)}, purpose="a test")
+print(segment.name, flush=True)
+sys.stdin.readline()
+segment.close()
+"""
+
+
+@contextlib.contextmanager
+def owner(*command: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process with a segment, at the head of a process group; it closes in order when a line is written to it."""
+    argv = [*command, sys.executable, "-c", OWNER]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            name = process.stdout.readline().strip()
+            assert name, f"{argv} has failed"
+            yield process, Path("/dev/shm", name)
+            if process.poll() is None:
+                process.communicate("\n", timeout=30)
+        finally:
+            process.kill()
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the process and its resource tracker."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+
+
+def test_next_segment_removes_those_of_dead_runs_and_of_no_live_one() -> None:
+    with owner() as (killed, orphan), owner() as (_, alive):
+        kill_group(killed)
+        assert orphan.exists(), "nothing is left to be removed"
+        Segment.create(FIELDS, purpose="a test").close()
+        assert not orphan.exists()
+        assert alive.exists()
+    assert not alive.exists()
+
+
+def test_run_in_another_pid_namespace_is_alive() -> None:
+    command = ["unshare", "-rpf"]
+    if shutil.which("unshare") is None or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("no pid namespace can be made here")
+    with owner(*command) as (_, alive):
+        assert alive.name.startswith("aiotrain-1-"), "its pid means something here"
+        Segment.create(FIELDS, purpose="a test").close()
+        assert alive.exists()
+
+
+def made_by_hand(name: str) -> Path:
+    path = Path("/dev/shm", name)
+    path.touch(mode=0o600)
+    return path
+
+
+def test_pid_that_is_used_again_keeps_no_orphan() -> None:
+    orphan = made_by_hand(f"aiotrain-{os.getpid()}-{16 * '0'}")
+    Segment.create(FIELDS, purpose="a test").close()
+    assert not orphan.exists()
+
+
+@pytest.mark.parametrize("what", ["another name", "a link", "a folder", "another user's"])
+def test_what_is_no_orphan_of_ours_is_left(what: str, tmp_path: Path) -> None:
+    path = Path("/dev/shm", f"aiotrain-{'x' if what == 'another name' else 1}-{secrets.token_hex(8)}")
+    match what:
+        case "a link":
+            path.symlink_to(made_by_hand(f"other-{secrets.token_hex(8)}"))
+        case "a folder":
+            path.mkdir()
+        case _:
+            path.touch()
+    try:
+        if what == "another user's":
+            if os.geteuid():
+                pytest.skip("only root can make a file of another user")
+            os.chown(path, 12345, -1)
+        Segment.create(FIELDS, purpose="a test").close()
+        assert path.is_symlink() or path.exists()
+    finally:
+        if path.is_symlink():
+            path.resolve().unlink()
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("name", ["listdir", "open", "unlink"])
+def test_orphan_that_cannot_be_removed_fails_no_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    orphan = made_by_hand(f"aiotrain-1-{secrets.token_hex(8)}")
+    function = getattr(os, name)
+
+    def refuse(path: str, *given: Any) -> Any:
+        if path in ("/dev/shm", str(orphan)):
+            raise PermissionError
+        return function(path, *given)
+
+    try:
+        monkeypatch.setattr(os, name, refuse)
+        Segment.create(FIELDS, purpose="a test").close()
+        monkeypatch.undo()
+        assert orphan.exists()
+    finally:
+        orphan.unlink()
+
+
+def test_segment_that_was_taken_for_an_orphan_before_it_was_locked_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another run starts at the same moment: its look at the new segment comes just before the owner's lock."""
+    flock = fcntl.flock
+    removed = []
+
+    def late(fd: int, how: int) -> None:
+        if how == fcntl.LOCK_SH and not removed:
+            removed.append(os.readlink(f"/proc/self/fd/{fd}"))
+            os.unlink(removed[0])
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    segment = Segment.create(FIELDS, purpose="a test")
+    try:
+        assert Path("/dev/shm", segment.name).exists()
+        assert removed != [f"/dev/shm/{segment.name}"]
+    finally:
+        segment.close()
 
 
 @pytest.mark.parametrize(

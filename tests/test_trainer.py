@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +343,75 @@ def test_cancelling_anywhere_is_a_clean_stop(times: int) -> None:
             await training
 
     run(cancelled())
+
+
+class _CancelledAt(Coroutine[Any, Any, Any]):
+    """Runs ``inner`` and has the task that runs it cancelled while it waits in its ``step``-th await, from 1."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any], steps: Sequence[int]) -> None:
+        self._inner, self._steps, self.step = inner, steps, 0
+
+    def send(self, value: Any) -> Any:
+        return self._waits(self._inner.send(value))
+
+    def throw(self, *given: Any) -> Any:
+        return self._waits(self._inner.throw(*given))
+
+    def __await__(self) -> Any:
+        return self
+
+    def _waits(self, awaited: Any) -> Any:
+        self.step += 1
+        if self.step in self._steps:
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_soon(task.cancel)
+        return awaited
+
+
+def left_by_a_run(before: set[Any]) -> list[Any]:
+    """Processes, threads and segments that were not there before."""
+    segments = Path("/dev/shm").glob(f"aiotrain-{os.getpid()}-*")
+    children = [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+    threads = [each for each in threading.enumerate() if not each.name.startswith("asyncio_")]  # of the loop itself
+    return [each for each in (*segments, *children, *threads) if each not in before]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "again while it closes"])
+def test_cancelling_in_any_await_ends_in_the_same_state(times: int, tmp_path: Path) -> None:
+    """The first, the second, …, until the run is through before it is cancelled."""
+
+    async def cancelled_at(step: int) -> bool:
+        folder = tmp_path / f"{step}"
+        trainer = Trainer(config(workers=1, total_episodes=8, episodes_per_update=2, run_dir=str(folder)))
+
+        async def work() -> None:
+            async with trainer:
+                async for _ in trainer:
+                    pass
+
+        before = set(left_by_a_run(set()))
+        counting = _CancelledAt(work(), range(step, step + times))
+        task = asyncio.get_running_loop().create_task(counting)
+        await asyncio.wait([task])
+        assert left_by_a_run(before) == [], f"left by cancelling in await {step}"
+        assert {each.state for each in trainer.status().workers} == {WorkerState.ENDED}
+        assert (folder / "weights.safetensors").exists() == folder.exists(), "what was begun is saved"
+        if task.cancelled():
+            assert trainer.status().phase in ("interrupted", "finished")  # as it was finished and closed
+            return True
+        assert task.exception() is None
+        assert counting.step < step
+        return False
+
+    async def all_of_them() -> int:
+        step = 1
+        while await cancelled_at(step):
+            step += 1
+        return step
+
+    assert asyncio.run(all_of_them()) > 8, "so few awaits cannot be a run of four updates"
 
 
 def test_gathering_that_fails_unseen_is_told_by_the_status_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:

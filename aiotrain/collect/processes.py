@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import multiprocessing
@@ -25,11 +26,12 @@ __all__ = [
     "cause_of_end",
     "cause_of_exit",
     "end",
+    "kill_forkserver",
     "preload",
     "see_off",
 ]
 
-GRACE_S = 2.0  # for workers to finish their tasks and close their environments when a collector closes
+GRACE_S = 2.0  # for workers to be there, and then to finish their tasks and close their environments
 _TERM_S = 1.0  # between SIGTERM and SIGKILL
 
 
@@ -38,6 +40,17 @@ def preload(modules: Sequence[str]) -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(
         ["aiotrain.collect.quiet", "aiotrain.worker", *modules, "aiotrain.collect.frozen"]
     )
+
+
+def kill_forkserver() -> None:
+    """Kill the process that workers are forked from, if it runs: whoever waits for it gets an EOFError or OSError.
+
+    The next worker starts another. Those that live go on, but count as ended from now on.
+    """
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 _T = TypeVar("_T")
@@ -122,17 +135,57 @@ class WorkerContext(context.ForkServerContext):
             process.kill()
 
 
+class _Unguarded:
+    """Stands in for the locks of queues that have one process at each end, and need none.
+
+    Real ones have a name in /dev/shm, five for each executor, which stays there if everything is killed.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    @property
+    def _semlock(self) -> _Unguarded:
+        return self
+
+    def _is_zero(self) -> bool:
+        """Whether the queue is full: collectors bound what is in it."""
+        return False
+
+
+class _LoneWorkerContext(WorkerContext):
+    """The context of an executor with one process."""
+
+    def Lock(self) -> _Unguarded:  # type: ignore[override]
+        return _Unguarded()
+
+    def BoundedSemaphore(self, value: int = 1) -> _Unguarded:  # type: ignore[override]
+        return _Unguarded()
+
+
 class WorkerExecutor(ProcessPoolExecutor):
     """An executor whose worker processes, usually one, can be looked at and killed."""
 
     def __init__(self, processes: int = 1, initargs: tuple[Any, ...] = ()) -> None:
-        self.context = WorkerContext()
+        self.context = _LoneWorkerContext() if processes == 1 else WorkerContext()
         self._manager: threading.Thread | None = None
         super().__init__(processes, self.context, worker.initialize, initargs)
         self._answers: Any = self._result_queue  # which shutdown forgets
 
     def start(self, function: Callable[..., _T], *args: Any) -> Future[_T]:
-        """Submit the first task, which starts the process, and the forkserver if need be; see ``quiet``."""
+        """Submit the first task, which starts the process, and the forkserver if need be; see ``quiet``.
+
+        Blocks until the process is there. Raises EOFError or OSError if the forkserver ends before that.
+        """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             return self.submit(function, *args)
@@ -164,13 +217,23 @@ class WorkerExecutor(ProcessPoolExecutor):
 
 
 def end(executors: Sequence[WorkerExecutor]) -> None:
-    """End all processes of ``executors``. Blocks until they have."""
-    for executor in executors:
-        executor.shutdown(wait=False, cancel_futures=True)
+    """End all processes of ``executors``, one of which another thread may just be starting. Blocks until they have."""
+    # In a thread, because a process that is just being started holds its executor's lock.
+    asking = threading.Thread(target=_shut_down, args=(executors,), kwargs={"wait": False})
+    asking.start()
+    asking.join(GRACE_S)
+    if asking.is_alive():
+        kill_forkserver()  # it still imports, compiles or hangs
+        asking.join()
     see_off([executor.context for executor in executors])
-    for executor in executors:  # and for the executors' threads
+    for executor in executors:
         executor.expect_nothing()
-        executor.shutdown(wait=True)
+    _shut_down(executors, wait=True)  # and their threads
+
+
+def _shut_down(executors: Sequence[WorkerExecutor], *, wait: bool) -> None:
+    for executor in executors:
+        executor.shutdown(wait, cancel_futures=True)
 
 
 def see_off(contexts: Sequence[WorkerContext]) -> None:
@@ -195,6 +258,8 @@ def _have_ended(contexts: Sequence[WorkerContext], within_s: float) -> bool:
 
 def cause_of_end(error: BaseException, executor: WorkerExecutor | None) -> str:
     """Why a worker is lost, in words."""
+    if isinstance(error, EOFError | ConnectionError):
+        return "the process that workers are forked from has ended, killed perhaps for lack of memory"
     if not isinstance(error, BrokenProcessPool):
         return str(error) or type(error).__name__
     return cause_of_exit(None if executor is None else executor.exit_code)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from aiotrain import worker as task
 from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end
+from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end, kill_forkserver
 from aiotrain.collect.startup import inspect, run_first
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
@@ -376,7 +376,6 @@ class SharedMemoryCollector:
         if self._background:
             await asyncio.wait(self._background, timeout=_BACKGROUND_S)
         executors = [worker.executor for worker in self._workers if worker.executor is not None]
-        # In a thread, because a process that is just being started holds the executor's lock.
         await asyncio.gather(asyncio.to_thread(end, executors), *self._dying)
         for worker in self._workers:
             worker.executor, worker.ready = None, False
@@ -396,6 +395,7 @@ class SharedMemoryCollector:
         for worker in self._workers:
             if worker.executor is not None:
                 worker.executor.kill()
+        kill_forkserver()  # it would end with the caller, but not before it has compiled
         for segment in (self._weights, self._ring):
             if segment is not None:
                 segment.close()

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from aiotrain import worker as task
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end, preload
+from aiotrain.collect.processes import WorkerExecutor, cause_of_end, kill_forkserver, preload
 from aiotrain.errors import EnvError
 from aiotrain.factory import EnvFactory
 from aiotrain.spaces import EnvSpec
@@ -27,14 +27,28 @@ async def answer_of(future: Future[_T]) -> _T:
 
 
 async def run_first(executor: WorkerExecutor, within_s: float, function: Callable[..., _T], *args: Any) -> _T:
-    """Run ``function`` in the executor's process; the submission starts it, which blocks. Raises TimeoutError."""
-    future = await asyncio.to_thread(executor.start, function, *args)
+    """Run ``function`` in the executor's process; the submission starts it, which blocks.
+
+    Raises TimeoutError, and EOFError or OSError if the process cannot be started.
+    """
+    starting = asyncio.create_task(asyncio.to_thread(executor.start, function, *args))
+    # Where nobody waits for it any more, asyncio would report that its exception was not seen.
+    starting.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         async with asyncio.timeout(within_s):
-            return await answer_of(future)
+            await asyncio.wait([starting])  # which does not cancel it
+            return await answer_of(starting.result())
     except TimeoutError:
-        executor.kill()
-        raise
+        if starting.done():
+            executor.kill()
+            raise
+        kill_forkserver()
+        await asyncio.wait([starting])
+        raise TimeoutError(
+            f"the process that workers are forked from was not ready within {within_s:g} s. It first imports, and "
+            "compiles, what they need. Does one of these imports wait for something? Raise --start-timeout-s if it is "
+            "slow."
+        ) from None
 
 
 async def inspect(executor: WorkerExecutor, factory: EnvFactory, within_s: float) -> EnvSpec:
@@ -49,6 +63,9 @@ async def inspect(executor: WorkerExecutor, factory: EnvFactory, within_s: float
         ) from error
     except TimeoutError as error:
         raise EnvError(
-            f"environment {factory.name} was not ready within {within_s:g} s of its making. "
+            str(error)
+            or f"environment {factory.name} was not ready within {within_s:g} s of its making. "
             "Does its constructor or its first reset wait for something? Raise --start-timeout-s if it is slow."
         ) from error
+    except (EOFError, OSError) as error:
+        raise EnvError(cause_of_end(error, executor)) from error

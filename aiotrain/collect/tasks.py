@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from aiotrain import worker as task
 from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
-from aiotrain.collect.processes import WorkerExecutor, end
+from aiotrain.collect.processes import WorkerExecutor, end, kill_forkserver
 from aiotrain.collect.startup import inspect
 from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError
 from aiotrain.factory import EnvFactory
@@ -257,3 +257,4 @@ class TaskCollector(abc.ABC):
         for executor in self._executors:
             executor.kill()
         self._kill()
+        kill_forkserver()

@@ -36,6 +36,11 @@ def printable(text: str) -> str:
     return "".join(kept)
 
 
+def printable_lines(text: str) -> str:
+    """Return `text` with its line breaks, and each line as `printable` returns it."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
 def number(value: float) -> str:
     """Format a number of any size in at most nine characters; NaN is a dash."""
     size = abs(value)

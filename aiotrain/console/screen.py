@@ -1,11 +1,14 @@
-"""A terminal's alternate screen, redrawn line by line, and the output held back while it is in use."""
+"""A terminal's alternate screen, redrawn line by line, and the output kept away from it while it is in use."""
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self, TextIO
 
@@ -14,6 +17,7 @@ _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _REPAINT_EVERY: Final = 10  # redraws; whatever a child process wrote over the frame is gone after these
 _HELD_LINES: Final = 500
+_LOG_BYTES: Final = 2**24
 _Kind = type[BaseException] | None
 _Trace = TracebackType | None
 
@@ -99,3 +103,52 @@ class HeldOutput(io.TextIOBase):
         """Return what was kept, ending in a line break unless empty."""
         lines = [*self._lines, self._rest] if self._rest else list(self._lines)
         return "".join(f"{line}\n" for line in lines)
+
+
+class DivertedOutput:
+    """Has what child processes and compiled code write to standard output and error appended to a file, until closed.
+
+    They would write over the frame. What the children write goes there for good: they inherit it as their own output.
+    `sys.stdout` and `sys.stderr` of this process still lead to where they led, which is open as `terminal`.
+    Raises OSError where the file cannot be made, together with its folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._streams = sys.stdout, sys.stderr
+        for stream in self._streams:
+            stream.flush()
+        self._made_folder = not path.parent.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._before = os.fstat(log).st_size
+        self._kept = []
+        for number, stream in enumerate(self._streams, 1):
+            kept = open(os.dup(number), "w", encoding=stream.encoding, errors=stream.errors, buffering=1)  # noqa: SIM115
+            self._kept.append(kept)
+            os.dup2(log, number)
+        os.close(log)
+        sys.stdout, sys.stderr = self._kept
+        self.terminal = sys.stdout.fileno()
+
+    def trim(self) -> None:
+        """Empty the file if it has become too large; what is written next begins it anew."""
+        if os.fstat(1).st_size > _LOG_BYTES:
+            os.ftruncate(1, 0)
+
+    def close(self) -> bool:
+        """Give standard output and error back, and say whether anything was written to the file; if not, remove it."""
+        sys.stdout, sys.stderr = self._streams
+        written = os.fstat(1).st_size
+        for number, kept in enumerate(self._kept, 1):
+            with suppress(OSError):  # the terminal was closed
+                kept.flush()
+            os.dup2(kept.fileno(), number)
+            with suppress(OSError):
+                kept.close()
+        if not written:
+            self._path.unlink(missing_ok=True)
+            if self._made_folder:
+                with suppress(OSError):  # it holds a run
+                    self._path.parent.rmdir()
+        return written != self._before

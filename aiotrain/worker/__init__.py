@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import faulthandler
+import fcntl
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ def initialize(begun: Connection | None = None) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker is a child process"
     multiprocessing.util.Finalize(None, _close_envs, exitpriority=10)
-    threading.Thread(target=_leave_with_parent, args=(parent.sentinel,), name="parent watch", daemon=True).start()
+    _leave_with_parent(parent.sentinel)
 
 
 def _close_envs() -> None:
@@ -83,9 +83,15 @@ def _close_envs() -> None:
 
 
 def _leave_with_parent(sentinel: int) -> None:
-    """End this process when the parent's end of the pipe closes, however the parent died."""
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
+    """Have the system kill this process when the parent's end of the pipe closes, however the parent died.
+
+    A thread that watches the pipe would not come to its turn while compiled code hangs with the interpreter's lock.
+    """
+    fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    if multiprocessing.connection.wait([sentinel], 0):  # it has died already
+        os._exit(1)
 
 
 def inspect(factory: EnvFactory) -> EnvSpec:
