@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aiotrain.config import Config, PPOConfig, SearchConfig
     from aiotrain.errors import (
         AiotrainError,
+        CheckpointError,
         ConfigError,
         DivergenceError,
         EnvError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AiotrainError",
+    "CheckpointError",
     "Config",
     "ConfigError",
     "DivergenceError",
