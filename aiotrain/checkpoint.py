@@ -208,29 +208,29 @@ class Checkpoint(NamedTuple):
 def load_checkpoint(source: str | Path) -> Checkpoint:
     """The newest checkpoint of the run in a folder, or the one in a file of ``RUN/checkpoints``.
 
-    Raises CheckpointError if it is missing, damaged, or of another version; it names the newest one that is whole.
+    Raises CheckpointError if it is missing, damaged, or of another version; of a folder, it names one that is whole.
     """
     source = Path(source)
+    if not source.exists():
+        raise CheckpointError(f"there is no {source}: name the folder of a run, or a checkpoint in it")
     if not source.is_dir():
         return _read(source)
-    folder = source / "checkpoints"
-    newest, *others = [*_numbered(folder), folder / "best.safetensors"]
+    newest, *others = [*_numbered(source / "checkpoints"), source / "checkpoints" / "best.safetensors"]
     if not newest.exists():
-        raise CheckpointError(
-            f"{source} holds no checkpoint. Name the folder of a run, which has some in {folder.name}/"
-            if not (source / "updates.csv").exists()
-            else f"{source} holds a run without any checkpoint: it ended before its first one"
-        )
+        raise CheckpointError(f"{source} holds no checkpoint: it is no run, or it was killed before its first one")
     try:
         return _read(newest)
     except CheckpointError as error:
-        for other in others:
-            with contextlib.suppress(CheckpointError):
-                update = _read(other).update
-                raise CheckpointError(
-                    f"{error}. The one before it is whole, after update {update}: to go on from there, resume {other}"
-                ) from error
-        raise
+        good = next(filter(_is_good, others), None)
+        advice = "No other one is good" if good is None else f"The one before it is good: resume {good}"
+        raise CheckpointError(f"{error}. {advice}") from error
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        return bool(_read(path))
+    except CheckpointError:
+        return False
 
 
 def _read(path: Path) -> Checkpoint:
@@ -260,8 +260,8 @@ def _unpack(path: Path) -> dict[str, Any]:
     header = json.loads(data[8:begin])
     metadata = header.pop("__metadata__", {})
     if metadata.get("format") != _FORMAT:
-        found = metadata.get("format", "no checkpoint, but maybe weights alone")
-        raise ValueError(f"it is {found!r:.80}, where this version of the program reads {_FORMAT!r}")
+        found = repr(metadata["format"])[:80] if "format" in metadata else "no checkpoint, perhaps weights alone"
+        raise ValueError(f"it is {found}; this version of aiotrain reads {_FORMAT!r}")
     size = begin + max((each["data_offsets"][1] for each in header.values()), default=0)
     if len(data) != size:
         raise ValueError(f"it is cut off or has something added: {len(data):,} bytes instead of {size:,}")

@@ -6,26 +6,29 @@ Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are und
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import dataclasses
 import os
 import re
 import resource
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 import uvloop
 from rich.console import Console
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.checkpoint import Checkpoint, load_checkpoint
 from aiotrain.config import Config
-from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
+from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
 from aiotrain.shm import human_bytes
 
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ class Arguments(Config):
     Without flags: a defender for CAGE Challenge 2, on 100 workers.
 
     aiotrain plot RUN draws pictures of a run (aiotrain plot --help).
+
+    aiotrain --resume RUN goes on with a run, with its settings.
     """
 
     # The fields of Config that the command line sees otherwise than Python does.
@@ -54,14 +59,17 @@ class Arguments(Config):
     """Worker processes."""
     plain: bool = False
     """One line per update instead of the live console. Without a terminal, this is so anyway."""
+    resume: Path | None = None
+    """Go on with the run in this folder, from its newest checkpoint (or from the one in this file)."""
+    override: bool = False
+    """Resume with settings changed that decide what is learned, which is refused otherwise."""
 
     def __post_init__(self) -> None:
         """Leave the checks to `config`: here, tyro would take their error for one of its own."""
 
     def config(self) -> Config:
         """The settings of the run, with a folder for it. Raises ConfigError."""
-        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Config)}
-        return Config(**settings | {"run_dir": _new_run_dir(self.env) if self.run_dir is None else self.run_dir})
+        return Config(**_settings(self) | {"run_dir": _new_run_dir(self.env) if self.run_dir is None else self.run_dir})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +88,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["plot"]:
             return _plot(tyro.cli(PlotArguments, prog="aiotrain plot", args=arguments[1:]).run)
-        chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        checkpoint = _checkpoint(arguments)
+        default = Arguments(**({} if checkpoint is None else _settings(checkpoint.config)))
+        chosen = tyro.cli(
+            Arguments, prog="aiotrain", args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,)
+        )
         if (here := os.getcwd()) not in sys.path:
             sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
         config = chosen.config()
         _allow_open_files(config.workers)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_train(config, chosen.plain))
-    except (ConfigError, EnvError, SharedMemoryError) as error:
+            return runner.run(_train(config, chosen.plain, checkpoint, chosen.override))
+    except (CheckpointError, ConfigError, EnvError, SharedMemoryError) as error:
         errors.print(f"aiotrain: {error}", style="red")
         return 2
     except AiotrainError as error:
@@ -95,6 +107,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:  # before the run has taken over the signals, or after it has ended
         return 128 + signal.SIGINT
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
+
+
+def _checkpoint(arguments: Sequence[str]) -> Checkpoint | None:
+    """What is to be resumed, if anything is: its settings are the defaults of all other flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--resume")
+    try:
+        run = parser.parse_known_args(arguments)[0].resume
+    except argparse.ArgumentError:  # which tyro tells better
+        return None
+    return None if run is None else load_checkpoint(run)
 
 
 def _plot(run: Path) -> int:
@@ -126,12 +153,12 @@ def _allow_open_files(workers: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-async def _train(config: Config, plain: bool) -> int:
+async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, override: bool) -> int:
     """Train and show it. The first signal ends the run in order, a second one at once."""
     from aiotrain.console import PlainLog, can_draw, show, summary
     from aiotrain.trainer import Trainer
 
-    trainer = Trainer(config)
+    trainer = Trainer(config, checkpoint=checkpoint, override=override)
     interrupted = _Interruption(trainer)
     output = _Output(highlight=False)
     log = PlainLog(output)
@@ -165,6 +192,8 @@ async def _train(config: Config, plain: bool) -> int:
         elif started:
             log.write(trainer.status())
     output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
+    if trainer.status().phase != "finished":
+        output.print(f"resume      by --resume {shlex.quote(str(config.run_dir))}", markup=False, soft_wrap=True)
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
 
 
