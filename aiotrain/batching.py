@@ -62,6 +62,7 @@ class _OpenBatch:
 
     number: int
     options: Sequence[Options]
+    expected_steps: float  # of a trajectory, when it was opened
     part: dict[int, int] = field(default_factory=dict)  # for each episode, with which of the options it is played
     to_launch: deque[int] = field(default_factory=deque)
     out: set[int] = field(default_factory=set)  # counting episodes: those not yet settled
@@ -129,7 +130,7 @@ class Batcher:
             options = self._plan(self._next_batch)
             if options is None:
                 break
-            batch = _OpenBatch(self._next_batch, options)
+            batch = _OpenBatch(self._next_batch, options, self._expected_steps)
             self._next_batch += 1
             self._batches.append(batch)
             if self._steps_per_update is None:
@@ -225,11 +226,16 @@ class Batcher:
 
     def _add_counting_steps(self, outcome: Outcome, again: Sequence[int], steps_per_update: int) -> None:
         batch = self._find(outcome.launch.batch)
-        batch.in_flight -= len(outcome.launch.episodes)
+        count = len(outcome.launch.episodes)
+        batch.in_flight -= count
         if outcome.trajectories is not None:
             batch.parts.append(outcome.trajectories)
-        self._returned.extend(outcome.unused)
-        batch.to_launch.extendleft(again)
+            count -= len(outcome.trajectories.headers)
+        # Where nothing took their places, but a worker died, they are as much part of the batch as before: what is
+        # played must not depend on who dies.
+        unplayed = max(0, count - len(outcome.lost))
+        batch.to_launch.extendleft(sorted([*again, *outcome.unused[:unplayed]], reverse=True))
+        self._returned.extend(outcome.unused[unplayed:])
         if batch.in_flight or batch.to_launch:
             return
         if batch.trajectories:
@@ -314,7 +320,7 @@ class Batcher:
             "batches": self._learned_batches,
             "next_episode": next_episode,
             "again": again,
-            "expected_steps": self._expected_steps,
+            "expected_steps": under_way[0].expected_steps if under_way else self._expected_steps,
             "finished": self.counts.finished - sum(ended),
             "steps": self.counts.steps - sum(part.steps for part in unlearned),
             "learned": self.counts.learned - sum(popped),
@@ -326,7 +332,7 @@ class Batcher:
         """Go on from what `state_dict` gave, before anything is handed out. Raises KeyError or ValueError."""
         again = [natural(episode) for episode in state["again"]]
         expected_steps = float(state["expected_steps"])
-        if not 0 < expected_steps < math.inf or (again and self._steps_per_update is None):
+        if not 1 <= expected_steps < math.inf or (again and self._steps_per_update is None):
             raise ValueError("it does not tell what is left to be played")
         self._learned_batches = self._next_batch = self._first_batch = natural(state["batches"])
         self._next_episode = self._first_episode = natural(state["next_episode"])

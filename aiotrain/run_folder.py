@@ -13,7 +13,7 @@ from aiotrain.checkpoint import Checkpoint, Checkpoints, library_versions, natur
 from aiotrain.config import Config
 from aiotrain.errors import CheckpointError
 from aiotrain.policy import PolicyShape
-from aiotrain.records import Records
+from aiotrain.records import METRICS, Records
 from aiotrain.results import Ledger, Update
 from aiotrain.spaces import EnvSpec
 from aiotrain.workflow_policies import WorkflowPolicies
@@ -130,6 +130,8 @@ class RunFolder:
             lines = {name: natural(count) for name, count in state["lines"].items()}
             self._batcher.load_state_dict(state["batcher"])
             self._ledger.load_state_dict(state["ledger"])
+            if self._ledger.last is not None and self._ledger.last.values.keys() != {each.name for each in METRICS}:
+                raise ValueError("its last update has other metrics than there are now")
             if self._workflows is not None:
                 self._workflows.load_state_dict(state["workflows"])
             self._learner.load_state_dict(state["learner"])
