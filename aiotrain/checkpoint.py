@@ -98,7 +98,7 @@ class Checkpoints:
         self._keep = keep
         self._best_return = -math.inf
 
-    def save(self, update: int, state: Mapping[str, Any], mean_return: float) -> Path:
+    def save(self, update: int, state: Mapping[str, Any], mean_return: float) -> None:
         """Save ``state`` as that after ``update``. The best is the one with the highest ``mean_return``; NaN is none.
 
         Whatever goes wrong, the checkpoints that there are stay.
@@ -109,11 +109,10 @@ class Checkpoints:
         path = self._folder / f"update-{update:06d}.safetensors"
         write_whole(path, data)
         if is_best:
-            write_whole(self._folder / "best.safetensors", data)
+            _name_again(path, "best.safetensors", data)
             self._best_return = mean_return
         for old in _numbered(self._folder)[self._keep :]:
             old.unlink(missing_ok=True)
-        return path
 
     def newest(self) -> Path | None:
         """The one that was saved last."""
@@ -127,6 +126,19 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
         for path in self._folder.glob(".*.safetensors.*"):  # of a process that was killed while it wrote
             path.unlink(missing_ok=True)
+
+
+def _name_again(path: Path, name: str, data: bytes) -> None:
+    """Give the file ``path``, which holds ``data``, a second name in its folder, instead of what had it before."""
+    second = path.with_name(f".{name}.{os.getpid()}")
+    second.unlink(missing_ok=True)
+    try:
+        os.link(path, second)
+    except OSError:  # not every file system has second names
+        write_whole(path.with_name(name), data)
+    else:
+        second.replace(path.with_name(name))
+        second.unlink(missing_ok=True)  # if it had that name already, nothing was done
 
 
 def _number(path: Path) -> int:

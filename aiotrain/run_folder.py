@@ -26,9 +26,9 @@ __all__ = ["RunFolder"]
 
 
 class RunFolder:
-    """Writes what a run leaves behind. To be made when its parts are; these go on from ``checkpoint``, if there is one.
+    """Writes what a run leaves behind, from `open` on; before, it does nothing.
 
-    While the run goes on, no full disk ends it: ``warn`` is told. Raises CheckpointError or ConfigError.
+    While the run goes on, no full disk ends it: ``warn`` is told.
     """
 
     def __init__(
@@ -42,18 +42,44 @@ class RunFolder:
         ledger: Ledger,
         workflows: WorkflowPolicies | None,
         warn: Callable[[str], None],
-        checkpoint: Checkpoint | None,
     ) -> None:
         assert config.run_dir is not None
         self.path = Path(config.run_dir)
         self._config, self._spec, self._shape = config, spec, shape
         self._learner, self._batcher, self._ledger, self._workflows = learner, batcher, ledger, workflows
         self._warn = warn
-        lines = None if checkpoint is None else self._restore(checkpoint)
-        self._records = Records(self.path, config.resolved(), config.tensorboard, warn=warn, resumed=lines)
+        self._records: Records | None = None
         self._checkpoints = Checkpoints(self.path, config.keep_checkpoints)
         self._unsaved: str | None = None  # what could not be written since the last checkpoint that could
-        about = {"environment": spec.name, "device": str(learner.device), "workers": config.workers}
+
+    # -------------------------------------------------------------------- to begin
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore all parts. May take some tenths of a second. Raises CheckpointError."""
+        state = checkpoint.state
+        with checkpoint.refusing():
+            then, now = state["environment"], json.loads(json.dumps(dataclasses.asdict(self._spec)))
+            if changed := [name for name in now if then[name] != now[name]]:
+                raise ValueError(f"the environment is another than it was then, in {', '.join(changed)}")
+            for count in state["lines"].values():
+                natural(count)
+            self._batcher.load_state_dict(state["batcher"])
+            self._ledger.load_state_dict(state["ledger"])
+            if self._ledger.last is not None and self._ledger.last.values.keys() != {each.name for each in METRICS}:
+                raise ValueError("its last update has other metrics than there are now")
+            if self._workflows is not None:
+                self._workflows.load_state_dict(state["workflows"])
+            self._learner.load_state_dict(state["learner"])
+            then = state["made_with"]
+            if changed := [f"{name} {then[name]}" for name, it in self._made_with().items() if then[name] != it]:
+                self._warn(f"the checkpoint was made with {', '.join(changed)}: the run goes on, but not to the bit")
+
+    def open(self, checkpoint: Checkpoint | None) -> None:
+        """Begin to write, or go on after what was written at the ``checkpoint``. Raises ConfigError."""
+        config, spec = self._config, self._spec
+        lines = None if checkpoint is None else {**checkpoint.state["lines"], "episodes": self._ledger.episodes}
+        self._records = Records(self.path, config.resolved(), config.tensorboard, warn=self._warn, resumed=lines)
+        about = {"environment": spec.name, "device": str(self._learner.device), "workers": config.workers}
         if checkpoint is None:
             self.event("start", **about)
         else:
@@ -65,10 +91,13 @@ class RunFolder:
 
     def event(self, kind: str, **details: Any) -> None:
         """Write down that something happened."""
-        self._records.event(kind, **details)
+        if self._records is not None:
+            self._records.event(kind, **details)
 
     def training(self, training: Training) -> None:
         """Write down a training of an order that is over, and the policy as it is now."""
+        if self._records is None:
+            return
         self._records.workflow(training._asdict())
         name = f"weights-{training.workflow.replace(',', '-')}.safetensors"
         try:
@@ -78,7 +107,8 @@ class RunFolder:
 
     def update(self, update: Update, workflows: Sequence[str]) -> None:
         """Write down an update, with the orders that were trained."""
-        self._records.update(update.values, ";".join(workflows))
+        if self._records is not None:
+            self._records.update(update.values, ";".join(workflows))
 
     def state_dict(self) -> dict[str, Any]:
         """The run at this moment, but for the learner, which only the thread that learns may look into."""
@@ -90,11 +120,12 @@ class RunFolder:
             "ledger": self._ledger.state_dict(),
             "batcher": self._batcher.state_dict(),
             "workflows": None if self._workflows is None else self._workflows.state_dict(),
-            "lines": self._records.state_dict(),
+            "lines": {} if self._records is None else self._records.state_dict(),
         }
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Save ``state``, with the learner. Where that fails, the checkpoints stay that there are."""
+        assert self._records is not None
         try:
             self._records.sync()
             state = {**state, "learner": self._learner.state_dict()}
@@ -118,30 +149,12 @@ class RunFolder:
     def _save_weights(self, name: str) -> None:
         save_weights(self.path / name, self._learner.tensors(), self._shape, self._spec)
 
-    # -------------------------------------------------------------- begin and end
-
-    def _restore(self, checkpoint: Checkpoint) -> dict[str, int]:
-        """Restore all parts. Returns how many lines the files had, and the episodes that were learned."""
-        state = checkpoint.state
-        with checkpoint.refusing():
-            then, now = state["environment"], json.loads(json.dumps(dataclasses.asdict(self._spec)))
-            if changed := [name for name in now if then[name] != now[name]]:
-                raise ValueError(f"the environment is another than it was then, in {', '.join(changed)}")
-            lines = {name: natural(count) for name, count in state["lines"].items()}
-            self._batcher.load_state_dict(state["batcher"])
-            self._ledger.load_state_dict(state["ledger"])
-            if self._ledger.last is not None and self._ledger.last.values.keys() != {each.name for each in METRICS}:
-                raise ValueError("its last update has other metrics than there are now")
-            if self._workflows is not None:
-                self._workflows.load_state_dict(state["workflows"])
-            self._learner.load_state_dict(state["learner"])
-            then = state["made_with"]
-            if changed := [f"{name} {then[name]}" for name, it in self._made_with().items() if then[name] != it]:
-                self._warn(f"the checkpoint was made with {', '.join(changed)}: the run goes on, but not to the bit")
-        return lines | {"episodes": self._ledger.episodes}
+    # ---------------------------------------------------------------------- to end
 
     def save(self, *, is_whole: bool) -> None:
         """Save the last checkpoint and the weights; no checkpoint unless ``is_whole``: no update failed half-way."""
+        if self._records is None:
+            return
         if is_whole:
             self.save_checkpoint(self.state_dict())
         else:
@@ -154,7 +167,8 @@ class RunFolder:
     def close(self) -> None:
         """Close all files. Raises CheckpointError if the last checkpoint, or anything since, could not be saved."""
         try:
-            self._records.close()
+            if self._records is not None:
+                self._records.close()
         except OSError as error:
             self._note_failure("the last lines of updates.csv and its like", error)
         if self._unsaved is not None:

@@ -179,8 +179,7 @@ class Trainer:
                 config.workflow_search, self._search, self._learner, chosen=self._note_order, ended=self._note_training
             )
         if config.run_dir is not None:
-            self._folder = await self._in_thread(
-                RunFolder,
+            self._folder = RunFolder(
                 config,
                 self.spec,
                 self.policy_shape,
@@ -189,9 +188,11 @@ class Trainer:
                 ledger=self._ledger,
                 workflows=self._workflows,
                 warn=self._warn,
-                checkpoint=self._checkpoint,
             )
-            self._version = batcher.learned_batches
+            if self._checkpoint is not None:
+                await self._in_thread(self._folder.restore, self._checkpoint)
+                self._version = batcher.learned_batches
+            self._folder.open(self._checkpoint)
         if self._workflows is not None and not batcher.exhausted:
             await self._in_thread(self._workflows.choose)
         self._publish()
