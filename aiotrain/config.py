@@ -201,7 +201,7 @@ class Config:
     """Folder for what the run leaves behind. Default: runs/<environment>-<time>; from Python, nothing is written."""
     tensorboard: bool = False
     """Write TensorBoard files to the run's folder too (needs the extra aiotrain[tensorboard])."""
-    checkpoint_every: int = 50
+    checkpoint_every: int = 100
     """Updates from one checkpoint to the next. There is one at the end too, however the run ends in order."""
     keep_checkpoints: int = 3
     """How many of the last checkpoints are kept, besides the best."""

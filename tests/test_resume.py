@@ -22,12 +22,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from aiotrain import CheckpointError, Config, ConfigError, DivergenceError, PPOConfig, Result, Trainer, train
-from aiotrain import worker as task
 from aiotrain.checkpoint import load_checkpoint
 from aiotrain.cli import main
 from aiotrain.config import MAY_CHANGE, SearchConfig
 from aiotrain.ppo import Learner
-from envs import Endless, Toy, Troubled
+from envs import Endless, Toy
 
 RUN = Path(__file__).parents[1] / "run.py"
 WITHIN_S = 90
@@ -463,20 +462,3 @@ def test_a_small_disk(tmp_path: Path) -> None:
     assert 1 <= load_checkpoint(tmp_path / "run").update < 6
     resume(tmp_path / "run")
     assert [int(row["episodes"]) for row in rows(tmp_path / "run")] == [5, 10, 15, 20, 25, 30]
-
-
-# ------------------------------------------------------------------- repeatability
-
-
-COUNTED = {"episodes": {}, "steps": {"steps_per_update": 80, "total_steps": 400, "total_episodes": 10**6}}
-
-
-@pytest.mark.parametrize("counted", COUNTED)
-@pytest.mark.parametrize(("workers", "envs"), [(1, 3), (3, 1), (8, 2)])
-def test_the_same_weights_whoever_dies(counted: str, workers: int, envs: int, tmp_path: Path) -> None:
-    seeds = [task.episode_streams(0, episode)[0] for episode in (2, 11, 12)]
-    troubled = functools.partial(Troubled, "os._exit", seeds, str(tmp_path))
-    settings = COUNTED[counted]
-    result = run(config(None, troubled, workers=workers, envs_per_worker=envs, **settings))
-    assert result.lost >= 3
-    np.testing.assert_array_equal(result.weights, run(config(None, **settings)).weights)
