@@ -84,7 +84,13 @@ def natural(value: Any) -> int:
 def library_versions() -> dict[str, str]:
     """The versions of what decides the bits of a run: another one may round otherwise."""
     libraries = ("aiotrain", "csle-cyborg", "numba", "numpy", "scikit-learn", "torch")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}
+    versions = {"python": platform.python_version()}
+    for name in libraries:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # as this one, where it runs without being installed
+            versions[name] = "unknown"
+    return versions
 
 
 # ------------------------------------------------------------------------ writing
@@ -96,21 +102,22 @@ class Checkpoints:
     def __init__(self, run: Path, keep: int) -> None:
         self._folder = run / "checkpoints"
         self._keep = keep
-        self._best_return = -math.inf
+        self.best_return = -math.inf
+        """Mean return of the best so far."""
 
     def save(self, update: int, state: Mapping[str, Any], mean_return: float) -> None:
         """Save ``state`` as that after ``update``. The best is the one with the highest ``mean_return``; NaN is none.
 
         Whatever goes wrong, the checkpoints that there are stay.
         """
-        is_best = mean_return > self._best_return
-        data = _pack({**state, "best_return": mean_return if is_best else self._best_return})
+        is_best = mean_return > self.best_return
+        data = _pack({**state, "best_return": mean_return if is_best else self.best_return})
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"update-{update:06d}.safetensors"
         write_whole(path, data)
         if is_best:
             _name_again(path, "best.safetensors", data)
-            self._best_return = mean_return
+            self.best_return = mean_return
         for old in _numbered(self._folder)[self._keep :]:
             old.unlink(missing_ok=True)
 
@@ -118,13 +125,12 @@ class Checkpoints:
         """The one that was saved last."""
         return next(iter(_numbered(self._folder)), None)
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
-        """Go on from ``checkpoint``: later ones are of updates that will be done again, and are removed."""
-        self._best_return = float(checkpoint.state["best_return"])
+    def forget_after(self, update: int) -> None:
+        """Remove those of later updates, which will be done again, and what a killed process left half-written."""
         for path in _numbered(self._folder):
-            if _number(path) > checkpoint.update:
+            if _number(path) > update:
                 path.unlink(missing_ok=True)
-        for path in self._folder.glob(".*.safetensors.*"):  # of a process that was killed while it wrote
+        for path in self._folder.glob(".*.safetensors.*"):
             path.unlink(missing_ok=True)
 
 

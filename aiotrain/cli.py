@@ -193,8 +193,13 @@ async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, ove
             log.write(trainer.status())
     output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
     if trainer.status().phase != "finished":
-        output.print(f"resume      by --resume {shlex.quote(str(config.run_dir))}", markup=False, soft_wrap=True)
+        output.print(_way_on(str(config.run_dir)), end="", markup=False, soft_wrap=True)
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
+
+
+def _way_on(run: str) -> str:
+    """How to go on with a run that has not come to its end, if there is a way."""
+    return f"resume      by --resume {shlex.quote(run)}\n" if Path(run, "checkpoints").is_dir() else ""
 
 
 def _start_lines(trainer: Trainer) -> str:
@@ -211,6 +216,7 @@ def _start_lines(trainer: Trainer) -> str:
             f"workers     {_count(config.workers, 'process')} with {each} each",
             f"memory      {human_bytes(status.ring_bytes)} of shared memory reserved, for {slots}",
             f"learner     on {status.device}; files in {config.run_dir}",
+            *([f"resumed     after {_count(status.updates, 'update')}"] if status.updates else []),
         )
     )
 

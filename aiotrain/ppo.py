@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aiotrain.config import PPOConfig
+from aiotrain.moments import RunningMoments
 from aiotrain.policy import INPUT_CLIP, PolicyShape
 from aiotrain.ring import Trajectories
 from aiotrain.spaces import EnvSpec
@@ -201,37 +201,6 @@ def _in_one_vector(parameters: list[nn.Parameter]) -> nn.Parameter:
 
 
 # ------------------------------------------------------------------- advantages
-
-
-@dataclass
-class RunningMoments:
-    """Mean and variance of all that was added, by merging (Chan, Golub & LeVeque, 1979)."""
-
-    count: float = 0.0
-    mean: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
-    variance: npt.NDArray[np.float64] = field(default_factory=lambda: np.ones(()))
-
-    def add(self, values: npt.NDArray[Any]) -> None:
-        """Add ``values`` ``[N, …]``."""
-        count = len(values)
-        mean, variance = values.mean(axis=0, dtype=np.float64), values.var(axis=0, dtype=np.float64)
-        total = self.count + count
-        delta = mean - self.mean
-        squares = self.variance * self.count + variance * count + delta**2 * self.count * count / total
-        self.mean = self.mean + delta * count / total
-        self.variance = squares / total
-        self.count = total
-
-    def state_dict(self) -> dict[str, npt.NDArray[np.float64]]:
-        """What was added, for `load_state_dict`."""
-        return {name: np.array(getattr(self, name), np.float64) for name in ("count", "mean", "variance")}
-
-    def load_state_dict(self, state: Mapping[str, npt.NDArray[np.float64]], shape: tuple[int, ...] = ()) -> None:
-        """Go on from what `state_dict` gave for values of ``shape``. Raises ValueError."""
-        count, mean, variance = (state[name] for name in ("count", "mean", "variance"))
-        if mean.shape != variance.shape or mean.shape not in ((), shape):
-            raise ValueError(f"moments of shape {mean.shape}, where {shape} belongs")
-        self.count, self.mean, self.variance = float(count), mean, variance
 
 
 def _padded(flat: FloatArray, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 from aiotrain.checkpoint import natural, write_whole
 from aiotrain.errors import ConfigError
 
-__all__ = ["METRICS", "Metric", "Records", "refuse_old_run", "refuse_running"]
+__all__ = ["JOURNALS", "METRICS", "Metric", "Records", "refuse_old_run", "refuse_running"]
 
-_JOURNALS = ("updates.csv", "workflows.csv", "events.jsonl")
+JOURNALS = ("updates.csv", "workflows.csv", "events.jsonl")
+"""Files that grow by lines. The first one keeps other processes out."""
 _OLD_RUN = "holds a run already; resume it, name another folder, or move it away"
 _GOES_ON = "holds a run that still goes on, in another process"
 
@@ -159,7 +160,7 @@ class Records:
 
     def _open_journals(self, resumed: Mapping[str, Any] | None) -> None:
         """Open all files, the one that keeps other processes out first; forget what came after a checkpoint."""
-        for name in _JOURNALS:
+        for name in JOURNALS:
             wanted = None if resumed is None else natural(resumed[name])
             if name == "workflows.csv" and not wanted and not (self.folder / name).exists():
                 continue  # only a search has it, from its first training on
@@ -203,7 +204,7 @@ class Records:
 
     def state_dict(self) -> dict[str, int]:
         """How many lines each file has, for ``resumed``."""
-        return {name: self._journals[name].lines if name in self._journals else 0 for name in _JOURNALS}
+        return {name: self._journals[name].lines if name in self._journals else 0 for name in JOURNALS}
 
     def sync(self) -> None:
         """Have everything on disk. Raises OSError."""

@@ -137,13 +137,15 @@ class Ledger:
         """Go on from what `state_dict` gave. Raises KeyError, TypeError or ValueError."""
         episodes, means = state["returns"].T.tolist()
         self.episodes, self.steps = natural(state["episodes"]), natural(state["steps"])
-        self.collect_s, self.learn_s = float(state["collect_s"]), float(state["learn_s"])
+        seconds = [float(state[name]) for name in ("elapsed_s", "trained_s", "collect_s", "learn_s")]
+        if not all(0 <= each < math.inf for each in seconds):
+            raise ValueError(f"{seconds} is no time that a run takes")
+        elapsed_s, self._trained_before_s, self.collect_s, self.learn_s = seconds
         self.returns = [(int(count), mean) for count, mean in zip(episodes, means, strict=True)]
         if state["last"] is not None:
             values = {str(name): value if type(value) is int else float(value) for name, value in state["last"].items()}
             self.last = Update(values, tuple(state["last_returns"].tolist()))
-        self._trained_before_s = float(state["trained_s"])
-        self._started_s -= float(state["elapsed_s"])
+        self._started_s -= elapsed_s
         self._updated_s = time.monotonic()
 
 

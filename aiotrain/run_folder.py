@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from aiotrain.batching import Batcher
 from aiotrain.checkpoint import Checkpoint, Checkpoints, library_versions, natural, save_weights
 from aiotrain.config import Config
-from aiotrain.errors import CheckpointError
+from aiotrain.errors import CheckpointError, ConfigError
 from aiotrain.policy import PolicyShape
-from aiotrain.records import METRICS, Records
+from aiotrain.records import JOURNALS, METRICS, Records
 from aiotrain.results import Ledger, Update
 from aiotrain.spaces import EnvSpec
 from aiotrain.workflow_policies import WorkflowPolicies
@@ -61,8 +61,8 @@ class RunFolder:
             then, now = state["environment"], json.loads(json.dumps(dataclasses.asdict(self._spec)))
             if changed := [name for name in now if then[name] != now[name]]:
                 raise ValueError(f"the environment is another than it was then, in {', '.join(changed)}")
-            for count in state["lines"].values():
-                natural(count)
+            self._lines = {name: natural(state["lines"][name]) for name in JOURNALS}
+            self._checkpoints.best_return = float(state["best_return"])
             self._batcher.load_state_dict(state["batcher"])
             self._ledger.load_state_dict(state["ledger"])
             if self._ledger.last is not None and self._ledger.last.values.keys() != {each.name for each in METRICS}:
@@ -77,13 +77,16 @@ class RunFolder:
     def open(self, checkpoint: Checkpoint | None) -> None:
         """Begin to write, or go on after what was written at the ``checkpoint``. Raises ConfigError."""
         config, spec = self._config, self._spec
-        lines = None if checkpoint is None else {**checkpoint.state["lines"], "episodes": self._ledger.episodes}
+        lines = None if checkpoint is None else {**self._lines, "episodes": self._ledger.episodes}
         self._records = Records(self.path, config.resolved(), config.tensorboard, warn=self._warn, resumed=lines)
         about = {"environment": spec.name, "device": str(self._learner.device), "workers": config.workers}
         if checkpoint is None:
             self.event("start", **about)
         else:
-            self._checkpoints.go_on(checkpoint)
+            try:
+                self._checkpoints.forget_after(checkpoint.update)
+            except OSError as error:
+                raise ConfigError(f"run-dir: {self.path} cannot be written to: {error.strerror}") from error
             changes = checkpoint.config.differences(config)
             self.event("resume", checkpoint=checkpoint.path.name, changes=changes, **about)
 

@@ -5,8 +5,8 @@
             print(update.episodes, update.mean_return)
 
 No signal handlers, no prints, no state outside the trainer but what a process has one of: its forkserver, which is
-told what to import, and torch's number of threads, and its choice of algorithms where a run is to be deterministic on a
-GPU. Several trainers may run in one process. To stop early, leave the loop or cancel the task.
+told what to import, torch's number of threads, and for a deterministic run on a GPU its choice of algorithms. Several
+trainers may run in one process. To stop early, leave the loop or cancel the task.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class _State(enum.Enum):
 class Trainer:
     """A training run as an asynchronous context manager that iterates over its updates.
 
-    Entering raises ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating raises
-    InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved. Leaving ends
-    every process, and raises CheckpointError if what was learned could not be saved.
+    Entering raises CheckpointError, ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating
+    raises InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved. Leaving
+    ends every process, and raises CheckpointError if what was learned could not be saved.
 
     ``checkpoint`` and ``override``: see `resume`.
     """
@@ -193,6 +193,7 @@ class Trainer:
                 await self._in_thread(self._folder.restore, self._checkpoint)
                 self._version = batcher.learned_batches
             self._folder.open(self._checkpoint)
+            self._checkpoint = None  # it may be large
         if self._workflows is not None and not batcher.exhausted:
             await self._in_thread(self._workflows.choose)
         self._publish()
@@ -332,7 +333,7 @@ class Trainer:
         gathering = self._gathering
         assert gathering is not None
         began_s = time.monotonic()
-        self._is_whole = False
+        was_whole, self._is_whole = self._is_whole, False
         if batch.trajectories is not None:
             metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
         self._version += 1
@@ -357,7 +358,7 @@ class Trainer:
                 collect_s=began_s - asked_s,
                 learn_s=learn_s,
             )
-        self._is_whole = True
+        self._is_whole = was_whole
         if self._folder is not None and update is not None:
             self._folder.update(update, workflows)
             if update.update % self.config.checkpoint_every == 0 and self._state is _State.OPEN:

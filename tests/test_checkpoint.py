@@ -369,6 +369,8 @@ def test_links_in_the_folder_are_not_followed(name: str, folder: Path, tmp_path:
         (lambda state: state["learner"]["return_moments"].update(mean=np.zeros(3)), "moments of shape"),
         (lambda state: state["learner"].update(generator=np.zeros(3, np.uint8)), "does not fit"),
         (lambda state: state["ledger"].update(last={}), "other metrics"),
+        (lambda state: state["ledger"].update(elapsed_s=math.nan), "no time that a run takes"),
+        (lambda state: state["lines"].pop("events.jsonl"), "'events.jsonl' is missing"),
         (lambda state: state["workflows"]["policies"].clear(), "the policy of .* is missing"),
         (lambda state: state["workflows"]["running"].extend(state["workflows"]["running"]), "orders in training"),
         (lambda state: state["workflows"]["search"]["observations"][0].update(value=math.inf), "has no return"),
