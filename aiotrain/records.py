@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiotrain.checkpoint import natural, write_whole
+from aiotrain.checkpoint import write_whole
 from aiotrain.errors import ConfigError
 
 __all__ = ["JOURNALS", "METRICS", "Metric", "Records", "refuse_old_run", "refuse_running"]
@@ -66,6 +66,7 @@ METRICS = (
     Metric("episodes_per_s", "time", "episodes learned per second of wall time since the update before"),
 )
 """Every metric of a run, defined here and nowhere else."""
+_COLUMNS = [*(metric.name for metric in METRICS), "workflow"]
 
 
 class _Journal:
@@ -115,8 +116,9 @@ class _Journal:
 
 
 class Records:
-    """The files of a run in ``folder``, which is made; or which are gone on with, if ``resumed`` tells their lines.
+    """The files of a run in ``folder``, which is made.
 
+    A run goes on in its folder if ``resumed`` tells how many lines each of the `JOURNALS` had, and ``episodes``.
     What cannot be written now, because the disk is full, is written with what comes next; ``warn`` is told once. Raises
     ConfigError if the folder holds a run already, or cannot be written to; it can then be tried again.
     """
@@ -128,12 +130,11 @@ class Records:
         tensorboard: bool,
         *,
         warn: Callable[[str], None] = lambda _: None,
-        resumed: Mapping[str, Any] | None = None,
+        resumed: Mapping[str, int] | None = None,
     ) -> None:
         self.folder = folder
         self._warn, self._is_full = warn, False
         make_board = _tensorboard_writer() if tensorboard else None
-        self._columns = [*(metric.name for metric in METRICS), "workflow"]
         self._journals: dict[str, _Journal] = {}
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_journals)
@@ -142,7 +143,7 @@ class Records:
                     self._claim(undo)
                 self._open_journals(resumed)
                 write_whole(folder / "config.json", json.dumps(config, indent=2, default=str).encode() + b"\n")
-                after = None if resumed is None else natural(resumed["episodes"]) + 1
+                after = None if resumed is None else resumed["episodes"] + 1
                 self._board: Any = None if make_board is None else make_board(str(folder), purge_step=after)
             except (FileExistsError, BlockingIOError) as error:  # claimed by another run since
                 raise ConfigError(f"run-dir: {folder} {_OLD_RUN if resumed is None else _GOES_ON}") from error
@@ -156,12 +157,12 @@ class Records:
         updates = self.folder / "updates.csv"
         updates.touch(exist_ok=False)
         undo.callback(updates.unlink)
-        write_whole(updates, ",".join(self._columns).encode() + b"\r\n")
+        write_whole(updates, _row(_COLUMNS).encode())
 
-    def _open_journals(self, resumed: Mapping[str, Any] | None) -> None:
+    def _open_journals(self, resumed: Mapping[str, int] | None) -> None:
         """Open all files, the one that keeps other processes out first; forget what came after a checkpoint."""
         for name in JOURNALS:
-            wanted = None if resumed is None else natural(resumed[name])
+            wanted = None if resumed is None else resumed[name]
             if name == "workflows.csv" and not wanted and not (self.folder / name).exists():
                 continue  # only a search has it, from its first training on
             journal = self._journals[name] = _Journal(self.folder / name)
@@ -169,11 +170,12 @@ class Records:
                 if journal.lines < wanted:
                     self._warn(f"{name} has {journal.lines} lines, where {wanted} were written: some are lost")
                 journal.cut(wanted)
+            if name == "updates.csv" and not journal.lines:  # all are lost
+                journal.append(_row(_COLUMNS))
 
     def update(self, values: Mapping[str, float], workflow: str = "") -> None:
         """A row with the value of every metric, and the orders that were trained, in a search."""
-        short = {name: _short(value) for name, value in values.items()}
-        self._append("updates.csv", _row([(short | {"workflow": workflow})[name] for name in self._columns]))
+        self._append("updates.csv", _row([*(_short(values[metric.name]) for metric in METRICS), workflow]))
         if self._board is not None:
             for metric in METRICS:
                 if not math.isnan(value := values[metric.name]):
