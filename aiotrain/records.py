@@ -6,7 +6,6 @@ import contextlib
 import csv
 import fcntl
 import io
-import itertools
 import json
 import math
 import os
@@ -84,15 +83,18 @@ class _Journal:
             raise
         self._unwritten = b""
         self._lock = threading.Lock()  # events come from the event loop and from the learner's thread
-        with open(self._file, "rb", closefd=False) as file:
-            self.lines = sum(1 for _ in file)
+        self.lines = len(self._whole_lines())
 
     def cut(self, lines: int) -> None:
-        """Forget all lines but the first so many."""
+        """Forget all lines but the first so many, and a torn one."""
+        kept = self._whole_lines()[:lines]
+        os.ftruncate(self._file, sum(map(len, kept)))
+        self.lines = len(kept)
+
+    def _whole_lines(self) -> list[bytes]:
         with open(self._file, "rb", closefd=False) as file:
             file.seek(0)
-            self.lines = sum(1 for _ in itertools.islice(file, lines))
-            os.ftruncate(self._file, file.tell())
+            return [line for line in file if line.endswith(b"\n")]
 
     def append(self, lines: str) -> None:
         with self._lock:
