@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aiotrain.config import Config, PPOConfig, SearchConfig
     from aiotrain.errors import (
         AiotrainError,
+        CheckpointError,
         ConfigError,
         DivergenceError,
         EnvError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AiotrainError",
     "ChallengeEvaluation",
+    "CheckpointError",
     "Config",
     "ConfigError",
     "DivergenceError",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aiotrain.checkpoint import natural
 from aiotrain.collect import Launch, Outcome
 from aiotrain.ring import Trajectories
 
@@ -61,6 +62,7 @@ class _OpenBatch:
 
     number: int
     options: Sequence[Options]
+    expected_steps: float  # of a trajectory, when it was opened
     part: dict[int, int] = field(default_factory=dict)  # for each episode, with which of the options it is played
     to_launch: deque[int] = field(default_factory=deque)
     out: set[int] = field(default_factory=set)  # counting episodes: those not yet settled
@@ -110,6 +112,8 @@ class Batcher:
         self._plan = plan
         self._expected_steps: float = slot_steps  # of a trajectory
         self._batches: deque[_OpenBatch] = deque()
+        self._popped: deque[_OpenBatch] = deque()  # and not learned yet
+        self._first_batch, self._first_episode = 0, 0  # with which everything, or what was resumed, begins
         self._next_batch = 0
         self._learned_batches = 0
         self._next_episode = 0
@@ -126,7 +130,7 @@ class Batcher:
             options = self._plan(self._next_batch)
             if options is None:
                 break
-            batch = _OpenBatch(self._next_batch, options)
+            batch = _OpenBatch(self._next_batch, options, self._expected_steps)
             self._next_batch += 1
             self._batches.append(batch)
             if self._steps_per_update is None:
@@ -206,7 +210,7 @@ class Batcher:
         """Everything goes to the batch of its episode, whichever launch it came with."""
         if outcome.trajectories is not None:
             headers = outcome.trajectories.headers
-            numbers = headers["episode"] // self._episodes_per_update
+            numbers = self._number(headers["episode"])
             homes = set(numbers.tolist())
             for number in homes:
                 part = outcome.trajectories if len(homes) == 1 else outcome.trajectories.select(numbers == number)
@@ -224,11 +228,16 @@ class Batcher:
 
     def _add_counting_steps(self, outcome: Outcome, again: Sequence[int], steps_per_update: int) -> None:
         batch = self._find(outcome.launch.batch)
-        batch.in_flight -= len(outcome.launch.episodes)
+        count = len(outcome.launch.episodes)
+        batch.in_flight -= count
         if outcome.trajectories is not None:
             batch.parts.append(outcome.trajectories)
-        self._returned.extend(outcome.unused)
-        batch.to_launch.extendleft(again)
+            count -= len(outcome.trajectories.headers)
+        # Where nothing took their places, but a worker died, they are as much part of the batch as before: what is
+        # played must not depend on who dies.
+        unplayed = max(0, count - len(outcome.lost))
+        batch.to_launch.extendleft(sorted([*again, *outcome.unused[:unplayed]], reverse=True))
+        self._returned.extend(outcome.unused[unplayed:])
         if batch.in_flight or batch.to_launch:
             return
         if batch.trajectories:
@@ -240,7 +249,11 @@ class Batcher:
         return self._batches[number - self._batches[0].number]
 
     def _home(self, episode: int) -> _OpenBatch:
-        return self._find(episode // self._episodes_per_update)
+        return self._find(self._number(episode))
+
+    def _number(self, episode: Any) -> Any:
+        """Counting episodes: the number of the batch that an episode, or each of an array, belongs to."""
+        return self._first_batch + (episode - self._first_episode) // self._episodes_per_update
 
     # ---------------------------------------------------------------- batches
 
@@ -249,9 +262,11 @@ class Batcher:
         if not self._batches or not self._is_whole(self._batches[0]):
             return None
         batch = self._batches.popleft()
+        self._popped.append(batch)
         if not batch.trajectories:
             return Batch(batch.number, None, np.empty(0, np.int64))
         trajectories = Trajectories.join(batch.parts)
+        batch.parts = [trajectories]
         self.counts.learned += int(trajectories.headers["ended"].sum())
         # Fragments of an episode that an earlier batch began are in no part of this one: they count to the first.
         parts = [batch.part.get(episode, 0) for episode in trajectories.headers["episode"].tolist()]
@@ -262,8 +277,17 @@ class Batcher:
         return not batch.to_launch and not waits_for
 
     def learned(self) -> None:
-        """The batch that was popped last has become a new policy version."""
+        """The batch that was popped first has become a new policy version."""
         self._learned_batches += 1
+        for part in self._popped.popleft().parts:
+            for episode in part.headers["episode"].tolist():  # it may have begun in a batch that is not learned yet
+                for batch in self._under_way():
+                    batch.part.pop(episode, None)
+
+    @property
+    def learned_batches(self) -> int:
+        """Batches that have become policy versions."""
+        return self._learned_batches
 
     @property
     def counts_episodes(self) -> bool:
@@ -274,3 +298,46 @@ class Batcher:
     def done(self) -> bool:
         """Whether the budget is used up and every batch was popped."""
         return not self._batches and self.exhausted
+
+    # ----------------------------------------------------------------- checkpoints
+
+    def _under_way(self) -> list[_OpenBatch]:
+        """The batches that are not learned yet."""
+        return [*self._popped, *self._batches]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is learned, as plain data for JSON. Whatever is under way will be played again, as if it never was.
+
+        Counting steps, an episode of which fragments are learned counts with these; it is given up.
+        """
+        under_way = self._under_way()
+        again = list(dict.fromkeys([episode for batch in under_way for episode in batch.part] + list(self._returned)))
+        next_episode = self._next_episode
+        if self._steps_per_update is None:
+            next_episode, again = min(again, default=next_episode), []
+        unlearned = [part for batch in under_way for part in batch.parts]
+        ended = [int(part.headers["ended"].sum()) for part in unlearned]
+        popped = [int(part.headers["ended"].sum()) for batch in self._popped for part in batch.parts]
+        return {
+            "batches": self._learned_batches,
+            "next_episode": next_episode,
+            "again": again,
+            "expected_steps": under_way[0].expected_steps if under_way else self._expected_steps,
+            "finished": self.counts.finished - sum(ended),
+            "steps": self.counts.steps - sum(part.steps for part in unlearned),
+            "learned": self.counts.learned - sum(popped),
+            "lost": self.counts.lost,
+            "given_up": self.counts.given_up + len(self._cut.difference(again)),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave, before anything is handed out. Raises KeyError or ValueError."""
+        again = [natural(episode) for episode in state["again"]]
+        expected_steps = float(state["expected_steps"])
+        if not 1 <= expected_steps < math.inf or (again and self._steps_per_update is None):
+            raise ValueError("it does not tell what is left to be played")
+        self._learned_batches = self._next_batch = self._first_batch = natural(state["batches"])
+        self._next_episode = self._first_episode = natural(state["next_episode"])
+        self._returned, self._expected_steps = deque(again), expected_steps
+        for name in ("finished", "steps", "learned", "lost", "given_up"):
+            setattr(self.counts, name, natural(state[name]))

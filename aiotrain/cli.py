@@ -6,6 +6,7 @@ Ctrl-C and by SIGTERM. Torch and the trainer are imported once the flags are und
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import atexit
 import bdb
@@ -15,22 +16,24 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import tyro
 import uvloop
 from rich.console import Console, ConsoleDimensions
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.checkpoint import Checkpoint, load_checkpoint
 from aiotrain.config import Config
 from aiotrain.console import printable, printable_lines
-from aiotrain.errors import AiotrainError, ConfigError, EnvError, SharedMemoryError
+from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
 from aiotrain.shm import human_bytes
 
 if TYPE_CHECKING:
@@ -54,6 +57,8 @@ class Arguments(Config):
     aiotrain plot RUN draws pictures of a run (aiotrain plot --help).
 
     aiotrain evaluate RUN plays what it learned (aiotrain evaluate --help).
+
+    aiotrain --resume RUN goes on with a run, with its settings.
     """
 
     # The fields of Config that the command line sees otherwise than Python does.
@@ -64,14 +69,17 @@ class Arguments(Config):
     plain: bool = False
     """One line per update instead of the live console. Without a terminal, and with the sequential collector, which
     leaves the terminal to breakpoints, this is so anyway."""
+    resume: Path | None = None
+    """Go on with the run in this folder, from its newest checkpoint (or from the one in this file)."""
+    override: bool = False
+    """Resume with settings changed that decide what is learned, which is refused otherwise."""
 
     def __post_init__(self) -> None:
         """Leave the checks to `config`: here, tyro would take their error for one of its own."""
 
     def config(self) -> Config:
         """The settings of the run, with a folder for it. Raises ConfigError."""
-        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Config)}
-        return Config(**settings | {"run_dir": _new_run_dir(self.env) if self.run_dir is None else self.run_dir})
+        return Config(**_settings(self) | {"run_dir": _new_run_dir(self.env) if self.run_dir is None else self.run_dir})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,12 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
         if arguments[:1] == ["evaluate"]:
             return _evaluate(tyro.cli(EvaluateArguments, prog="aiotrain evaluate", args=arguments[1:]))
-        chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        checkpoint = _checkpoint(arguments)
+        default = Arguments(**({} if checkpoint is None else _settings(checkpoint.config)))
+        chosen = tyro.cli(
+            Arguments, prog="aiotrain", args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,)
+        )
         config = chosen.config()
         _allow_open_files(_processes(config)[0])
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_train(config, chosen.plain))
-    except (ConfigError, EnvError, SharedMemoryError) as error:
+            return runner.run(_train(config, chosen.plain, checkpoint, chosen.override))
+    except (CheckpointError, ConfigError, EnvError, SharedMemoryError) as error:
         errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")
         return 2
     except AiotrainError as error:
@@ -156,6 +168,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before the run has taken over the signals, or after it, and nobody else has done so.
     except (KeyboardInterrupt, bdb.BdbQuit):
         return 128 + signal.SIGINT
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
+
+
+def _checkpoint(arguments: Sequence[str]) -> Checkpoint | None:
+    """What is to be resumed, if anything is: its settings are the defaults of all other flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--resume")
+    try:
+        run = parser.parse_known_args(arguments)[0].resume
+    except argparse.ArgumentError:  # which tyro tells better
+        return None
+    return None if run is None else load_checkpoint(run)
 
 
 def _plot(run: Path) -> int:
@@ -229,12 +256,12 @@ def _allow_open_files(workers: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-async def _train(config: Config, plain: bool) -> int:
+async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, override: bool) -> int:
     """Train and show it. The first signal ends the run in order, a second one at once."""
     from aiotrain.console import DivertedOutput, PlainLog, can_draw, show, summary
     from aiotrain.trainer import Trainer
 
-    trainer = Trainer(config)
+    trainer = Trainer(config, checkpoint=checkpoint, override=override)
     output = _Output(highlight=False, markup=False, emoji=False)
     log = PlainLog(output)
     # A breakpoint in an environment of this process needs the terminal for itself.
@@ -282,7 +309,14 @@ async def _train(config: Config, plain: bool) -> int:
             if diverted.close():
                 output.print(f"what workers printed is in {printable(str(worker_log))}", soft_wrap=True)
     output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
+    if trainer.status().phase != "finished":
+        output.print(_way_on(str(config.run_dir)), end="", markup=False, soft_wrap=True)
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
+
+
+def _way_on(run: str) -> str:
+    """How to go on with a run that has not come to its end, if there is a way."""
+    return f"resume      by --resume {shlex.quote(run)}\n" if Path(run, "checkpoints").is_dir() else ""
 
 
 def _start_lines(trainer: Trainer) -> str:
@@ -301,6 +335,7 @@ def _start_lines(trainer: Trainer) -> str:
             f"collector   {config.collector}: {players}",
             *([f"memory      {reserved} of shared memory reserved, for {slots}"] if status.slots else []),
             f"learner     on {status.device}; files in {printable(str(config.run_dir))}",
+            *([f"resumed     after {_count(status.updates, 'update')}"] if status.updates else []),
         )
     )
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.workflows import ORDERS, parse_order
 from aiotrain.errors import ConfigError
 
-__all__ = ["Config", "PPOConfig", "SearchConfig"]
+__all__ = ["MAY_CHANGE", "Config", "PPOConfig", "SearchConfig"]
+
+MAY_CHANGE = frozenset(
+    {
+        *("total_episodes", "total_steps"),  # the learning rate then falls along the new budget
+        *("collector", "rebuild_env", "ray_address"),
+        *("workers", "envs_per_worker", "episode_timeout_s", "start_timeout_s"),
+        *("checkpoint_every", "keep_checkpoints", "run_dir", "tensorboard"),
+    }
+)
+"""Settings that a resumed run may have otherwise: without policy lag, they leave what an update learns as it is."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +188,14 @@ class Config:
     """Episodes that the learner consumes at a time."""
     steps_per_update: int | None = None
     """Count batches in steps instead: at least so many in each."""
-    max_policy_lag: int = 1
-    """How many versions older than the learner's a policy may be that played. 0: collection waits for learning."""
+    max_policy_lag: int | None = None
+    """How many versions older than the learner's a policy may be that played. Default: 1; 0 if deterministic.
+    0: collection waits for learning."""
 
     seed: int = 0
     """Seed of all randomness: episode i draws from (seed, i), whichever worker plays it."""
+    deterministic: bool = False
+    """The same seed gives the same weights to the bit: no policy lag, and on a GPU only such algorithms."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner computes. auto: on the GPU if there is one."""
     learner_threads: int = 1
@@ -198,6 +212,10 @@ class Config:
     """Folder for what the run leaves behind. Default: runs/<environment>-<time>; from Python, nothing is written."""
     tensorboard: bool = False
     """Write TensorBoard files to the run's folder too (needs the extra aiotrain[tensorboard])."""
+    checkpoint_every: int = 100
+    """Updates from one checkpoint to the next. There is one at the end too, however the run ends in order."""
+    keep_checkpoints: int = 3
+    """How many of the last checkpoints are kept, besides the best."""
 
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The learner."""
@@ -243,7 +261,14 @@ class Config:
                 f"steps-per-update ({self.steps_per_update}) is more than the budget, total-steps "
                 f"({self.total_steps}): there would be no full update",
             ),
-            (self.max_policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
+            (self.policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
+            (
+                not self.deterministic or self.policy_lag == 0,
+                f"max-policy-lag ({self.max_policy_lag}) lets timing decide which policy plays, and contradicts "
+                "deterministic; leave one of the two out",
+            ),
+            (self.checkpoint_every >= 1, f"checkpoint-every must be at least 1, not {self.checkpoint_every}"),
+            (self.keep_checkpoints >= 1, f"keep-checkpoints must be at least 1, not {self.keep_checkpoints}"),
             (0 <= self.seed < 2**63, f"seed must lie between 0 and 2**63 - 1, not at {self.seed}"),
             (
                 not self.searches or self.steps_per_update is None,
@@ -291,14 +316,55 @@ class Config:
         """Whether orders of CAGE 2's host types are searched for."""
         return self.env == CAGE2_ID and self.workflow == "search"
 
+    @property
+    def policy_lag(self) -> int:
+        """The largest policy lag that is allowed."""
+        if self.max_policy_lag is not None:
+            return self.max_policy_lag
+        return 0 if self.deterministic else 1
+
     def resolved(self) -> dict[str, Any]:
         """All settings as plain values, for a file."""
         values = dataclasses.asdict(self)
         if callable(self.env):
-            values["env"] = (
-                f"{getattr(self.env, '__module__', '?')}:{getattr(self.env, '__qualname__', repr(self.env))}"
-            )
+            name = getattr(self.env, "__qualname__", re.sub(" at 0x[0-9a-f]+", "", repr(self.env)))
+            values["env"] = f"{getattr(self.env, '__module__', '?')}:{name}"
         return values
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Config:
+        """The settings that `resolved` told, after a way through JSON. Raises ConfigError."""
+        groups = {"ppo": PPOConfig, "workflow_search": SearchConfig}
+        read = {name: _read(kind, values.get(name, {})) for name, kind in groups.items()}
+        return _read(cls, {**values, **read})
+
+    def differences(self, other: Config) -> list[str]:
+        """The settings that ``other`` may not have otherwise in the same run, and has, a sentence each."""
+        here, there = (_flat(config.resolved()) for config in (self, other))
+        return [
+            f"{name.replace('_', '-')} was {here[name]}, and is now {there[name]}"
+            for name in here
+            if name not in MAY_CHANGE and here[name] != there[name]
+        ]
+
+
+_Settings = TypeVar("_Settings", "Config", PPOConfig, SearchConfig)
+
+
+def _read(kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:
+    """Settings from the plain values of a file."""
+    if unknown := sorted(values.keys() - {each.name for each in dataclasses.fields(kind)}):
+        raise ConfigError(f"there is no setting {', '.join(unknown)}")
+    read: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in values.items()}
+    return kind(**read)
+
+
+def _flat(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, without their groups."""
+    flat: dict[str, Any] = {}
+    for name, value in resolved.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _is_host_and_port(address: str) -> bool:

@@ -5,6 +5,7 @@ AiotrainError
 ├── EnvError                the environment cannot be made, used or trusted
 │   ├── UnsupportedSpaceError   its spaces are none that a policy is built for
 │   └── InvalidStepError        it returned NaN, a wrong shape or a wrong type
+├── CheckpointError         a checkpoint cannot be resumed from, or what was learned cannot be saved
 ├── SharedMemoryError       the ring does not fit, or cannot be created
 ├── WorkerError             workers die faster than they can be replaced
 ├── DivergenceError         the policy's parameters are no longer finite
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "AiotrainError",
+    "CheckpointError",
     "ConfigError",
     "DivergenceError",
     "EnvError",
@@ -55,6 +57,10 @@ class UnsupportedSpaceError(EnvError, ConfigError):
 
 class InvalidStepError(EnvError):
     """The environment returned NaN, a wrong shape or a wrong type; says worker, episode, seed and step."""
+
+
+class CheckpointError(AiotrainError):
+    """A checkpoint cannot be resumed from, or what was learned cannot be saved; says which file and why."""
 
 
 class SharedMemoryError(AiotrainError):

@@ -101,7 +101,7 @@ class Gathering:
 
     def _launch_soon(self) -> None:
         """Have ``_launch`` called in the event loop's next round."""
-        if self._launching is None and not self._task.done():
+        if self._launching is None and not self._is_over():
             self._launching = asyncio.get_running_loop().call_soon(self._launch)
 
     def _launch(self) -> None:
@@ -110,7 +110,7 @@ class Gathering:
         With 100 workers a new version sets off a hundred launches; all at once they would hold up the event loop.
         """
         self._launching = None
-        if self._task.done():
+        if self._is_over():
             return
         if self._batcher.counts_episodes:
             self._collector.submit_unfinished()
@@ -119,6 +119,9 @@ class Gathering:
                 return
             self._collector.submit(self._batcher.next_launch(room))
         self._launch_soon()
+
+    def _is_over(self) -> bool:
+        return self._task.done() or self._task.cancelling() > 0
 
     def _give_up(self, episode: int, reason: str) -> None:
         self._given_up_in_a_row += 1

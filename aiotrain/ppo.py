@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aiotrain.config import PPOConfig
+from aiotrain.moments import RunningMoments
 from aiotrain.policy import INPUT_CLIP, PolicyShape
 from aiotrain.ring import Trajectories
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["Learner", "advantages", "pick_device"]
+__all__ = ["Learner", "advantages", "pick_device", "use_deterministic_algorithms"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -44,6 +45,12 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if wanted == "cuda" and not available:
         raise ValueError("device: cuda is asked for, but torch finds no GPU; use auto or cpu")
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def use_deterministic_algorithms() -> None:
+    """Have torch compute the same bits each time on a GPU, for the whole process; on a CPU, it does here anyway."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads when it is used first
+    torch.use_deterministic_algorithms(True)
 
 
 # ---------------------------------------------------------------------- network
@@ -196,26 +203,6 @@ def _in_one_vector(parameters: list[nn.Parameter]) -> nn.Parameter:
 # ------------------------------------------------------------------- advantages
 
 
-@dataclass
-class RunningMoments:
-    """Mean and variance of all that was added, by merging (Chan, Golub & LeVeque, 1979)."""
-
-    count: float = 0.0
-    mean: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
-    variance: npt.NDArray[np.float64] = field(default_factory=lambda: np.ones(()))
-
-    def add(self, values: npt.NDArray[Any]) -> None:
-        """Add ``values`` ``[N, …]``."""
-        count = len(values)
-        mean, variance = values.mean(axis=0, dtype=np.float64), values.var(axis=0, dtype=np.float64)
-        total = self.count + count
-        delta = mean - self.mean
-        squares = self.variance * self.count + variance * count + delta**2 * self.count * count / total
-        self.mean = self.mean + delta * count / total
-        self.variance = squares / total
-        self.count = total
-
-
 def _padded(flat: FloatArray, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Steps ``[N]`` as ``[M, T]``, zero beyond each trajectory's end, and where there are steps."""
     there = np.arange(lengths.max()) < lengths[:, None]
@@ -293,23 +280,39 @@ class Learner:
         return {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
-        """A copy of all that was learned, for `load`: networks, optimiser, scales of rewards and inputs."""
+        """A copy of all that was learned, as arrays, for `load`: networks, optimiser, scales of rewards and inputs."""
+        adam = self._optimizer.state.get(self._vector, {})  # empty before the first step
         return copy.deepcopy(
             {
-                "network": self.network.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "input_moments": self._input_moments,
-                "return_moments": self._return_moments,
+                "network": self.tensors(),
+                "optimizer": {name: tensor.cpu().numpy() for name, tensor in adam.items()},
+                "input_moments": None if self._input_moments is None else self._input_moments.state_dict(),
+                "return_moments": self._return_moments.state_dict(),
             }
         )
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave, but for the random generator."""
+        """Go on from what `state` gave, but for the random generator. Raises KeyError, RuntimeError or ValueError."""
         state = copy.deepcopy(dict(state))
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._input_moments, self._return_moments = state["input_moments"], state["return_moments"]
-        self.network.normalizes = self._input_moments is not None and self._input_moments.count > 0
+        self.network.load_state_dict({name: torch.from_numpy(array) for name, array in state["network"].items()})
+        adam = {name: torch.from_numpy(array) for name, array in state["optimizer"].items()}
+        if adam and [adam[name].shape for name in ("step", "exp_avg", "exp_avg_sq")] != [(), *[self._vector.shape] * 2]:
+            raise ValueError("the optimiser's moments do not have the shape of the parameters")
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": {0: adam} if adam else {}, "param_groups": groups})
+        if self._input_moments is not None:
+            self._input_moments.load_state_dict(state["input_moments"], (self._spec.inputs,))
+            self.network.normalizes = self._input_moments.count > 0
+        self._return_moments.load_state_dict(state["return_moments"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """`state`, and that of the random generator: the learner as a checkpoint holds it."""
+        return {**self.state(), "generator": self._generator.get_state().numpy()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly as the learner would have that gave ``state``. Raises KeyError, RuntimeError or ValueError."""
+        self.load(state)
+        self._generator.set_state(torch.from_numpy(state["generator"]))
 
     @torch.no_grad()
     def update(self, batch: Trajectories, progress: float) -> dict[str, float]:

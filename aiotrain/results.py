@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from aiotrain.checkpoint import natural
 from aiotrain.ring import Trajectories
 
 __all__ = ["Ledger", "Result", "Update"]
@@ -36,8 +37,11 @@ class Update:
 class Ledger:
     """Counts what was learned, and reports each update."""
 
-    def __init__(self, started_s: float) -> None:
-        self._started_s = self._updated_s = started_s
+    def __init__(self) -> None:
+        self._started_s = self._updated_s = time.monotonic()  # where it was resumed, as if it had not been away
+        self._training_since_s: float | None = None
+        self._trained_before_s = 0.0
+        self._stopped_s: float | None = None
         self.episodes = 0
         self.steps = 0
         self.collect_s = 0.0
@@ -89,6 +93,60 @@ class Ledger:
         self._updated_s = now
         self.returns.append((self.episodes, self.last.mean_return))
         return self.last
+
+    def start_training(self) -> None:
+        """From now on, it is training."""
+        self._training_since_s = time.monotonic()
+
+    def stop(self) -> None:
+        """The time stands still."""
+        self._stopped_s = time.monotonic()
+
+    def elapsed_s(self) -> float:
+        """Seconds that the run has taken, those before it was resumed included."""
+        return (self._stopped_s or time.monotonic()) - self._started_s
+
+    def trained_s(self) -> float:
+        """Seconds of these that it has been training."""
+        return self._trained_before_s + self.trained_now_s()
+
+    def trained_now_s(self) -> float:
+        """Seconds that it has been training since it was begun or resumed."""
+        return 0.0 if self._training_since_s is None else (self._stopped_s or time.monotonic()) - self._training_since_s
+
+    def recent_return(self, updates: int = 10) -> float:
+        """Mean over the last ``updates`` of their mean returns; NaN if no episode ended in them."""
+        known = [mean for _, mean in self.returns[-updates:] if not math.isnan(mean)]
+        return statistics.fmean(known) if known else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """All counts and reports, for `load_state_dict`."""
+        return {
+            "elapsed_s": self.elapsed_s(),
+            "trained_s": self.trained_s(),
+            "episodes": self.episodes,
+            "steps": self.steps,
+            "collect_s": self.collect_s,
+            "learn_s": self.learn_s,
+            "returns": np.array(self.returns, np.float64).reshape(-1, 2),
+            "last": None if self.last is None else dict(self.last.values),
+            "last_returns": np.array(() if self.last is None else self.last.returns, np.float64),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave. Raises KeyError, TypeError or ValueError."""
+        episodes, means = state["returns"].T.tolist()
+        self.episodes, self.steps = natural(state["episodes"]), natural(state["steps"])
+        seconds = [float(state[name]) for name in ("elapsed_s", "trained_s", "collect_s", "learn_s")]
+        if not all(0 <= each < math.inf for each in seconds):
+            raise ValueError(f"{seconds} is no time that a run takes")
+        elapsed_s, self._trained_before_s, self.collect_s, self.learn_s = seconds
+        self.returns = [(int(count), mean) for count, mean in zip(episodes, means, strict=True)]
+        if state["last"] is not None:
+            values = {str(name): value if type(value) is int else float(value) for name, value in state["last"].items()}
+            self.last = Update(values, tuple(state["last_returns"].tolist()))
+        self._started_s -= elapsed_s
+        self._updated_s = time.monotonic()
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,8 @@ class Search(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a history. Raises KeyError, TypeError or ValueError if it is not one, and then changes nothing."""
         observations = [Observation(**{**row, "order": parse_order(row["order"])}) for row in state["observations"]]
+        if not all(math.isfinite(each.value) and type(each.proposals) is int for each in observations):
+            raise ValueError("an observation has no return, or was made at no time")
         pending = [ORDER_INDEX[parse_order(text)] for text in state["pending"]]
         self.proposals = int(state["proposals"])
         self.observations, self.pending = observations, pending

@@ -5,19 +5,20 @@
             print(update.episodes, update.mean_return)
 
 No signal handlers, no prints, no state outside the trainer but what a process has one of: its forkserver, which is
-told what to import, and torch's number of threads. Several trainers may run in one process. To stop early, leave the
-loop or cancel the task.
+told what to import, torch's number of threads, and for a deterministic run on a GPU its choice of algorithms. Several
+trainers may run in one process. To stop early, leave the loop or cancel the task.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import functools
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -27,21 +28,23 @@ import numpy as np
 
 from aiotrain.batching import Batch, Batcher, Counts
 from aiotrain.cage2.workflows import Order, order_text
-from aiotrain.checkpoint import save_weights
+from aiotrain.checkpoint import Checkpoint, load_checkpoint
 from aiotrain.collect import Collector, CollectorStatus
 from aiotrain.collect.making import make_collector
 from aiotrain.config import Config
-from aiotrain.errors import ConfigError, DivergenceError, TrainerStateError
+from aiotrain.errors import CheckpointError, ConfigError, DivergenceError, TrainerStateError
 from aiotrain.factory import make_factory
 from aiotrain.gathering import Gathering
 from aiotrain.meter import Meter
 from aiotrain.policy import PolicyShape
-from aiotrain.records import METRICS, Records, refuse_old_run
+from aiotrain.records import METRICS, refuse_old_run, refuse_running
 from aiotrain.results import Ledger, Result, Update
 from aiotrain.ring import slot_steps_for
+from aiotrain.run_folder import RunFolder
 from aiotrain.spaces import EnvSpec
 from aiotrain.status import Status
-from aiotrain.workflow_search import Running, WorkflowSearch
+from aiotrain.workflow_policies import WorkflowPolicies
+from aiotrain.workflow_search import Training, WorkflowSearch
 
 if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
     from aiotrain.ppo import Learner
@@ -66,36 +69,50 @@ class _State(enum.Enum):
 class Trainer:
     """A training run as an asynchronous context manager that iterates over its updates.
 
-    Entering raises ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating raises
-    InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved. Leaving ends
-    every process.
+    Entering raises CheckpointError, ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating
+    raises InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved. Leaving
+    ends every process, and raises CheckpointError if what was learned could not be saved.
+
+    ``checkpoint`` and ``override``: see `resume`.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, checkpoint: Checkpoint | None = None, override: bool = False) -> None:
+        if checkpoint is not None:
+            checkpoint.refuse_changes(config, override)
         self.config = config
+        self._checkpoint = checkpoint
         self._factory = make_factory(config)
         self._state = _State.NEW
         self._phase = "starting"
         self._ending = ""  # the phase at the end, where it is not that of a run left in order
-        self._started_s = time.monotonic()
         self._warnings: deque[str] = deque(maxlen=100)
         self._warnings_count = 0
         self._first_error: str | None = None
         self._collector: Collector = make_collector(config, self._factory, self._warn)
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
-        self._records: Records | None = None
+        self._folder: RunFolder | None = None
+        self._unsaved: CheckpointError | None = None
         self._gathering: Gathering | None = None  # there once everything is set up
         self._learning: asyncio.Task[Update | None] | None = None
         self._iterating = False
         self._search: WorkflowSearch | None = None
         if config.searches:
             self._search = WorkflowSearch(config.workflow_search, config.seed, config.episodes_per_update)
-        self._policies: dict[Order | None, dict[str, Any]] = {}  # to go back to: as begun (None), and for each order
+        self._workflows: WorkflowPolicies | None = None
         self._version = 0  # of the policy: batches done with, also those of which nothing came
-        self._ledger = Ledger(self._started_s)
-        self._training_since_s = 0.0
-        self._stopped_s: float | None = None
+        self._is_whole = True  # no update is under way, or has failed half-way
+        self._ledger = Ledger()
         self._device: str = config.device
+
+    @classmethod
+    def resume(cls, run: str | Path, *, override: bool = False, **changes: Any) -> Self:
+        """A trainer that goes on with the run in a folder, from its newest checkpoint, or from the one in a file.
+
+        The settings are those of the run but for ``changes``: of those in config.MAY_CHANGE, or of any by ``override``.
+        An environment that was given as a callable is given again, as ``env``. Raises CheckpointError, ConfigError.
+        """
+        checkpoint = load_checkpoint(run)
+        return cls(dataclasses.replace(checkpoint.config, **changes), checkpoint=checkpoint, override=override)
 
     # ------------------------------------------------------------- life cycle
 
@@ -115,7 +132,7 @@ class Trainer:
         config = self.config
         importing = asyncio.get_running_loop().run_in_executor(self._thread, _import_learner, config.learner_threads)
         if config.run_dir is not None:
-            refuse_old_run(Path(config.run_dir))
+            (refuse_old_run if self._checkpoint is None else refuse_running)(Path(config.run_dir))
         self._phase = "compiling" if self._factory.is_compiled else "starting"
         self.spec: EnvSpec = await self._collector.start()
         ppo = await importing
@@ -124,6 +141,8 @@ class Trainer:
             self._device = str(device)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if config.deterministic and device.type != "cpu":
+            ppo.use_deterministic_algorithms()
         if config.total_steps is not None and config.steps_per_update is None and not self.spec.max_episode_steps:
             raise ConfigError(
                 f"total-steps needs steps-per-update here: {self.spec.name} tells no time limit, and a batch of whole "
@@ -137,22 +156,38 @@ class Trainer:
         batcher = Batcher(
             episodes_per_update=config.episodes_per_update,
             steps_per_update=config.steps_per_update,
-            max_policy_lag=config.max_policy_lag,
+            max_policy_lag=config.policy_lag,
             total_episodes=config.total_episodes,
             total_steps=config.total_steps,
             slot_steps=slot_steps,
             **({} if self._search is None else {"plan": self._search.plan}),
         )
         await self._collector.open(self.policy_shape, slot_steps)
-        if config.run_dir is not None:
-            self._records = Records(Path(config.run_dir), config.resolved(), config.tensorboard)
         if self._search is not None:
-            self._policies[None] = self._learner.state()
-            await self._in_thread(self._choose_workflows, self._search)
+            self._workflows = WorkflowPolicies(
+                config.workflow_search, self._search, self._learner, chosen=self._note_order, ended=self._note_training
+            )
+        if config.run_dir is not None:
+            self._folder = RunFolder(
+                config,
+                self.spec,
+                self.policy_shape,
+                learner=self._learner,
+                batcher=batcher,
+                ledger=self._ledger,
+                workflows=self._workflows,
+                warn=self._warn,
+            )
+            if self._checkpoint is not None:
+                await self._in_thread(self._folder.restore, self._checkpoint)
+                self._version = batcher.learned_batches
+            self._folder.open(self._checkpoint)
+            self._checkpoint = None  # it may be large
+        if self._workflows is not None and not batcher.exhausted:
+            await self._in_thread(self._workflows.choose)
         self._publish()
         if self._search is not None:
             self._search.begin()
-        self._event("start", environment=self.spec.name, device=str(device), workers=config.workers)
         if config.steps_per_update is None and self.spec.max_episode_steps is None:
             self._warn(
                 f"{self.spec.name} tells no time limit: a batch waits for episodes to end. If some never do, cut them "
@@ -161,7 +196,7 @@ class Trainer:
         self._gathering = Gathering(
             self._collector, batcher, warn=self._warn, began=self._note_first_episode, ended=self._note_error
         )
-        self._training_since_s = time.monotonic() - self._started_s
+        self._ledger.start_training()
         self._phase = "training"
 
     async def __aexit__(
@@ -172,9 +207,18 @@ class Trainer:
         elif self._phase == "training":
             self._phase = "stopping"
         await self._shielded_close()
+        if self._unsaved is not None and error is None:
+            raise self._unsaved
 
     def _note_first_episode(self) -> None:
-        self._event("first_episode", elapsed_s=round(self._elapsed_s(), 3))
+        self._event("first_episode", elapsed_s=round(self._ledger.elapsed_s(), 3))
+
+    def _note_order(self, order: Order, parent: Order | None) -> None:
+        self._event("workflow", order=order_text(order), parent=None if parent is None else order_text(parent))
+
+    def _note_training(self, training: Training) -> None:
+        if self._folder is not None:
+            self._folder.training(training)
 
     def _note_error(self, error: BaseException) -> None:
         self._phase = "stopping"
@@ -215,24 +259,27 @@ class Trainer:
                 if not self._learning.cancelled() and (failure := self._learning.exception()) is not None:
                     self._note_error(failure)
             await asyncio.to_thread(self._thread.shutdown)
-            self._stopped_s = time.monotonic()
+            self._ledger.stop()
             finished = self._gathering is not None and self._gathering.done
             self._phase = self._ending or ("finished" if finished else "stopped")
-            try:
-                await asyncio.to_thread(self._save)
-            finally:
-                if self._records is not None:
-                    self._records.close()
+            await asyncio.to_thread(self._save)
 
     def _save(self) -> None:
-        """Write what is known at the end."""
-        if self._records is not None:
-            path = self._records.folder / "weights.safetensors"
-            save_weights(path, self._learner.tensors(), self.policy_shape, self.spec)
-        if self._search is not None:
+        """Write what is known at the end. The checkpoint comes first, for trainings that are cut off go on from it."""
+        if self._folder is not None:
+            self._folder.save(is_whole=self._is_whole)
+        if self._workflows is not None and self._search is not None:
             reason = "budget" if self._phase == "finished" else self._phase
-            self._end_workflows(self._search, [running for running in self._search.running if running.episodes], reason)
+            self._workflows.end([running for running in self._search.running if running.episodes], reason)
         self._event("end", phase=self._phase, episodes=self.episodes)
+        folder, self._folder = self._folder, None
+        try:
+            if folder is not None:
+                folder.close()
+        except CheckpointError as error:
+            self._unsaved = error
+            self._phase = "failed"
+            self._first_error = self._first_error or f"{type(error).__name__}: {error}"
 
     def abort(self) -> None:
         """Kill every worker and remove every segment at once, without waiting: for a process that is about to exit."""
@@ -275,33 +322,36 @@ class Trainer:
         gathering = self._gathering
         assert gathering is not None
         began_s = time.monotonic()
+        was_whole, self._is_whole = self._is_whole, False
         if batch.trajectories is not None:
             metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
         self._version += 1
         workflows: list[str] = []
-        if self._search is not None:
+        if self._search is not None and self._workflows is not None:
             workflows = self._search.workflows(batch.number)
             if over := self._search.learned(batch.number, batch.trajectories, batch.parts):
-                await self._in_thread(self._end_workflows, self._search, over)
+                await self._in_thread(self._workflows.end, over)
             if self._search.free_places and not gathering.exhausted and self._state is _State.OPEN:
-                await self._in_thread(self._choose_workflows, self._search)
+                await self._in_thread(self._workflows.choose)
         learn_s = time.monotonic() - began_s
         self._publish()
-        if self._state is _State.OPEN:
-            if self._search is not None:
-                self._search.begin()
-            gathering.learned()
-        if batch.trajectories is None:
-            return None
-        update = self._ledger.add(
-            batch.trajectories,
-            self._version,
-            metrics,
-            collect_s=began_s - asked_s,
-            learn_s=learn_s,
-        )
-        if self._records is not None:
-            self._records.update(update.values, ";".join(workflows))
+        if self._search is not None and self._state is _State.OPEN:
+            self._search.begin()
+        gathering.learned()
+        update: Update | None = None
+        if batch.trajectories is not None:
+            update = self._ledger.add(
+                batch.trajectories,
+                self._version,
+                metrics,
+                collect_s=began_s - asked_s,
+                learn_s=learn_s,
+            )
+        self._is_whole = was_whole
+        if self._folder is not None and update is not None:
+            self._folder.update(update, workflows)
+            if update.update % self.config.checkpoint_every == 0 and self._state is _State.OPEN:
+                await self._in_thread(self._folder.save_checkpoint, self._folder.state_dict())
         return update
 
     def _publish(self) -> None:
@@ -314,25 +364,6 @@ class Trainer:
         self._published = parameters
         if self._state is _State.OPEN:
             self._collector.publish(self._published, self._version)
-
-    def _choose_workflows(self, search: WorkflowSearch) -> None:
-        """Choose the next orders, and have the policy that they begin from."""
-        inherit = self.config.workflow_search.inherit
-        for order in search.choose():
-            parent = search.parent(order) if inherit == "nearest" else None
-            if inherit != "latest":
-                self._learner.load(self._policies[parent])
-            self._event("workflow", order=order_text(order), parent=None if parent is None else order_text(parent))
-
-    def _end_workflows(self, search: WorkflowSearch, over: Sequence[Running], reason: str = "") -> None:
-        """Tell the search what came of trainings, write it down, and keep the policies."""
-        for running, training in zip(over, search.finish(over, reason), strict=True):
-            if self.config.workflow_search.inherit == "nearest":
-                self._policies[running.order] = self._learner.state()
-            if self._records is not None:
-                self._records.workflow(training._asdict())
-                name = f"weights-{'-'.join(running.order)}.safetensors"
-                save_weights(self._records.folder / name, self._learner.tensors(), self.policy_shape, self.spec)
 
     def _refuse_unless_open(self) -> None:
         if self._state is not _State.OPEN:
@@ -367,7 +398,7 @@ class Trainer:
             updates=len(self._ledger.returns),
             mean_return=self._ledger.last.mean_return if self._ledger.last else math.nan,
             lost=self._gathering.counts.lost,
-            elapsed_s=self._elapsed_s(),
+            elapsed_s=self._ledger.elapsed_s(),
             weights=self._published,
         )
 
@@ -377,8 +408,8 @@ class Trainer:
         gathering = self._gathering
         counts, meter = (Counts(), Meter()) if gathering is None else (gathering.counts, gathering.meter)
         last = self._ledger.last
-        elapsed_s = self._elapsed_s()
-        trained_s = max(elapsed_s - self._training_since_s, 1e-9)
+        trained_s = max(self._ledger.trained_s(), 1e-9)
+        workers_s = max(self._ledger.trained_now_s(), 1e-9) * len(collector.workers)
         mean = meter.mean_rates()
         share = self._progress()
         return Status(
@@ -387,7 +418,7 @@ class Trainer:
             collector=self.config.collector,
             device=self._device,
             phase=self._phase,
-            elapsed_s=elapsed_s,
+            elapsed_s=self._ledger.elapsed_s(),
             remaining_s=trained_s * (1 - share) / share if share > 0 else None,
             episodes_total=self.config.total_episodes,
             steps_total=self.config.total_steps,
@@ -410,7 +441,7 @@ class Trainer:
             collect_share=self._ledger.collect_s / trained_s,
             learn_share=self._ledger.learn_s / trained_s,
             idle_share=max(0.0, 1 - (self._ledger.collect_s + self._ledger.learn_s) / trained_s),
-            worker_busy_share=min(1.0, collector.busy_s / (trained_s * len(collector.workers))),
+            worker_busy_share=min(1.0, collector.busy_s / workers_s),
             returns=tuple(self._ledger.returns),
             compliance=last.values["compliance"] if last else math.nan,
             losses={metric.name: last.values[metric.name] for metric in METRICS if metric.group == "loss"}
@@ -423,9 +454,6 @@ class Trainer:
             workflow=None if self._search is None else self._search.status(),
         )
 
-    def _elapsed_s(self) -> float:
-        return (self._stopped_s or time.monotonic()) - self._started_s
-
     def _environment_name(self) -> str:
         return f"{self._factory.name} ({self.config.red_agent})" if self._factory.is_cage2 else self._factory.name
 
@@ -435,12 +463,8 @@ class Trainer:
         self._event("warning", message=text)
 
     def _event(self, kind: str, **details: Any) -> None:
-        if self._records is None:
-            return
-        try:
-            self._records.event(kind, **details)
-        except OSError as error:  # a full disk, say: nothing is left running for the want of a line about it
-            self._first_error = self._first_error or f"{type(error).__name__}: {error}"
+        if self._folder is not None:
+            self._folder.event(kind, **details)
 
 
 def _import_learner(threads: int) -> Any:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from aiotrain.cage2.workflows import ORDER_INDEX, Order, kendall, order_text, parse_order
+from aiotrain.checkpoint import natural
 from aiotrain.config import SearchConfig
 from aiotrain.ring import Trajectories
 from aiotrain.search import SEARCHES
@@ -31,6 +32,8 @@ _GAIN: Final = 0.01
 """Of compliance: less is no progress."""
 _TOLD: Final = 5
 """Orders that `WorkflowSearch.status` tells."""
+_SERIES: Final = ("returns", "bonuses", "unjudged")
+"""Fields of `Running` that hold a number for each episode."""
 
 
 class Training(NamedTuple):
@@ -194,10 +197,10 @@ class WorkflowSearch:
 
     def plan(self, batch: int) -> list[dict[str, Any]] | None:
         """The reset options of the parts of a batch that is opened now; None if there is to be none for the moment."""
-        trained = [running for running in self.running if not running.ended]
+        trained = self._planned.get(batch) or [running for running in self.running if not running.ended]
         if not trained:
             return None
-        self._planned[batch] = trained
+        self._planned[batch] = trained  # where it was resumed, that may be so already
         return [{"workflow": running.order} for running in trained]
 
     def workflows(self, batch: int) -> list[str]:
@@ -246,6 +249,66 @@ class WorkflowSearch:
         else:
             running.stale += 1
         return "plateau" if running.stale >= config.patience else ""
+
+    # ------------------------------------------------------------- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """History, trainings and plans as plain data for JSON, for `load_state_dict`."""
+        return {
+            "search": self.search.state_dict(),
+            "choices": self._choices,
+            "trainings": [training._asdict() for training in self.trainings],
+            "running": [_plain(running) for running in self.running],
+            "chosen": [_plain(running) for running in self._chosen],
+            "planned": [[batch, [each.iteration for each in parts]] for batch, parts in self._planned.items()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave. Raises KeyError, TypeError or ValueError.
+
+        Batches that were planned have the same parts when they are opened again. May take some tenths of a second.
+        """
+        self.search.load_state_dict(state["search"])
+        self._choices = natural(state["choices"])
+        kinds = get_type_hints(Training)
+        self.trainings = [Training(**{name: kinds[name](row[name]) for name in kinds}) for row in state["trainings"]]
+        for training in self.trainings:
+            parse_order(training.workflow)
+        self.running = [_running(plain) for plain in state["running"]]
+        self._chosen = [_running(plain) for plain in state["chosen"]]
+        if self.free_places < 0:
+            raise ValueError(f"{self._places - self.free_places} orders in training, where there are {self._places}")
+        by_iteration = {running.iteration: running for running in self.running}
+        self._planned = {natural(batch): [by_iteration[each] for each in parts] for batch, parts in state["planned"]}
+        if any(training.learned for training in self.trainings):
+            self._best = self._estimates()
+
+
+def _plain(running: Running) -> dict[str, Any]:
+    """A training that is under way, as plain data for JSON."""
+    plain = {each.name: getattr(running, each.name) for each in fields(running)}
+    return plain | {"order": order_text(running.order), **{name: list(plain[name]) for name in _SERIES}}
+
+
+def _running(plain: Mapping[str, Any]) -> Running:
+    """The opposite of `_plain`."""
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "iteration": natural,
+        "episodes": natural,
+        "stale": natural,
+        "order": parse_order,
+        "ended": str,
+    }
+    running = Running(
+        **{
+            each.name: kinds.get(each.name, float)(plain[each.name])
+            for each in fields(Running)
+            if each.name not in _SERIES
+        }
+    )
+    for name in _SERIES:
+        getattr(running, name).extend(float(value) for value in plain[name])
+    return running
 
 
 def _mean_compliance(compliance: npt.NDArray[np.float64]) -> float:

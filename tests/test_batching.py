@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aiotrain.batching import Batch, Batcher
@@ -215,7 +216,7 @@ def test_counting_steps_an_episode_lost_before_its_first_fragment_is_played_agai
     one = batcher(steps_per_update=6, slot_steps=3, total_episodes=10**6)
     launch = one.next_launch(one.wanted())
     one.add(Outcome(launch, None, (1,), (LostEpisode(0, "killed"),)))
-    assert one.next_launch(9) == Launch(0, (0,))
+    assert one.next_launch(9) == Launch(0, (0, 1)), "both belong to the batch as before"
 
 
 # --------------------------------------------------------------------- options
@@ -455,15 +456,96 @@ def test_parts_tell_the_options_that_each_trajectory_was_played_with(
         assert told == [world.options[episode] for episode in episodes]
 
 
-@given(SEEDS, SEEDS)
-def test_at_lag_0_batches_do_not_depend_on_who_is_fast(seed: int, another: int) -> None:
-    worlds = []
-    for each in (seed, another):
-        worlds.append(World(batcher(), each, trouble=False))
-        worlds[-1].run()
-    for a, b in zip(worlds[0].batches, worlds[1].batches, strict=True):
+COUNTED = st.sampled_from([{}, {"steps_per_update": 20, "total_steps": 80, "total_episodes": 10**6}])
+
+
+def assert_same(batches: Sequence[Batch], others: Sequence[Batch]) -> None:
+    for a, b in zip(batches, others, strict=True):
+        assert a.number == b.number
         for name in Trajectories.__dataclass_fields__:
             np.testing.assert_array_equal(getattr(a.trajectories, name), getattr(b.trajectories, name))
+
+
+@given(SEEDS, SEEDS, COUNTED)
+def test_at_lag_0_batches_do_not_depend_on_who_is_fast_or_lost(
+    seed: int, another: int, counted: dict[str, Any]
+) -> None:
+    worlds = [World(batcher(**counted), each, trouble=True) for each in (seed, another)]
+    for world in worlds:
+        world.run()
+        assume(not world.given_up)
+    assert_same(worlds[0].batches, worlds[1].batches)
+
+
+# --------------------------------------------------------------------- resuming
+
+
+def resumed(world: World, seed: int, **settings: Any) -> World:
+    """A world that goes on from what the other one has learned."""
+    one = batcher(**settings)
+    one.load_state_dict(json.loads(json.dumps(world.batcher.state_dict())))
+    following = World(one, seed, trouble=world.trouble)
+    following.version = one.learned_batches
+    return following
+
+
+@given(SEEDS, st.integers(0, 60), COUNTED)
+def test_at_lag_0_resuming_changes_no_batch(seed: int, turns: int, counted: dict[str, Any]) -> None:
+    whole, begun = (World(batcher(**counted), seed, trouble=False) for _ in range(2))
+    whole.run()
+    for _ in range(turns):
+        if not begun.batcher.done:
+            begun.one_turn()
+    following = resumed(begun, seed + 1, **counted)
+    following.run()
+    assert_same(whole.batches, begun.batches + following.batches)
+    assert following.batcher.counts == whole.batcher.counts
+
+
+@given(SEEDS, st.integers(0, 60), st.integers(0, 3), st.integers(0, 3), COUNTED)
+def test_what_is_under_way_is_played_again_and_counts_once(
+    seed: int, turns: int, lag: int, lag_afterwards: int, counted: dict[str, Any]
+) -> None:
+    begun = World(batcher(max_policy_lag=lag, **counted), seed, trouble=True)
+    for _ in range(turns):
+        if not begun.batcher.done:
+            begun.one_turn()
+    following = resumed(begun, seed + 1, max_policy_lag=lag_afterwards, **counted)
+    following.run()
+    batches = begun.batches + following.batches
+    assert [batch.number for batch in batches] == list(range(len(batches)))
+    learned = Counter(e for batch in batches for e in headers_of(batch)["episode"].tolist())
+    assert set(learned.values()) == {1}
+    counts = following.batcher.counts
+    assert (counts.finished, counts.learned, counts.in_flight) == (len(learned), len(learned), 0)
+    assert counts.steps == sum(length_of(episode) for episode in learned)
+    given_up = {*begun.given_up, *following.given_up}
+    if not counted:
+        assert {*learned, *given_up} == set(range(12))
+
+
+def test_episode_of_which_fragments_are_learned_is_not_played_again() -> None:
+    """Its beginning would count twice."""
+    settings = {"steps_per_update": 6, "slot_steps": 3, "total_episodes": 10**6}
+    one = batcher(**settings)
+    launch = one.next_launch(one.wanted())
+    one.add(Outcome(launch, cut_off([0, 1]), (), ()))
+    assert one.pop_batch() is not None
+    one.learned()
+    two = batcher(**settings)
+    two.load_state_dict(one.state_dict())
+    assert two.next_launch(two.wanted()).episodes == (2, 3)
+    assert two.counts.given_up == 2
+
+
+def test_longer_budget_goes_on_after_a_last_batch_that_was_not_full() -> None:
+    world = World(batcher(total_episodes=10), 0, trouble=False)
+    world.run()
+    following = resumed(world, 1, total_episodes=20)
+    following.run()
+    episodes = [headers_of(batch)["episode"].tolist() for batch in world.batches + following.batches]
+    assert [e for batch in episodes for e in batch] == list(range(20))
+    assert [len(batch) for batch in episodes] == [4, 4, 2, 4, 4, 2]
 
 
 @given(SEEDS, st.integers(0, 2), st.integers(1, 30))

@@ -32,6 +32,7 @@ def test_run_leaves_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
     result = asyncio.run(train(small(folder)))
     assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints",
         "config.json",
         "events.jsonl",
         "updates.csv",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
-import errno
 import functools
 import gc
 import json
@@ -41,7 +40,7 @@ from aiotrain import (
     train,
 )
 from aiotrain import worker as task
-from aiotrain.records import METRICS, Records
+from aiotrain.records import METRICS
 from aiotrain.status import WorkerState
 from envs import BrokenFromTheStart, Endless, Toy, Troubled, Waiting
 
@@ -444,27 +443,6 @@ def test_policy_that_is_no_longer_finite_ends_the_run(monkeypatch: pytest.Monkey
 
     _, result = run(diverge())
     assert np.isfinite(result.weights).all(), "those that were published last"
-
-
-def test_full_disk_ends_the_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even the error can be written down; what was learned is saved where there is room again."""
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    async def fill_up() -> Trainer:
-        async with Trainer(config(run_dir=str(tmp_path / "run"))) as trainer:
-            await anext(trainer)
-            monkeypatch.setattr(Records, "update", full)
-            monkeypatch.setattr(Records, "event", full)
-            with pytest.raises(OSError, match="No space left"):
-                await anext(trainer)
-        return trainer
-
-    trainer = run(fill_up())
-    assert "No space left" in (trainer.status().first_error or "")
-    assert {worker.state for worker in trainer.status().workers} == {WorkerState.ENDED}
-    assert (tmp_path / "run" / "weights.safetensors").is_file()
 
 
 def test_error_that_is_seen_twice_is_one_event(tmp_path: Path) -> None:

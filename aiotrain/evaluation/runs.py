@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.workflows import Order, order_text, parse_order
 from aiotrain.checkpoint import load_policy
-from aiotrain.config import Config, PPOConfig, SearchConfig
+from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.policy import NumpyPolicy
 from aiotrain.search import GpUcb
@@ -87,17 +87,9 @@ def _read_config(run: Path) -> Config:
         what = "holds no run: there is no config.json" if run.is_dir() else "is no folder; name that of a run"
         raise ConfigError(f"{run} {what}")
     try:
-        values = json.loads(path.read_text())
-        groups = {"ppo": PPOConfig, "workflow_search": SearchConfig}
-        values |= {name: kind(**_tuples(values[name])) for name, kind in groups.items() if name in values}
-        return Config(**_tuples(values))
-    except (OSError, RecursionError, TypeError, ValueError) as error:
+        return Config.of(json.loads(path.read_text()))
+    except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged, or of another version of aiotrain: {error}") from error
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples, and settings no lists."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _only_from_python(env: str) -> bool:
