@@ -31,7 +31,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         ``MultiBinary(52)``, an int8 array of shape [52]: for each of the 13 hosts in the order of
         ``aiotrain.cage2.scenario.HOSTS`` activity (00 none, 10 scan, 11 exploit) of the last step, then
         compromise (00 no, 10 unknown, 01 user, 11 privileged), as csle-cyborg's ChallengeWrapper has them.
-        With ``observation="memory"``, ``MultiBinary(320)``: behind the 52 bits those of what an attentive player would
+        With ``observation="memory"``, ``MultiBinary(307)``: behind the 52 bits those of what an attentive player would
         remember, as ``aiotrain.cage2.view.FIELDS`` lists them.
         With a ``workflow``, 25 bits more: behind K others, bit ``K + 5 * place + type`` is set where the type, by its
         number in ``aiotrain.cage2.scenario.HOST_TYPES``, has that place in the order.

@@ -205,7 +205,7 @@ def list_inputs(memory: Any, table: Any, inputs: Any) -> Any:
     count = list_table(table, inputs)
     inputs[count] = _TIME + _TIME_OF[min(memory.steps, _LATEST)]
     count += 1
-    # Neighbouring fields as one set: what costs time is each set, and each member.
+    # Three fields that lie side by side in FIELDS as one set, twice: each set costs time, and each member.
     decoys = np.uint64(memory.to_place) | (np.uint64(memory.first_scan) << np.uint64(_NUM_DECOYS))
     decoys |= np.uint64(memory.last_scan) << np.uint64(2 * _NUM_DECOYS)
     count = _list_set(decoys, _TO_PLACE, inputs, count)

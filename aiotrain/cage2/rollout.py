@@ -59,7 +59,7 @@ class Rollout:
             ORDER_BITS to let it see the order, and gives a logit for each action.
         red_agent: one of ``RED_AGENTS``.
         rules: one of ``RULES``.
-        observation: "table" (52 bits) or "memory" (320), as ``aiotrain.cage2.view`` has them.
+        observation: "table" (52 bits) or "memory" (307), as ``aiotrain.cage2.view`` has them.
         actions: "full" (145) or "compact" (42, masked).
 
     Raises:
