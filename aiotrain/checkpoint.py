@@ -68,8 +68,9 @@ def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
     """The policy in a file that a run left, such as weights.safetensors, and the environment that it was trained for.
 
     ``policy.act(spec.encode(observations), policy.noise(generator, len(observations)))`` draws actions, and their
-    log-probabilities, for observations ``[N, *spec.observation_shape]``; ``policy.shape`` tells its layers. Nothing
-    in the file is executed. Raises ConfigError if there is none, or it is damaged or no policy of aiotrain.
+    log-probabilities, for observations ``[N, *spec.observation_shape]``; where ``spec.has_action_mask``, it needs
+    their masks too. ``policy.shape`` tells its layers. Nothing in the file is executed. Raises ConfigError if there is
+    none, or it is damaged or no policy of aiotrain.
     """
     try:
         with safe_open(path, "np") as file:

@@ -162,6 +162,10 @@ class Config:
     """What plays CAGE 2: the compiled engine, exact and much faster, or csle-cyborg, which takes your own red agent."""
     workflow: str = "search"
     """CAGE 2's order of host types: search for it, train one (its name or five types with commas), or none."""
+    observation: Literal["table", "memory"] = "table"
+    """What CAGE 2 shows: the table of the last step, or with it what an attentive player remembers."""
+    actions: Literal["full", "compact"] = "full"
+    """CAGE 2's actions: all 145, or the 42 that can pay, of which those that make sense now are drawn."""
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps. Default: the environment's own limit (CAGE 2: 100)."""
 
@@ -297,6 +301,14 @@ class Config:
                 self.env == CAGE2_ID or self.red_agent == Config.red_agent,
                 f"red-agent ({self.red_agent}) is the attacker of {CAGE2_ID} and means nothing to another env; "
                 "leave one of the two out",
+            ),
+            *(
+                (
+                    self.env == CAGE2_ID or getattr(self, name) == getattr(Config, name),
+                    f"{name} ({getattr(self, name)}) is a setting of {CAGE2_ID} and means nothing to another env; "
+                    "leave one of the two out",
+                )
+                for name in ("observation", "actions")
             ),
         ]
         for name in ("max_episode_steps", "total_steps", "steps_per_update", "slot_steps"):

@@ -113,7 +113,9 @@ def make_factory(config: Config) -> EnvFactory:
         _refuse_unknown_red_agent(config)
     except ValueError as error:
         raise ConfigError(f"red-agent: {error}") from error
-    kwargs: dict[str, Any] = {"simulator": config.simulator, "red_agent": config.red_agent}
+    kwargs: dict[str, Any] = {
+        name: getattr(config, name) for name in ("simulator", "red_agent", "observation", "actions")
+    }
     if config.workflow != "none":  # a search tells each episode its order
         kwargs["workflow"] = HOST_TYPES if config.workflow == "search" else parse_order(config.workflow)
     if config.max_episode_steps is not None:

@@ -131,20 +131,26 @@ class NumpyPolicy:
             return generator.random(steps, np.float32)
         return generator.standard_normal((steps, self.shape.outputs), np.float32)
 
-    def act(self, inputs: FloatArray, noise: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], FloatArray]:
+    def act(
+        self, inputs: FloatArray, noise: npt.NDArray[Any], masks: npt.NDArray[Any] | None = None
+    ) -> tuple[npt.NDArray[Any], FloatArray]:
         """Actions and their log-probabilities ``[N]`` for ``inputs`` ``[N, inputs]``.
 
         ``noise`` is ``[N]`` uniform in [0, 1) for a discrete policy (the distribution function is inverted: one number
-        a step instead of one an action), ``[N, outputs]`` standard normal for a Gaussian one.
+        a step instead of one an action), ``[N, outputs]`` standard normal for a Gaussian one. Where ``masks``
+        ``[N, outputs]`` of a discrete policy is 0, the action has probability 0; each row has another number in it.
         """
         head = self.head(inputs)
         if self._log_std is not None and self._std is not None:
             actions = head + self._std * noise
             return actions, -(0.5 * noise * noise + self._log_std + _HALF_LOG_TAU).sum(axis=1)
+        if masks is not None:
+            head[masks == 0] = -np.inf
         # Ufuncs by their own methods: for one row, the array's methods take longer to be called than to compute.
         head -= np.maximum.reduce(head, axis=1, keepdims=True)
         cumulative = np.add.accumulate(np.exp(head), axis=1)
         total = cumulative[:, -1]
-        chosen = np.add.reduce(cumulative <= (noise * total)[:, None], axis=1, dtype=np.intp)
-        np.minimum(chosen, self.shape.outputs - 1, out=chosen)  # where rounding lifted noise * total to the total
+        # Below the total even where rounding lifts the product to it: an action is drawn where the sum grows.
+        passed = np.minimum(noise * total, np.nextafter(total, np.float32(0)))
+        chosen = np.add.reduce(cumulative <= passed[:, None], axis=1, dtype=np.intp)
         return chosen, head[np.arange(len(chosen)), chosen] - np.log(total)

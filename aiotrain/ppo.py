@@ -36,6 +36,7 @@ _POLICY_GAIN = 0.01
 _VALUE_GAIN = 1.0
 _ADAM_EPSILON = 1e-5
 _LARGEST_WEIGHT = 10.0  # of a step that an older policy played; many versions of lag would let one step outweigh all
+_BARRED = -1e9  # for the logit of an action that is masked: its probability is 0, and 0 times its logarithm no NaN
 _SMALLEST_DEVIATION = 1e-6  # of returns: less is none at all, and no measure of the rewards' scale
 
 
@@ -95,9 +96,14 @@ class Perceptron(nn.Sequential):
 
 
 class Categorical:
-    """Distributions over actions, by ``logits`` ``[U, actions]``, a row for each distinct observation."""
+    """Distributions over actions, by ``logits`` ``[U, actions]``, a row for each distinct observation.
 
-    def __init__(self, logits: Tensor) -> None:
+    Where ``allowed`` ``[U, actions]`` is False, the action has probability 0.
+    """
+
+    def __init__(self, logits: Tensor, allowed: Tensor | None = None) -> None:
+        if allowed is not None:
+            logits = logits.where(allowed, _BARRED)
         self._log_probs = functional.log_softmax(logits, dim=-1)
         self._probs = self._log_probs.exp()
         self.entropy = -torch.linalg.vecdot(self._probs, self._log_probs)  # [U]
@@ -169,9 +175,9 @@ class ActorCritic(nn.Module):
         """Value estimates ``[N]``, in units of the scaled reward."""
         return self.critic.activations(normalized)[-1][:, 0]
 
-    def distribution(self, head: Tensor) -> Categorical | Gaussian:
-        """What the actor's outputs ``[U, outputs]`` stand for."""
-        return Categorical(head) if self.log_std is None else Gaussian(head, self.log_std)
+    def distribution(self, head: Tensor, allowed: Tensor | None = None) -> Categorical | Gaussian:
+        """What the actor's outputs ``[U, outputs]`` stand for; ``allowed`` as of a Categorical."""
+        return Categorical(head, allowed) if self.log_std is None else Gaussian(head, self.log_std)
 
     def flat_parameters(self) -> FloatArray:
         """The policy's parameters ``[shape.size]`` as policy.PolicyShape lays them out."""
@@ -252,6 +258,12 @@ def _discounted_returns_so_far(rewards: FloatArray, lengths: npt.NDArray[Any], g
 # ---------------------------------------------------------------------- update
 
 
+def _side_by_side(observations: npt.NDArray[Any], masks: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """The bytes of ``observations`` ``[N, *shape]`` and of ``masks`` ``[N, actions]``, a row each."""
+    flat = np.ascontiguousarray(observations).reshape(len(observations), -1)
+    return np.hstack([flat.view(np.uint8), masks.view(np.uint8)])
+
+
 class Learner:
     """Policy, value network and optimiser; ``update`` learns from one batch."""
 
@@ -323,7 +335,9 @@ class Learner:
             group["lr"] = learning_rate
 
         observations = np.concatenate([batch.observations, batch.final_observations])
-        first, rows = self._distinct(observations)
+        masks = np.concatenate([batch.masks, np.zeros((len(batch.headers), batch.masks.shape[1]), np.int8)])
+        first, rows = self._distinct(_side_by_side(observations, masks) if batch.masks.size else observations)
+        allowed = torch.from_numpy(masks[first] != 0).to(self.device) if batch.masks.size else None
         inputs = self.network.normalize(self._inputs(observations[first]))
         values, final_values = np.split(self.network.value(inputs).cpu().numpy()[rows], [batch.steps])
         estimates = advantages(
@@ -345,7 +359,7 @@ class Learner:
         # updated here: the decoupled objective of Hilton, Cobbe and Schulman (2022), without which a policy lag of 1
         # costs a third to a half of the episodes.
         row_of_step = torch.from_numpy(rows[: batch.steps])
-        policy = self.network.distribution(self.network.actor.activations(inputs)[-1])
+        policy = self.network.distribution(self.network.actor.activations(inputs)[-1], allowed)
         old_log_probs = policy.log_prob(row_of_step.to(self.device), actions)
         acted = torch.from_numpy(batch.log_probs).to(self.device)
         advantage *= (old_log_probs - acted).exp().clamp(max=_LARGEST_WEIGHT)
@@ -357,10 +371,13 @@ class Learner:
             terms_of_epoch = []
             for steps in order.tensor_split(minibatches):
                 needed, rows_of_steps = torch.unique(row_of_step[steps], return_inverse=True)
-                steps = steps.to(self.device)
-                inputs_of_steps = inputs.index_select(0, needed.to(self.device))
+                steps, needed = steps.to(self.device), needed.to(self.device)
+                inputs_of_steps = inputs.index_select(0, needed)
+                allowed_there = None if allowed is None else allowed.index_select(0, needed)
                 minibatch = (whole.index_select(0, steps) for whole in (actions, old_log_probs, advantage, returns))
-                terms_of_epoch.append(self._differentiate(inputs_of_steps, rows_of_steps.to(self.device), *minibatch))
+                terms_of_epoch.append(
+                    self._differentiate(inputs_of_steps, allowed_there, rows_of_steps.to(self.device), *minibatch)
+                )
                 self._step()
             terms.append(torch.stack(terms_of_epoch).sum(0) / batch.steps)
             if config.target_kl is not None and float(terms[-1][3]) > config.target_kl:
@@ -391,6 +408,7 @@ class Learner:
     def _differentiate(
         self,
         inputs: Tensor,
+        allowed: Tensor | None,
         rows: Tensor,
         actions: Tensor,
         old_log_probs: Tensor,
@@ -399,12 +417,13 @@ class Learner:
     ) -> Tensor:
         """Overwrite all gradients with those of a minibatch's loss, and return its terms, summed, for the report.
 
-        ``inputs`` ``[U, inputs]`` are distinct, and ``rows`` ``[N]`` tell which of them each step saw. The loss is the
-        mean of -min(ratio · advantage, clipped ratio · advantage) + value_coef · error² / 2 - entropy_coef · entropy.
+        ``inputs`` ``[U, inputs]`` are distinct, with the actions ``allowed`` ``[U, actions]`` if not all are, and
+        ``rows`` ``[N]`` tell which of them each step saw. The loss is the mean of
+        -min(ratio · advantage, clipped ratio · advantage) + value_coef · error² / 2 - entropy_coef · entropy.
         """
         config, network, count = self._config, self.network, len(rows)
         acted, valued = network.actor.activations(inputs), network.critic.activations(inputs)
-        policy = network.distribution(acted[-1])
+        policy = network.distribution(acted[-1], allowed)
         log_ratio = policy.log_prob(rows, actions) - old_log_probs
         ratio = log_ratio.exp()
         surrogate = ratio * advantage

@@ -70,6 +70,8 @@ class RingLayout:
     action_dtype: str
     bonuses: bool
     """Whether the reward has a second part."""
+    masked: int = 0
+    """Actions in a mask; 0 where there are no masks."""
 
     @classmethod
     def of(cls, spec: EnvSpec, slots: int, steps: int) -> RingLayout:
@@ -82,6 +84,7 @@ class RingLayout:
             spec.action_shape,
             np.dtype(spec.ring_action_dtype).str,
             spec.has_compliance,
+            spec.masked,
         )
 
     @property
@@ -95,6 +98,7 @@ class RingLayout:
             "log_probs": (per_slot, np.float32),
             "rewards": (per_slot, np.float32),
             "bonuses": (per_slot if self.bonuses else (self.slots, 0), np.float32),
+            "masks": ((*per_slot, self.masked), np.int8),
         }
 
     @property
@@ -127,6 +131,8 @@ class Trajectories:
     """``[N]``: what the environment gave."""
     bonuses: npt.NDArray[np.float32]
     """``[N]``: what comes on top of it to learn from; zeros where the environment tells no compliance."""
+    masks: npt.NDArray[np.int8]
+    """``[N, actions]``: 1 where the action could be drawn, else 0; ``[N, 0]`` where all always can."""
 
     @property
     def steps(self) -> int:
@@ -145,6 +151,7 @@ class Trajectories:
             self.log_probs.take(rows, 0),
             self.rewards.take(rows, 0),
             self.bonuses.take(rows, 0),
+            self.masks.take(rows, 0),
         )
 
     @classmethod
@@ -164,7 +171,7 @@ def _ragged_rows(starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> npt.NDA
 
 def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The steps of all slots one after the other: rows are taken faster by one number than by slot and step."""
-    return array.reshape(-1, *array.shape[2:])
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
 class Ring:
@@ -180,6 +187,7 @@ class Ring:
         self.log_probs: npt.NDArray[np.float32] = arrays["log_probs"]
         self.rewards: npt.NDArray[np.float32] = arrays["rewards"]
         self.bonuses: npt.NDArray[np.float32] = arrays["bonuses"]
+        self.masks: npt.NDArray[np.int8] = arrays["masks"]
         self._free = deque(range(layout.slots))
 
     @classmethod
@@ -241,11 +249,12 @@ class Ring:
             _flat(self.log_probs).take(rows, 0),
             _flat(self.rewards).take(rows, 0),
             _flat(self.bonuses).take(rows, 0) if self.layout.bonuses else np.zeros(len(rows), np.float32),
+            _flat(self.masks).take(rows, 0),
         )
 
     def close(self) -> None:
         """Detach; the creator also removes the segment. May be called twice."""
-        for name in ("headers", "observations", "actions", "log_probs", "rewards", "bonuses"):
+        for name in ("headers", "observations", "actions", "log_probs", "rewards", "bonuses", "masks"):
             self.__dict__.pop(name, None)
         if self._segment is not None:
             self._segment.close()

@@ -49,6 +49,8 @@ class EnvSpec:
     """The environment's own time limit in steps, where it tells one."""
     has_compliance: bool = False
     """Whether ``info`` tells ``alignment``, the change in the step of what it tells as ``compliance``."""
+    has_action_mask: bool = False
+    """Whether ``info`` tells ``action_mask`` after reset and step: for each action 1 if it may be drawn, else 0."""
 
     @classmethod
     def of(cls, env: gymnasium.Env[Any, Any], name: str, limit: int | None = None) -> EnvSpec:
@@ -82,6 +84,11 @@ class EnvSpec:
         if self.action_kind == "gaussian":
             return np.float32
         return np.int16 if self.outputs <= np.iinfo(np.int16).max else np.int32
+
+    @property
+    def masked(self) -> int:
+        """Actions in a stored mask: all, or none where the environment bars none."""
+        return self.outputs if self.has_action_mask else 0
 
     def encode(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Observations ``[N, *shape]`` as the policy's inputs ``[N, inputs]``, float32."""

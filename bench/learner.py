@@ -94,6 +94,7 @@ def cage2_batch(episodes: int) -> tuple[EnvSpec, Trajectories]:
         log_probs.ravel(),
         rewards.ravel(),
         np.zeros(rewards.size, np.float32),
+        np.zeros((rewards.size, 0), np.int8),
     )
 
 
@@ -109,6 +110,7 @@ def distinct_batch(episodes: int, bits: int = 77) -> tuple[EnvSpec, Trajectories
         np.full(steps, -np.log(NUM_ACTIONS), np.float32),
         -generator.random(steps, np.float32),
         np.zeros(steps, np.float32),
+        np.zeros((steps, 0), np.int8),
     )
 
 

@@ -117,4 +117,5 @@ def as_trajectory(told: Episode, posting: Posting) -> Trajectories:
         np.array(told["log_probs"], np.float32),
         np.array(told["rewards"], np.float32),
         np.zeros(len(told["rewards"]), np.float32),
+        np.zeros((len(told["rewards"]), 0), np.int8),
     )

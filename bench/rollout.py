@@ -7,6 +7,9 @@ In interleaved repeats, medians over them, of CPU time, so that a neighbour on t
 - NumPy act: ``NumpyPolicy.act``, K at a time; NumPy logits: its matrix products (BLAS) and tanh;
 - engine: the environment alone, with the actions of these episodes.
 
+Then rollouts, again interleaved, by the environment's settings ``observation`` and ``actions``, with a policy that
+chooses as freely as a new one, so that the episodes are about as busy.
+
 Also how long the first rollout of a process takes with an empty and with a filled compilation cache. BLAS gets one
 thread. Run it as ``python -m bench.rollout``.
 """
@@ -38,6 +41,7 @@ from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_one, step
 from aiotrain.cage2.forward import GROUP, Network, add_bits, allocate_network, fill, finish, sample
 from aiotrain.cage2.rollout import Rollout
 from aiotrain.cage2.scenario import NUM_BITS
+from aiotrain.cage2.view import ACTIONS, OBSERVATIONS, actions_of, inputs_of
 from aiotrain.policy import NumpyPolicy, PolicyShape
 
 NETWORKS = {"52-64-64-145": (52, (64, 64)), "77-64-64-145": (77, (64, 64))}
@@ -184,6 +188,62 @@ def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> 
     return dict(zip(MEASURED, (play, compiled_act, compiled_logits, numpy_act, numpy_logits, engine), strict=True))
 
 
+def viewed(observation: str, actions: str, red_agent: str, count: int, steps: int, batches: int) -> Callable[[], int]:
+    """Plays episodes by these settings, with two layers of 64 units, and returns how many steps that were."""
+    inputs, outputs = inputs_of(observation), len(actions_of(actions))
+    shape = PolicyShape(inputs, (64, 64), outputs, "discrete")
+    rng = np.random.default_rng(0)
+    parameters = np.zeros(shape.size, np.float32)
+    _, scale, *layers = shape.split(parameters)
+    scale[:] = 1
+    for weight in layers[::2]:
+        weight[...] = 0.3 * rng.standard_normal(weight.shape) / math.sqrt(len(weight))
+    rollout = Rollout(shape.layers, red_agent=red_agent, observation=observation, actions=actions)
+    rollout.refresh(parameters)
+    arrays = SimpleNamespace(
+        observations=np.zeros((count, steps + 1, inputs), np.int8),
+        actions=np.zeros((count, steps), np.int16),
+        log_probs=np.zeros((count, steps), np.float32),
+        rewards=np.zeros((count, steps), np.float32),
+    )
+    masks = np.zeros((count, steps, outputs), np.int8)
+
+    def play() -> int:
+        for _ in range(batches):
+            rollout.play(
+                rng.integers(0, 2**63, count),
+                rng.random((count, steps), np.float32),
+                np.tile(np.arange(5), (count, 1)),
+                np.arange(count),
+                arrays,
+                masks=masks,
+            )
+        return batches * count * steps
+
+    return play
+
+
+def measure_views(red_agent: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Rates by setting, 64 environments at a time, and each as a share of the first, repeat by repeat."""
+    batches = max(1, args.total // (64 * args.steps))
+    names = [(observation, actions) for observation in OBSERVATIONS for actions in ACTIONS]
+    players_by_name = {name: viewed(*name, red_agent, 64, args.steps, batches) for name in names}
+    rates: dict[tuple[str, str], list[float]] = {name: [] for name in names}
+    for repeat in range(args.repeats + 1):
+        for name, play in players_by_name.items():
+            start = time.thread_time()
+            steps = play()
+            if repeat:
+                rates[name].append(steps / (time.thread_time() - start))
+    return {
+        f"{observation}, {actions}": {
+            "steps_per_second": statistics.median(rates[observation, actions]),
+            "of_the_first": statistics.median(np.divide(rates[observation, actions], rates[names[0]]).tolist()),
+        }
+        for observation, actions in names
+    }
+
+
 def measure(name: str, red_agent: str, count: int, args: argparse.Namespace) -> dict[str, Any]:
     """Rates of all in interleaved repeats, after one to warm up."""
     batches = max(1, args.total // (count * args.steps))
@@ -241,6 +301,14 @@ def main() -> None:
             )
     console = Console(width=140)
     console.print(table)
+    views = measure_views(args.red_agent, args)
+    table = Table(title="Rollouts by observation and actions, K = 64, two layers of 64 units")
+    table.add_column("observation, actions")
+    for column in ("steps a CPU second", "of the first"):
+        table.add_column(column, justify="right")
+    for name, rate in views.items():
+        table.add_row(name, f"{rate['steps_per_second']:,.0f}", f"{rate['of_the_first']:.2f}")
+    console.print(table)
     console.print(
         f"First rollout of a process: {first['cold_s']:.1f} s with an empty cache, {first['cached_s']:.2f} s with a "
         f"filled one, after {first['import_s']:.2f} s of imports."
@@ -252,6 +320,7 @@ def main() -> None:
             "steps": args.steps,
             "first_call": first,
             "results": results,
+            "views": views,
         }
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -97,6 +97,59 @@ class Judged(Toy):
         return *seen, info | {"alignment": now - before, "compliance": now}
 
 
+class Masked(Toy):
+    """Bars some of 5 actions in every step, and refuses them; after the last step none is possible any more.
+
+    In step ``wrong_at`` it tells ``wrong`` instead; None: nothing.
+    """
+
+    def __init__(self, wrong_at: int | None = None, wrong: Any = None, **toy: Any) -> None:
+        super().__init__(**toy)
+        self.action_space = spaces.Discrete(5)
+        self.wrong_at, self.wrong = wrong_at, wrong
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, self.tell(over=False)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        assert self.mask[action], f"action {action} is barred"
+        *seen, terminated, truncated, _ = super().step(action)
+        return *seen, terminated, truncated, self.tell(over=terminated or truncated)  # type: ignore[return-value]
+
+    def tell(self, over: bool) -> dict[str, Any]:
+        if self.steps == self.wrong_at:
+            return {} if self.wrong is None else {"action_mask": self.wrong}
+        self.mask = (self.np_random.random(5) < 0.4).astype(np.int8)
+        self.mask[self.np_random.integers(5)] = 1
+        if over:
+            self.mask[:] = 0
+        return {"action_mask": self.mask}
+
+
+class Obedient(gymnasium.Env[Any, Any]):
+    """Rewards the last of 3 allowed actions out of 6, and shows nothing: only the mask tells which one that is."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.MultiBinary(6)
+        self.action_space = spaces.Discrete(6)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.draw()
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        reward = float(action == np.flatnonzero(self.mask)[-1])
+        self.steps += 1
+        observation, info = self.draw()
+        return observation, reward, False, self.steps == 10, info
+
+    def draw(self) -> tuple[Any, dict[str, Any]]:
+        self.mask = self.np_random.permutation(np.array([0, 0, 0, 1, 1, 1], np.int8))
+        return np.zeros(6, np.int8), {"action_mask": self.mask.copy()}
+
+
 Trouble = Literal["raise", "sys.exit", "os._exit", "kill", "hang", "nan reward", "nan observation", "shape"]
 
 

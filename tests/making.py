@@ -53,10 +53,13 @@ def trajectories(
     headers["terminated"] = True if terminated is None else terminated
     headers["version"] = 0 if versions is None else versions
     headers["state"] = SEALED
+    masks = (rng.random((steps, spec.masked)) < 0.5).astype(np.int8)
     if spec.action_kind == "discrete":
         actions: npt.NDArray[Any] = rng.integers(0, spec.outputs, steps).astype(spec.ring_action_dtype)
     else:
         actions = rng.standard_normal((steps, spec.outputs)).astype(np.float32)
+    if spec.has_action_mask:
+        masks[np.arange(steps), actions] = 1
     return Trajectories(
         headers,
         _observations(spec, steps, rng),
@@ -65,6 +68,7 @@ def trajectories(
         np.log(rng.uniform(0.1, 0.9, steps)).astype(np.float32),
         rng.standard_normal(steps).astype(np.float32),
         np.zeros(steps, np.float32),
+        masks,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from typing import Any
@@ -112,6 +113,19 @@ def test_slots_shorter_than_episodes_train_to_the_end() -> None:
 def test_shorter_episodes_on_request() -> None:
     result = asyncio.run(asyncio.wait_for(train(config(max_episode_steps=7)), WITHIN_S))
     assert (result.episodes, result.steps) == (48, 48 * 7)
+
+
+@pytest.mark.parametrize("simulator", ["compiled", "cyborg"])
+def test_memory_and_compact_actions_are_trained_with(simulator: Any) -> None:
+    """With the search over orders, whose bits stand behind the memory's."""
+    settings = config(simulator=simulator, observation="memory", actions="compact", workers=2)
+    trained = run(settings)
+    assert np.isfinite(trained.weights).all()
+    inputs, outputs = 307 + 25, 42
+    assert len(trained.weights) == 2 * inputs + (inputs + 1) * 8 + (8 + 1) * outputs
+    if simulator == "compiled":
+        plain = run(dataclasses.replace(settings, workers=1))
+        np.testing.assert_array_equal(plain.weights, trained.weights)
 
 
 @pytest.mark.parametrize("red_agent", ["RedMeanderAgent", "SleepAgent"])

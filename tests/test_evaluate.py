@@ -19,6 +19,7 @@ import pytest
 from gymnasium import spaces
 
 from aiotrain import Config, ConfigError, EnvError, InvalidStepError, SearchConfig, evaluate, evaluate_cage2
+from aiotrain.cage2.challenge import Cell
 from aiotrain.cage2.scenario import HOST_TYPES, action_index
 from aiotrain.cage2.workflows import NAMED_ORDERS, ORDERS, order_text
 from aiotrain.checkpoint import save_weights
@@ -27,10 +28,9 @@ from aiotrain.config import PPOConfig
 from aiotrain.factory import make_factory
 from aiotrain.policy import PolicyShape
 from aiotrain.records import Records
-from aiotrain.spaces import EnvSpec
-from aiotrain.worker import episode_streams
+from aiotrain.worker import episode_streams, inspect_env
 from aiotrain.workflow_search import Training
-from envs import Action, Observation, Toy, Trouble, Troubled
+from envs import Action, Masked, Observation, Toy, Trouble, Troubled
 
 ROOT = Path(__file__).parents[1]
 REVERSE = NAMED_ORDERS["reverse"]
@@ -54,6 +54,14 @@ class Counting(gymnasium.Env[Any, Any]):
         return np.zeros(2, np.int8), float(action), self.left == 0, False, {}
 
 
+class FiveActions(Toy):
+    """Masked without masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gymnasium.spaces.Discrete(5)
+
+
 class Interrupted(Counting):
     """Ctrl-C arrives in the middle of an episode."""
 
@@ -69,8 +77,7 @@ def write_run(
     """What a run leaves behind, with a policy that looks at nothing; ``bias`` gives the logit of each action."""
     config = Config(env=env, ppo=PPOConfig(hidden_sizes=()), **settings)
     factory = make_factory(config)
-    made = factory()
-    spec = EnvSpec.of(made, factory.name, config.max_episode_steps)
+    made, spec = inspect_env(factory)
     made.close()
     shape = PolicyShape.of(spec, ())
     tensors = {
@@ -126,8 +133,9 @@ def test_no_episode_is_one_that_was_trained_on(run: Path) -> None:
     Counting.seeds.clear()
     evaluate(run, episodes=100, seed=0)
     trained = {episode_streams(Config.seed, episode)[0] for episode in range(10_000)}
-    assert len(set(Counting.seeds)) == 100
-    assert not trained & set(Counting.seeds)
+    _, *played = Counting.seeds  # the first reset is for a look at what the environment tells
+    assert len(set(played)) == 100
+    assert not trained & set(played)
 
 
 @pytest.mark.parametrize("action", ["discrete", "shifted", "gaussian"])
@@ -142,6 +150,15 @@ def test_every_kind_of_space_is_played(observation: Observation, action: Action,
         mean = greedy.returns.sum() / greedy.lengths.sum()
         assert mean == pytest.approx(0.5, abs=4 / math.sqrt(greedy.lengths.sum()))
     assert np.isfinite(evaluate(run, env=make, episodes=10).returns).all()
+
+
+def test_masks_bind_a_finished_policy_too(tmp_path: Path) -> None:
+    """The environment refuses what its mask bars, and bars what this policy likes best."""
+    run = write_run(tmp_path / "run", Masked, bias=lambda output: float(output))
+    for greedy in (True, False):
+        assert np.isfinite(evaluate(run, env=Masked, episodes=30, greedy=greedy).returns).all()
+    with pytest.raises(ConfigError, match=r"other spaces .* has action mask True, now False"):
+        evaluate(run, env=lambda: FiveActions(), episodes=2)
 
 
 def test_the_environment_is_made_as_in_training(tmp_path: Path) -> None:
@@ -182,6 +199,17 @@ def test_a_policy_is_shown_the_order_that_it_is_evaluated_by(tmp_path: Path) -> 
     asleep = [each.mean_return for cell, each in challenge.cells.items() if cell.red_agent == "SleepAgent"]
     assert asleep == [-30, -50, -100]
     assert challenge.settings["workflow"] == order_text(NAMED_ORDERS["critical_first"])
+
+
+def test_compact_actions_are_masked_in_evaluation(tmp_path: Path) -> None:
+    """Where red sleeps, nothing has happened on any host, so that this policy may not restore any."""
+    view: dict[str, Any] = {"observation": "memory", "actions": "compact"}
+    run = write_run(tmp_path / "run", Config.env, lambda output: 20.0 * (17 <= output < 25), workflow="none", **view)
+    challenge = evaluate_cage2(run, episodes=2)
+    means = {cell: each.mean_return for cell, each in challenge.cells.items()}
+    assert [mean for cell, mean in means.items() if cell.red_agent == "SleepAgent"] == [0, 0, 0]
+    assert means[Cell(100, "B_lineAgent")] < -10, "nothing is restored where it may be"
+    assert evaluate(run, episodes=2, simulator="cyborg").mean_return < -10
 
 
 def search_run(folder: Path, trainings: list[tuple[str, float, bool]], **search: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -97,6 +98,36 @@ def test_gaussian_actions_have_the_mean_and_deviation_of_the_policy() -> None:
     deviation = np.exp(shape.split(policy.parameters)[-1])
     np.testing.assert_allclose(actions.mean(axis=0), policy.head(inputs[:1])[0], atol=float(0.02 * deviation.max()))
     np.testing.assert_allclose(actions.std(axis=0), deviation, rtol=0.02)
+
+
+@pytest.mark.parametrize("deviation", [0.3, 30.0])
+def test_barred_actions_are_never_drawn_and_the_others_as_torch_says(deviation: float) -> None:
+    shape, rows = PolicyShape(9, (16,), 12, "discrete"), 20_000
+    network = torch_policy(shape, False)
+    policy = NumpyPolicy(shape)
+    policy.parameters[:] = network.flat_parameters()
+    policy.refresh()
+    rng = np.random.default_rng(6)
+    inputs = (deviation * rng.standard_normal((rows, 9))).astype(np.float32)
+    masks = (rng.random((rows, 12)) < rng.random((rows, 1))).astype(np.int8)
+    masks[np.arange(rows), rng.integers(0, 12, rows)] = 1
+    noise = policy.noise(rng, rows)
+    noise[::3], noise[1::3] = 0, np.nextafter(np.float32(1), np.float32(0))
+    actions, log_probs = policy.act(inputs, noise, masks)
+    assert masks[np.arange(rows), actions].all()
+    with torch.no_grad():
+        policy_of_torch = network.distribution(network.actor(torch.from_numpy(inputs)), torch.from_numpy(masks != 0))
+        expected = policy_of_torch.log_prob(torch.arange(rows), torch.from_numpy(actions))
+        reference = torch.distributions.Categorical(
+            logits=network.actor(torch.from_numpy(inputs)).masked_fill(torch.from_numpy(masks == 0), -math.inf)
+        )
+    np.testing.assert_allclose(log_probs, expected.numpy(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(policy_of_torch.entropy, reference.entropy(), rtol=1e-4, atol=1e-5)
+    alone, alone_log_probs = zip(
+        *(policy.act(inputs[i : i + 1], noise[i : i + 1], masks[i : i + 1]) for i in range(50)), strict=True
+    )
+    np.testing.assert_array_equal(np.concatenate(alone), actions[:50])
+    np.testing.assert_array_equal(np.concatenate(alone_log_probs), log_probs[:50])
 
 
 @pytest.mark.parametrize("noise", [0.0, float(np.nextafter(np.float32(1), np.float32(0)))])

@@ -33,6 +33,11 @@ PLAIN = PPOConfig(scale_rewards=False, normalize_observations=False, hidden_size
 KINDS: list[tuple[Observation, Action]] = [("box", "discrete"), ("bits", "gaussian"), ("one_hot", "shifted")]
 
 
+def masked(spec: EnvSpec) -> EnvSpec:
+    """The same with 9 actions, of which some are barred."""
+    return dataclasses.replace(spec, outputs=9, has_action_mask=True)
+
+
 def learner(spec: EnvSpec, config: PPOConfig = PLAIN, seed: int = 0) -> Learner:
     return Learner(spec, PolicyShape.of(spec, config.hidden_sizes), config, seed=seed, device=CPU)
 
@@ -42,7 +47,8 @@ def on_policy(learner: Learner, spec: EnvSpec, batch: Trajectories) -> Trajector
     with torch.no_grad():
         inputs = learner.network.normalize(torch.from_numpy(spec.encode(batch.observations)))
         actions = torch.from_numpy(batch.actions)
-        policy = learner.network.distribution(learner.network.actor(inputs))
+        allowed = torch.from_numpy(batch.masks != 0) if spec.has_action_mask else None
+        policy = learner.network.distribution(learner.network.actor(inputs), allowed)
         log_probs = policy.log_prob(
             torch.arange(batch.steps), actions.long() if spec.action_kind == "discrete" else actions
         )
@@ -167,9 +173,11 @@ def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return normal
 
 
-@pytest.mark.parametrize("action", ["discrete", "gaussian"])
-def test_loss_is_the_formula(action: Action) -> None:
-    spec = spec_of("box", action)
+@pytest.mark.parametrize("action", ["discrete", "gaussian", "masked"])
+def test_loss_is_the_formula(action: str) -> None:
+    spec = spec_of("box", "gaussian" if action == "gaussian" else "discrete")
+    if action == "masked":
+        spec = masked(spec)
     config = dataclasses.replace(PLAIN, clip_range=0.1, entropy_coef=0.03, value_coef=0.7)
     one = learner(spec, config)
     rng = np.random.default_rng(1)
@@ -179,22 +187,25 @@ def test_loss_is_the_formula(action: Action) -> None:
     old = batch.log_probs + rng.normal(0, 0.3, steps).astype(np.float32)
     advantage, returns = rng.standard_normal((2, steps)).astype(np.float32)
     actions = torch.from_numpy(batch.actions)
-    if action == "discrete":
+    if action != "gaussian":
         actions = actions.long()
-    rows = np.arange(steps)
     with torch.no_grad():
         terms = one._differentiate(
-            *(torch.as_tensor(each) for each in (inputs, rows, actions, old, advantage, returns))
+            torch.from_numpy(inputs),
+            torch.from_numpy(batch.masks != 0) if action == "masked" else None,
+            torch.arange(steps),
+            actions,
+            *(torch.as_tensor(each) for each in (old, advantage, returns)),
         )
 
     policy = NumpyPolicy(one.network.shape)
     policy.parameters[:] = one.parameters()
     policy.refresh()
     head = policy.head(inputs).astype(float)
-    if action == "discrete":
-        table = log_softmax(head)
+    if action != "gaussian":
+        table = log_softmax(np.where(batch.masks, head, -np.inf) if action == "masked" else head)
         new = table[np.arange(steps), batch.actions]
-        entropy = -(np.exp(table) * table).sum(axis=1).mean()
+        entropy = -(np.exp(table) * np.where(np.isfinite(table), table, 0)).sum(axis=1).mean()
     else:
         log_std = policy.shape.split(policy.parameters)[-1].astype(float)
         z = (batch.actions - head) / np.exp(log_std)
@@ -224,10 +235,12 @@ def test_gaussian_entropy_is_torchs() -> None:
     torch.testing.assert_close(policy.log_prob(torch.arange(5), actions), expected.log_prob(actions).sum(-1))
 
 
-@pytest.mark.parametrize("action", ["discrete", "gaussian"])
-def test_gradients_are_autograds_of_the_loss_as_it_is_written(action: Action) -> None:
+@pytest.mark.parametrize("action", ["discrete", "gaussian", "masked"])
+def test_gradients_are_autograds_of_the_loss_as_it_is_written(action: str) -> None:
     """In double precision, with observations that several steps saw and ratios on either side of the clipping."""
-    spec = spec_of("box", action)
+    spec = spec_of("box", "gaussian" if action == "gaussian" else "discrete")
+    if action == "masked":
+        spec = masked(spec)
     config = dataclasses.replace(PLAIN, clip_range=0.1, entropy_coef=0.03, value_coef=0.7, hidden_sizes=(8, 6))
     one = learner(spec, config)
     network = one.network.double()
@@ -242,8 +255,14 @@ def test_gradients_are_autograds_of_the_loss_as_it_is_written(action: Action) ->
 
     head, values = network.actor(inputs)[rows], network.critic(inputs)[rows, 0]
     policy: torch.distributions.Distribution
-    if action == "discrete":
+    allowed = None
+    if action != "gaussian":
         actions = torch.randint(0, spec.outputs, (steps,), generator=generator)
+        if action == "masked":
+            allowed = torch.rand(distinct, spec.outputs, generator=generator) < 0.4
+            allowed[rows, actions] = True
+            assert not allowed.all(1).any()
+            head = head.masked_fill(~allowed[rows], -math.inf)
         policy = torch.distributions.Categorical(logits=head)
     else:
         actions = torch.randn(steps, spec.outputs, generator=generator).double()
@@ -258,7 +277,7 @@ def test_gradients_are_autograds_of_the_loss_as_it_is_written(action: Action) ->
     expected = torch.autograd.grad(loss, list(network.parameters()))
 
     with torch.no_grad():
-        one._differentiate(inputs, rows, actions, old, advantage, returns)
+        one._differentiate(inputs, allowed, rows, actions, old, advantage, returns)
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-9)
 
@@ -286,6 +305,39 @@ def test_what_was_seen_before_is_learned_from_as_if_it_were_new(
     np.testing.assert_allclose(*learned, rtol=1e-4, atol=1e-5)
 
 
+def test_what_was_seen_under_another_mask_is_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = masked(spec_of("bits"))
+    config = PPOConfig(hidden_sizes=(8,), minibatch_size=16)
+    batch = trajectories(spec, [30, 30])
+    batch = dataclasses.replace(batch, observations=batch.observations[np.arange(60) % 3])
+    learned = []
+    for shares in (True, False):
+        if not shares:
+            monkeypatch.setattr(Learner, "_distinct", lambda _, given: (np.arange(len(given)), np.arange(len(given))))
+        one = learner(spec, config)
+        batch = on_policy(one, spec, batch)
+        for _ in range(3):
+            one.update(batch, 0.0)
+        learned.append(one.parameters())
+    np.testing.assert_allclose(*learned, rtol=1e-4, atol=1e-5)
+
+
+def test_policy_moves_from_what_was_played_under_masks_by_learning_alone() -> None:
+    """Log-probabilities of a masked batch, by the policy that played it, agree on both sides."""
+    spec = masked(spec_of())
+    one = learner(spec, dataclasses.replace(PLAIN, epochs=1, minibatch_size=10**6))
+    batch = trajectories(spec, [60])
+    policy = NumpyPolicy(one.network.shape)
+    policy.parameters[:] = one.parameters()
+    policy.refresh()
+    noise = policy.noise(np.random.default_rng(0), 60)
+    actions, log_probs = policy.act(spec.encode(batch.observations), noise, batch.masks)
+    batch = dataclasses.replace(batch, actions=actions.astype(np.int16), log_probs=log_probs)
+    metrics = one.update(batch, 0.0)
+    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert 0 < metrics["entropy"] < math.log(9)
+
+
 @pytest.mark.parametrize("action", ["discrete", "gaussian"])
 def test_steps_of_an_older_policy_are_weighted_and_clipping_starts_from_the_present_one(action: Action) -> None:
     spec = spec_of("box", action)
@@ -305,7 +357,7 @@ def test_steps_of_an_older_policy_are_weighted_and_clipping_starts_from_the_pres
         one.load(state)
         one._generator.manual_seed(0)  # the same minibatch
         one.update(dataclasses.replace(batch, log_probs=acted), 0.0)
-    (_, _, _, old, advantage, _), (_, _, _, old_too, weighted, _) = seen
+    (*_, old, advantage, _), (*_, old_too, weighted, _) = seen
     torch.testing.assert_close(old, old_too)
     assert sorted(old.tolist()) == pytest.approx(sorted(batch.log_probs.tolist()), abs=1e-5)
     order = torch.randperm(batch.steps, generator=torch.Generator().manual_seed(0))
@@ -319,7 +371,7 @@ def test_advantages_are_brought_to_mean_0_and_deviation_1_over_the_batch() -> No
     differentiate = one._differentiate
 
     def noted(*given: Any) -> Any:
-        seen.append(given[4])
+        seen.append(given[-2])
         return differentiate(*given)
 
     one._differentiate = noted  # type: ignore[method-assign]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -129,6 +131,19 @@ def test_bits_are_stored_as_bytes() -> None:
     assert np.dtype(bits.action_dtype).itemsize == 2
 
 
+def test_masks_come_out_beside_the_actions() -> None:
+    spec = dataclasses.replace(SPEC, has_action_mask=True)
+    ring = Ring.private(RingLayout.of(spec, 3, 4))
+    slots = ring.lend(2)
+    for slot, length in zip(slots, (4, 2), strict=True):
+        write(ring, slot, length, 10 * slot)
+        ring.masks[slot, :length] = np.eye(3)[np.arange(length) % 3]
+    got = ring.copy_out(slots[::-1])
+    assert got.masks.tolist() == np.eye(3)[[0, 1, 0, 1, 2, 0]].tolist()
+    assert got.select(np.array([1])).masks.tolist() == np.eye(3)[[0, 1, 2, 0]].tolist()
+    assert Ring.private(layout()).masks.size == 0, "memory for masks that nobody writes"
+
+
 def same(a: Trajectories, b: Trajectories) -> bool:
     names = Trajectories.__dataclass_fields__
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
@@ -146,6 +161,7 @@ def pieces(whole: Trajectories) -> list[Trajectories]:
             whole.log_probs[end - length : end],
             whole.rewards[end - length : end],
             whole.bonuses[end - length : end],
+            whole.masks[end - length : end],
         )
         for i, (end, length) in enumerate(zip(ends, whole.headers["length"], strict=True))
     ]

@@ -19,7 +19,7 @@ from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import BROKEN_OFF, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
 from aiotrain.worker import Player, Posting, episode_streams
-from envs import Action, BrokenFromTheStart, Endless, Judged, Observation, Toy, Trouble, Troubled
+from envs import Action, BrokenFromTheStart, Endless, Judged, Masked, Observation, Toy, Trouble, Troubled
 from making import weights_for
 
 Make = Callable[..., tuple[Player, Ring]]
@@ -33,8 +33,12 @@ def player() -> Make:
 
     def make(factory: EnvFactory, *, envs: int = 1, slots: int = 8, steps: int = 20) -> tuple[Player, Ring]:
         env = factory()
-        told = "alignment" in env.reset(seed=0)[1]
-        spec = dataclasses.replace(EnvSpec.of(env, factory.name), has_compliance=told)
+        info = env.reset(seed=0)[1]
+        spec = dataclasses.replace(
+            EnvSpec.of(env, factory.name),
+            has_compliance="alignment" in info,
+            has_action_mask="action_mask" in info,
+        )
         shape, layout = PolicyShape.of(spec, (8,)), RingLayout.of(spec, slots, steps)
         ring = Ring.private(layout)
         posting = Posting(2, envs, SEED, spec, shape, layout, LAMBDA)
@@ -292,6 +296,58 @@ def test_reward_is_one_finite_number(player: Make, reward: Any) -> None:
     (failure,) = one.play(ring.lend(1), [0]).failures
     assert failure.invalid, failure.report
     assert "a reward of" in failure.report
+
+
+@pytest.mark.parametrize("envs", [1, 3])
+def test_masks_bind_the_policy_and_are_kept(player: Make, envs: int) -> None:
+    one, ring = player(EnvFactory.of(Masked, shortest=30, longest=40), envs=envs, slots=12, steps=15)
+    slots = ring.lend(12)
+    assert one.play(slots, range(4)).failures == (), "a barred action was drawn"
+    got = ring.copy_out(ring.sealed(slots))
+    got = got.select(np.lexsort((got.headers["fragment"], got.headers["episode"])))
+    policy = NumpyPolicy(one._posting.policy)
+    policy.parameters[:] = one.parameters
+    policy.refresh()
+    for episode in range(4):
+        chosen = got.select(got.headers["episode"] == episode)
+        env = Masked(shortest=30, longest=40)
+        observation, info = env.reset(seed=seed_of(episode))
+        noise = policy.noise(episode_streams(SEED, episode)[1], 128)
+        for step in range(chosen.steps):
+            np.testing.assert_array_equal(chosen.masks[step], info["action_mask"])
+            action, log_prob = policy.act(observation[None], noise[step : step + 1], info["action_mask"][None])
+            assert (chosen.actions[step], chosen.log_probs[step]) == (action[0], log_prob[0])
+            observation, *_, info = env.step(int(action[0]))
+        assert not info["action_mask"].any(), "the end was not reached, where nothing is allowed"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (np.ones(4, np.int8), r"an action_mask of int8 \(4,\) where 5 integers belong, one an action"),
+        (np.ones((1, 5), np.int8), r"an action_mask of int8 \(1, 5\)"),
+        (np.ones(5), "an action_mask of float64"),
+        (np.zeros(5, np.int8), "an action_mask that allows no action"),
+        (None, "no action_mask, which the info of its first reset had"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("at", [0, 2])
+def test_masks_that_cannot_bind_are_refused_by_name(player: Make, wrong: Any, words: str, at: int) -> None:
+    one, ring = player(EnvFactory.of(Masked, shortest=5))
+    one._envs[0].unwrapped.wrong, one._envs[0].unwrapped.wrong_at = wrong, at
+    (failure,) = one.play(ring.lend(1), [0]).failures
+    assert failure.invalid
+    assert re.search(f"episode 0, .*, step {at}: the environment returned {words}", failure.report)
+
+
+def test_inspect_finds_out_whether_there_are_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_state", worker._State())
+    assert worker.inspect(EnvFactory.of(Masked)).has_action_mask
+    assert not worker.inspect(EnvFactory.of(Toy)).has_action_mask
+    assert worker.inspect(make_factory(Config(actions="compact", observation="memory"))).has_action_mask
+    with pytest.raises(InvalidStepError, match=r"first reset.*allows no action"):
+        worker.inspect(EnvFactory.of(Masked, wrong_at=0, wrong=np.zeros(5, np.int8)))
 
 
 @pytest.mark.parametrize("where", ["init", "reset"])

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiotrain.cage2.engine import NO_TAPE, allocate, reset_one, restart_one, set_order, step_one
-from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS, compiled_red_agent
+from aiotrain.cage2.scenario import compiled_red_agent
+from aiotrain.cage2.view import BEGUN, View
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
 __all__ = ["Cage2CompiledEnv"]
@@ -23,7 +24,8 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     has a random generator of its own. It plays Scenario2 against the three red agents of the challenge.
 
     Raises ValueError for a red agent that is not in it, for ``max_steps`` below 1 or above 65,535, for unknown rules
-    ("main" or "leaderboard") and for what is no order of the five host types.
+    ("main" or "leaderboard"), for what is no order of the five host types and for an unknown observation or set of
+    actions.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
@@ -34,15 +36,19 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         max_steps: int = 100,
         rules: str = "main",
         workflow: str | Sequence[str] | None = None,
+        observation: str = "table",
+        actions: str = "full",
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
         self.max_steps = max_steps
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
+        self._view = View(observation, actions)
+        inputs = self._view.num_inputs
         self.observation_space = gymnasium.spaces.MultiBinary(
-            NUM_BITS if self.workflow is None else NUM_BITS + ONE_HOT.shape[1]
+            inputs if self.workflow is None else inputs + ONE_HOT.shape[1]
         )
-        self.action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
+        self.action_space = gymnasium.spaces.Discrete(len(self._view.menu))
         self._state = allocate(1, red_agent=compiled_red_agent(red_agent), rules=rules, max_steps=max_steps)
         self._seeded = False
 
@@ -67,29 +73,32 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             reset_one(self._state, 0, self.np_random.integers(2**63, dtype=np.uint64))
         self._seeded = True
         self._compliance = 0.0
-        return self._seen()
+        return self._seen(BEGUN)
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
         """Play one step: blue's action, then red's.
 
-        Raises ValueError for an action outside ``0..144`` and ``gymnasium.error.ResetNeeded`` before the first reset.
+        Raises ValueError for an action that does not exist and ``gymnasium.error.ResetNeeded`` before the first reset.
         """
         if not self._seeded:
             raise gymnasium.error.ResetNeeded("call reset() before the first step()")
         index = int(action)
-        if not 0 <= index < NUM_ACTIONS:
-            raise ValueError(f"action {index} does not exist: there are {NUM_ACTIONS}, from 0")
-        reward = int(step_one(self._state, 0, index, NO_TAPE)) / 10.0
-        observation, info = self._seen()
+        if not 0 <= index < len(self._view.menu):
+            raise ValueError(f"action {index} does not exist: there are {len(self._view.menu)}, from 0")
+        played = int(self._view.menu[index])
+        reward = int(step_one(self._state, 0, played, NO_TAPE)) / 10.0
+        observation, info = self._seen(played)
         return observation, reward, False, bool(self._state["steps"][0] >= self.max_steps), info
 
-    def _seen(self) -> tuple[NDArray[np.int8], dict[str, Any]]:
+    def _seen(self, action: int) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Observation and info after a step, or after a reset, which is the ``action`` BEGUN."""
         env = self._state[0]
-        info: dict[str, Any] = {"red_hosts": int(env["held"])}
+        (observation,), masks = self._view.after(self._state["observation"].copy(), [action])
+        info: dict[str, Any] = {"red_hosts": int(env["held"])} | {name: mask for name, (mask,) in masks.items()}
         if self.workflow is None:
-            return env["observation"].copy(), info
+            return observation, info
         before, fixes = self._compliance, int(env["fixes"])
         if fixes:
             info["compliance"] = self._compliance = int(env["compliant_fixes"]) / fixes
         info["alignment"] = self._compliance - before
-        return np.concatenate([env["observation"], ONE_HOT[ORDER_INDEX[self.workflow]]]), info
+        return np.concatenate([observation, ONE_HOT[ORDER_INDEX[self.workflow]]]), info

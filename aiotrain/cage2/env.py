@@ -20,6 +20,7 @@ from aiotrain.cage2.randomness import Stream, is_redirected
 from aiotrain.cage2.scenario import RED_AGENTS, scenario2
 from aiotrain.cage2.stock import StockSimulator
 from aiotrain.cage2.texts import unknown_name
+from aiotrain.cage2.view import BEGUN, View
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
 
@@ -30,10 +31,14 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         ``MultiBinary(52)``, an int8 array of shape [52]: for each of the 13 hosts in the order of
         ``aiotrain.cage2.scenario.HOSTS`` activity (00 none, 10 scan, 11 exploit) of the last step, then
         compromise (00 no, 10 unknown, 01 user, 11 privileged), as csle-cyborg's ChallengeWrapper has them.
-        With a ``workflow``, ``MultiBinary(77)``: bit ``52 + 5 * place + type`` is set where the type, by its number
-        in ``aiotrain.cage2.scenario.HOST_TYPES``, has that place in the order.
+        With ``observation="memory"``, ``MultiBinary(307)``: behind the 52 bits those of what an attentive player would
+        remember, as ``aiotrain.cage2.view.FIELDS`` lists them.
+        With a ``workflow``, 25 bits more: behind K others, bit ``K + 5 * place + type`` is set where the type, by its
+        number in ``aiotrain.cage2.scenario.HOST_TYPES``, has that place in the order.
     Actions
         ``Discrete(145)``: Sleep, Monitor, then 11 kinds times 13 hosts; `action_names` lists them.
+        With ``actions="compact"``, ``Discrete(42)``, in the order of ``aiotrain.cage2.view.COMPACT_ACTIONS``: Sleep;
+        Analyse, Remove, Restore on the 8 hosts worth defending; the 17 decoys that can stand on these.
     Reward
         Float, 0 or negative, in steps of 0.1: -0.1 or -1 for each host that red controls, -10 while the
         operational service is down, -1 for the action Restore.
@@ -48,6 +53,9 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         one counts, there is no compliance and no such entry (Gymnasium's checker refuses a NaN).
         ``info["alignment"]``, a float: the change of compliance in this step, from 0 for the first; an episode's add
         up to its compliance.
+        With ``actions="compact"`` also ``info["action_mask"]``, int8 [42], 1 where an action makes sense now: Analyse
+        and Restore on a host that has had an event in this episode, Remove where User or Privileged is displayed, a
+        decoy where it can stand and does not yet, Sleep always. The other actions may be taken all the same.
 
     ``reset(seed=s)`` plays the episode that an existing ChallengeWrapper plays after ``random.seed(s)`` and
     ``reset()``; ``reset()`` goes on with the environment's own random numbers. Neither touches Python's
@@ -63,6 +71,8 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         ``workflow``: the order of host types to be judged by, as `aiotrain.cage2.workflows.parse_order` reads it;
         also an attribute, a tuple of five names. ``reset(options={"workflow": order})`` changes it from that episode
         on. None: no order is shown, and nothing judged.
+        ``observation``: ``"table"`` or ``"memory"``.
+        ``actions``: ``"full"`` or ``"compact"``.
         ``scenario``: a dict as csle-cyborg takes it, by default ``aiotrain.cage2.scenario.scenario2()``; the
         environment works on a copy. Bits, actions and ``red_hosts`` follow its hosts and its order of them.
         Hosts, subnets, processes, values, starting positions and green's agent may change freely. What
@@ -70,7 +80,8 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         wrapper: `departures` then lists why, and a warning says so once.
 
     Raises ValueError for an unknown red agent, for ``max_steps`` below 1, for an incomplete scenario, for what is no
-    order of the five types, and for a workflow with a scenario whose hosts are of other types.
+    order of the five types, for a workflow with a scenario whose hosts are of other types, for an unknown observation
+    or set of actions, and for ``"memory"`` or ``"compact"`` with another scenario than ``scenario2()``.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
@@ -81,10 +92,18 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         max_steps: int = 100,
         scenario: Mapping[str, Any] | None = None,
         workflow: str | Sequence[str] | None = None,
+        observation: str = "table",
+        actions: str = "full",
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
         description = scenario2() if scenario is None else copy.deepcopy(dict(scenario))
+        self._view = View(observation, actions)
+        if not self._view.is_plain and description != scenario2():
+            raise ValueError(
+                f"observation {observation!r} with actions {actions!r} is made for the hosts and services of Scenario2;"
+                " for a scenario of your own, choose 'table' and 'full'"
+            )
         red = red_agent_class(red_agent)
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
         self.max_steps = max_steps
@@ -110,8 +129,12 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         self.action_names = self._simulator.action_names
         self.hosts = self._simulator.hosts
         self._meter = None if self.workflow is None else ComplianceMeter(self.hosts, self.action_names)
+        inputs = 4 * len(self.hosts)
+        if not self._view.is_plain:
+            inputs = self._view.num_inputs
+            self.action_names = [self.action_names[full] for full in self._view.menu]
         order_bits = 0 if self.workflow is None else ONE_HOT.shape[1]
-        self.observation_space = gymnasium.spaces.MultiBinary(4 * len(self.hosts) + order_bits)
+        self.observation_space = gymnasium.spaces.MultiBinary(inputs + order_bits)
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
 
     @property
@@ -137,37 +160,41 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         self._elapsed = 0
         self._red_hosts = red_hosts
         if self.workflow is not None and self._meter is not None:
-            self._order_bits = ONE_HOT[ORDER_INDEX[self.workflow]].tobytes()
             self._meter.reset(self.workflow, red_hosts)
-        return self._seen(bits, 0.0)
+        return self._seen(bits, BEGUN, 0.0)
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
         """Play one step: blue's action, green's, red's.
 
-        Raises ValueError for an action outside ``0..144`` and ``gymnasium.error.ResetNeeded`` before the
-        first reset.
+        Raises ValueError for an action that does not exist and ``gymnasium.error.ResetNeeded`` before the first reset.
         """
         if self._elapsed is None:
             raise gymnasium.error.ResetNeeded("call reset() before the first step()")
         index = int(action)
         if not 0 <= index < len(self.action_names):
             raise ValueError(f"action {index} does not exist: there are {len(self.action_names)}, from 0")
+        if not self._view.is_plain:
+            index = int(self._view.menu[index])
         alignment = 0.0 if self._meter is None else self._meter.judge(index, self._red_hosts)
         with self._stream:
             bits, reward, self._red_hosts = self._simulator.step(index)
         self._elapsed += 1
-        observation, info = self._seen(bits, alignment)
+        observation, info = self._seen(bits, index, alignment)
         return observation, reward, False, self._elapsed >= self.max_steps, info
 
-    def _seen(self, bits: bytearray, alignment: float) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Observation and info after a reset or step."""
+    def _seen(self, bits: bytearray, action: int, alignment: float) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Observation and info after a step, or after a reset, which is the ``action`` BEGUN."""
+        observation = np.frombuffer(bits, dtype=np.int8)
         info: dict[str, Any] = {"red_hosts": self._red_hosts}
-        if self._meter is not None:
-            bits += self._order_bits
+        if not self._view.is_plain:
+            (observation,), masks = self._view.after(observation[None], [action])
+            info |= {name: mask for name, (mask,) in masks.items()}
+        if self.workflow is not None and self._meter is not None:
+            observation = np.concatenate([observation, ONE_HOT[ORDER_INDEX[self.workflow]]])
             info["alignment"] = alignment
             if self._meter.fixes:
                 info["compliance"] = self._meter.compliance
-        return np.frombuffer(bits, dtype=np.int8), info
+        return observation, info
 
 
 def red_agent_class(red_agent: str | type) -> type:

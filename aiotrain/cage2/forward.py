@@ -40,7 +40,7 @@ from aiotrain.cage2.vectors import (
     tanh,
 )
 
-__all__ = ["GROUP", "Network", "add_bits", "allocate_network", "fill", "finish", "sample"]
+__all__ = ["GROUP", "Network", "add_bits", "allocate_network", "bar", "fill", "finish", "sample"]
 
 TILE: Final = 2 * LANES
 """Outputs of a layer that are computed together: with four rows, eight sums, as many as hide an addition's latency."""
@@ -49,6 +49,7 @@ GROUP: Final = 16
 """Rows that go through a layer together, a multiple of four: a tile of weights is fetched once for all of them."""
 
 _ROWS: Final = 4
+_BARRED: Final = np.float32(-np.inf)
 
 
 class Network(NamedTuple):
@@ -187,6 +188,14 @@ def _multiply_tile(network: Any, source: Any, fan_in: Any, at: Any, put: Any) ->
     store(x, put + 2 * width + LANES, c1)
     store(x, put + 3 * width, d0)
     store(x, put + 3 * width + LANES, d1)
+
+
+@part
+def bar(network: Any, at: Any, mask: Any) -> None:
+    """Give probability 0 to the actions whose number in ``mask``, int8 [actions], is 0; ``at`` as of ``sample``."""
+    logits = network.activations[at : at + len(mask)]
+    for action in range(len(mask)):
+        logits[action] = logits[action] if mask[action] != 0 else _BARRED
 
 
 @part

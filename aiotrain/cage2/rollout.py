@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from aiotrain.cage2.engine import NO_TAPE, allocate, compiled, reset_one, step_one
 from aiotrain.cage2.engine.chance import part
-from aiotrain.cage2.forward import GROUP, Network, add_bits, allocate_network, fill, finish, sample
-from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS
+from aiotrain.cage2.forward import GROUP, Network, add_bits, allocate_network, bar, fill, finish, sample
+from aiotrain.cage2.memory import MEMORY, allow, forget, list_inputs, list_table, remember
+from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS
+from aiotrain.cage2.view import NUM_INPUTS, actions_of, inputs_of
 
-__all__ = ["NO_BONUSES", "ORDER_BITS", "Arrays", "Rollout", "play_episodes"]
+__all__ = ["NO_BONUSES", "NO_MASKS", "ORDER_BITS", "Arrays", "Rollout", "play_episodes"]
 
 _TYPES: Final = len(HOST_TYPES)
 
@@ -25,13 +27,16 @@ ORDER_BITS: Final = _TYPES * _TYPES
 NO_BONUSES: Final[NDArray[np.float32]] = np.zeros((0, 0), np.float32)
 """What ``bonuses`` is where none are wanted."""
 
+NO_MASKS: Final[NDArray[np.int8]] = np.zeros((0, 0, 0), np.int8)
+"""What ``masks`` is where every action may always be chosen."""
+
 
 class Arrays(Protocol):
     """Where episodes are written to, each into its slot; ``aiotrain.ring.Ring`` is one. C-contiguous."""
 
     @property
     def observations(self) -> NDArray[np.int8]:
-        """int8 [slots, T + 1 or more, inputs]: observation bits, then ORDER_BITS if the policy has those."""
+        """int8 [slots, T + 1 or more, inputs]: bits of the observation, then ORDER_BITS if the policy has those."""
 
     @property
     def actions(self) -> NDArray[np.int16]:
@@ -50,21 +55,35 @@ class Rollout:
     """Plays episodes with a policy and keeps the memory that this needs. Not for two threads at once.
 
     Args:
-        layers: (inputs, outputs) of each layer of the policy: 52 inputs, or 77 to let it see the order; 145 outputs.
+        layers: (inputs, outputs) of each layer of the policy. It takes the bits of the observation, or these and
+            ORDER_BITS to let it see the order, and gives a logit for each action.
         red_agent: one of ``RED_AGENTS``.
         rules: one of ``RULES``.
+        observation: "table" (52 bits) or "memory" (307), as ``aiotrain.cage2.view`` has them.
+        actions: "full" (145) or "compact" (42, masked).
 
     Raises:
-        ValueError: layers that do not fit together or the scenario, or an unknown agent or rules.
+        ValueError: layers that do not fit together or the scenario, or an unknown agent, rules, observation or set of
+            actions.
 
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int]], *, red_agent: str, rules: str = "main") -> None:
+    def __init__(
+        self,
+        layers: Sequence[tuple[int, int]],
+        *,
+        red_agent: str,
+        rules: str = "main",
+        observation: str = "table",
+        actions: str = "full",
+    ) -> None:
         inputs, outputs = layers[0][0], layers[-1][1]
-        if inputs not in (NUM_BITS, NUM_BITS + ORDER_BITS) or outputs != NUM_ACTIONS:
+        bits, self._menu = inputs_of(observation), actions_of(actions)
+        if inputs not in (bits, bits + ORDER_BITS) or outputs != len(self._menu):
             raise ValueError(
-                f"a policy from {inputs} inputs to {outputs} outputs, but CAGE Challenge 2 has {NUM_BITS} observation "
-                f"bits ({NUM_BITS + ORDER_BITS} with those of the order) and {NUM_ACTIONS} actions"
+                f"a policy from {inputs} inputs to {outputs} outputs, but CAGE Challenge 2 with observation "
+                f"{observation!r} and actions {actions!r} has {bits} observation bits ({bits + ORDER_BITS} with those "
+                f"of the order) and {len(self._menu)} actions"
             )
         if any(before[1] != after[0] for before, after in itertools.pairwise(layers)):
             raise ValueError(f"layers {list(layers)}: each must take as many inputs as the one before has outputs")
@@ -72,6 +91,8 @@ class Rollout:
         self._size = 2 * inputs + sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
         self._network = allocate_network(layers)
         self._red_agent, self._rules = red_agent, rules
+        self._masked = actions == "compact"
+        self._remembers = self._masked or observation == "memory"
         self._state = allocate(1, red_agent=red_agent, rules=rules, max_steps=0)
 
     def refresh(self, parameters: NDArray[np.float32]) -> None:
@@ -104,6 +125,7 @@ class Rollout:
         arrays: Arrays,
         bonuses: NDArray[np.float32] = NO_BONUSES,
         alignment_lambda: float = 0.0,
+        masks: NDArray[np.int8] = NO_MASKS,
     ) -> NDArray[Any]:
         """Play K episodes of T steps, each into its slot, without holding the interpreter lock.
 
@@ -119,6 +141,8 @@ class Rollout:
                 to the episode's compliance, which counts as 0 before the first fix. They add up to
                 ``alignment_lambda`` times the compliance of the episode.
             alignment_lambda: reward for raising the compliance from 0 to 1.
+            masks: int8 [slots, T or more, 42], overwritten, and needed, with compact actions: 1 where an action could
+                be drawn, which has probability 0 where it is 0.
 
         Returns:
             The engine's records of the episodes, [K] of dtype ``STATE``, valid until the next call:
@@ -146,22 +170,27 @@ class Rollout:
         _check_output("rewards", arrays.rewards, np.float32, (num_slots, steps))
         if bonuses is not NO_BONUSES:
             _check_output("bonuses", bonuses, np.float32, (num_slots, steps))
+        if self._masked:
+            _check_output("masks", masks, np.int8, (num_slots, steps, len(self._menu)))
         if len(self._state) < count:
             self._state = allocate(count, red_agent=self._red_agent, rules=self._rules, max_steps=0)
         state = self._state[:count]
         state["order"] = orders
         play_episodes(
             state,
+            np.zeros(count if self._remembers else 0, MEMORY),
             seeds,
             noise,
             slots,
             self._network,
+            self._menu,
             arrays.observations,
             arrays.actions,
             arrays.log_probs,
             arrays.rewards,
             bonuses,
             float(alignment_lambda),
+            masks if self._masked else NO_MASKS,
         )
         return state
 
@@ -185,20 +214,25 @@ def _check_output(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, 
 @compiled
 def play_episodes(
     state: Any,
+    memories: Any,
     seeds: NDArray[np.uint64],
     noise: NDArray[np.float32],
     slots: NDArray[np.int64],
     network: Network,
+    menu: NDArray[np.int64],
     observations: NDArray[np.int8],
     actions: NDArray[np.int16],
     log_probs: NDArray[np.float32],
     rewards: NDArray[np.float32],
     bonuses: NDArray[np.float32],
     alignment_lambda: float,
+    masks: NDArray[np.int8],
 ) -> None:
     """Play an episode in each record; ``Rollout.play`` says what the arrays are, and checks what is not checked here.
 
-    Rows go through the network GROUP at a time. Without bonuses, ``bonuses`` is ``NO_BONUSES``.
+    Rows go through the network GROUP at a time. ``menu``, int64 [actions], is what each action is among the 145.
+    ``memories`` has a record of MEMORY for each episode, or none if neither inputs nor masks need them. Without bonuses
+    or masks, these are ``NO_BONUSES`` and ``NO_MASKS``.
     """
     steps = noise.shape[1]
     width = len(network.shares)
@@ -206,15 +240,23 @@ def play_episodes(
         rows = min(GROUP, len(state) - first)
         for row in range(rows):
             reset_one(state, first + row, seeds[first + row])
-            _show(state[first + row], observations[slots[first + row], 0])
+            if len(memories) > 0:
+                forget(memories[first + row])
         for step in range(steps):
             for row in range(rows):
-                add_bits(network, row, _list_bits(state[first + row], network))
+                slot = slots[first + row]
+                count = _list_bits(state, memories, first + row, network)
+                _show(network, count, observations[slot, step])
+                add_bits(network, row, count)
+                if masks.shape[2] > 0:
+                    allow(memories[first + row], state[first + row].observation, masks[slot, step])
             logits = finish(network, rows)
             # All draws before all steps: a step branches on its action, and what was guessed wrong is noticed the
             # sooner, the longer ago the action was known.
             for row in range(rows):
                 slot = slots[first + row]
+                if masks.shape[2] > 0:
+                    bar(network, logits + row * width, masks[slot, step])
                 action, log_prob = sample(network, logits + row * width, noise[first + row, step])
                 actions[slot, step] = action
                 log_probs[slot, step] = log_prob
@@ -223,35 +265,40 @@ def play_episodes(
                 slot = slots[index]
                 env = state[index]
                 compliance = _compliance(env)
-                rewards[slot, step] = float32(step_one(state, index, actions[slot, step], NO_TAPE) / 10.0)
+                action = menu[actions[slot, step]]
+                rewards[slot, step] = float32(step_one(state, index, action, NO_TAPE) / 10.0)
+                if len(memories) > 0:
+                    remember(memories[index], env.observation, action)
                 if bonuses.shape[1] > 0:
                     bonuses[slot, step] = alignment_lambda * (_compliance(env) - compliance)
-                _show(env, observations[slot, step + 1])
+        for row in range(rows):
+            count = _list_bits(state, memories, first + row, network)
+            _show(network, count, observations[slots[first + row], steps])
 
 
 @part
-def _list_bits(env: Any, network: Any) -> Any:
-    """List in ``network.bits`` which inputs are 1, and return how many."""
-    bits = network.bits
-    count = 0
-    for i in range(NUM_BITS):
-        bits[count] = i
-        count += env.observation[i]
-    if network.sizes[0] > NUM_BITS:
+def _list_bits(state: Any, memories: Any, index: Any, network: Any) -> Any:
+    """List in ``network.bits`` which inputs of an episode are 1, and return how many."""
+    env, bits, inputs = state[index], network.bits, network.sizes[0]
+    if inputs >= NUM_INPUTS:
+        own_bits = NUM_INPUTS
+        count = list_inputs(memories[index], env.observation, bits)
+    else:
+        own_bits = NUM_BITS
+        count = list_table(env.observation, bits)
+    if inputs > own_bits:
         for place in range(_TYPES):
-            bits[count] = NUM_BITS + _TYPES * place + env.order[place]
+            bits[count] = own_bits + _TYPES * place + env.order[place]
             count += 1
     return count
 
 
 @part
-def _show(env: Any, observation: Any) -> None:
-    for i in range(NUM_BITS):
-        observation[i] = env.observation[i]
-    if len(observation) > NUM_BITS:
-        for place in range(_TYPES):
-            for kind in range(_TYPES):
-                observation[NUM_BITS + _TYPES * place + kind] = env.order[place] == kind
+def _show(network: Any, count: Any, observation: Any) -> None:
+    for i in range(len(observation)):
+        observation[i] = 0
+    for i in range(count):
+        observation[network.bits[i]] = 1
 
 
 @part

@@ -20,7 +20,7 @@ from aiotrain.cage2.engine import (
     set_order,
     step_one,
 )
-from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS
+from aiotrain.cage2.view import BEGUN, View
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
 _OTHERWISE: Final = "; for anything else, take make_vec(..., vectorization_mode='sync') or 'async'"
@@ -34,15 +34,16 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
     generator of its own.
 
     Observations, actions, rewards
-        int8 [num_envs, 52] or, with a workflow, [num_envs, 77], int64 [num_envs] and float64 [num_envs], as of
-        ``Cage2Env``.
+        int8 [num_envs, 52], or as many bits as ``Cage2Env`` shows by the same arguments, int64 [num_envs] and float64
+        [num_envs].
     End
         Never terminated; truncated at ``max_steps``. In the step after that (``AutoresetMode.NEXT_STEP``) the
         environment is reset and its action ignored, with reward 0.
     Info
         ``info["red_hosts"]``, int64 [num_envs]: bit h is set if red has a session of any privilege on host h.
         With a workflow also ``info["compliance"]``, NaN where ``Cage2Env`` has no such entry, and
-        ``info["alignment"]``, both float64 [num_envs].
+        ``info["alignment"]``, both float64 [num_envs]. With compact actions also ``info["action_mask"]``, int8
+        [num_envs, 42].
         For each an entry whose name begins with an underscore, bool [num_envs]: where ``Cage2Env`` has the entry.
 
     Args:
@@ -53,6 +54,8 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         workflow: the order of host types by which all are judged, or None, as of ``Cage2Env``.
         scenario: must stay None.
         simulator: must stay "compiled".
+        observation: "table" or "memory", as of ``Cage2Env``.
+        actions: "full" or "compact", as of ``Cage2Env``.
 
     Raises:
         ValueError: an argument is out of its range, or asks for what only ``Cage2Env`` can do.
@@ -70,6 +73,8 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         scenario: None = None,
         workflow: str | Sequence[str] | None = None,
         simulator: str = "compiled",
+        observation: str = "table",
+        actions: str = "full",
     ) -> None:
         if simulator != "compiled":
             raise ValueError(f"simulator {simulator!r} has no vector environment of its own" + _OTHERWISE)
@@ -83,10 +88,12 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         self.state = allocate(num_envs, red_agent=red_agent, rules=rules, max_steps=max_steps)
         self.num_envs = num_envs
         self.max_steps = max_steps
+        self._view = View(observation, actions, num_envs)
+        inputs = self._view.num_inputs
         self.single_observation_space = gymnasium.spaces.MultiBinary(
-            NUM_BITS if self.workflow is None else NUM_BITS + ONE_HOT.shape[1]
+            inputs if self.workflow is None else inputs + ONE_HOT.shape[1]
         )
-        self.single_action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
+        self.single_action_space = gymnasium.spaces.Discrete(len(self._view.menu))
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
         self._seeded = False
@@ -135,7 +142,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
                 restart_one(self.state, index)
         self._seeded = True
         self._compliance = np.full(self.num_envs, np.nan)
-        return self._observation(), self._info()
+        return self._seen(np.full(self.num_envs, BEGUN))
 
     def step(
         self, actions: ArrayLike
@@ -143,7 +150,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         """Play one step in every environment, or reset it if the step before truncated its episode.
 
         Raises:
-            ValueError: actions of another shape than [num_envs], or outside 0..144.
+            ValueError: actions of another shape than [num_envs], or that do not exist.
             gymnasium.error.ResetNeeded: before the first reset.
 
         """
@@ -155,32 +162,33 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
                 f"actions must be integers of shape ({self.num_envs},), got {chosen.dtype} of shape {chosen.shape}"
             )
         chosen = np.ascontiguousarray(chosen, np.int64)
-        if chosen.min() < 0 or chosen.max() >= NUM_ACTIONS:
-            raise ValueError(f"actions must lie in 0..{NUM_ACTIONS - 1}, got {chosen.min()}..{chosen.max()}")
+        if chosen.min() < 0 or chosen.max() >= len(self._view.menu):
+            raise ValueError(f"actions must lie in 0..{len(self._view.menu) - 1}, got {chosen.min()}..{chosen.max()}")
+        chosen = self._view.menu[chosen]
         rewards = np.empty(self.num_envs)
         truncations = np.empty(self.num_envs, np.bool_)
         _advance(self.state, chosen, rewards, truncations)
         terminations = np.zeros(self.num_envs, np.bool_)
-        return self._observation(), rewards, terminations, truncations, self._info()
+        observation, info = self._seen(np.where(self.state["steps"] == 0, BEGUN, chosen))
+        return observation, rewards, terminations, truncations, info
 
-    def _observation(self) -> NDArray[np.int8]:
-        bits: NDArray[np.int8] = self.state["observation"]
-        if self.workflow is None:
-            return bits.copy()
-        order_bits = ONE_HOT[ORDER_INDEX[self.workflow]]
-        return np.hstack([bits, np.broadcast_to(order_bits, (self.num_envs, len(order_bits)))])
-
-    def _info(self) -> dict[str, Any]:
+    def _seen(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Observations and info after these ``actions`` among the 145, BEGUN where an episode has begun instead."""
         everywhere = np.ones(self.num_envs, np.bool_)
-        info = {"red_hosts": self.state["held"].astype(np.int64), "_red_hosts": everywhere}
+        info: dict[str, Any] = {"red_hosts": self.state["held"].astype(np.int64), "_red_hosts": everywhere}
+        observation, masks = self._view.after(self.state["observation"].copy(), actions)
+        for name, mask in masks.items():
+            info |= {name: mask, f"_{name}": everywhere.copy()}
         if self.workflow is None:
-            return info
+            return observation, info
+        order_bits = ONE_HOT[ORDER_INDEX[self.workflow]]
+        observation = np.hstack([observation, np.broadcast_to(order_bits, (self.num_envs, len(order_bits)))])
         before, fixes = self._compliance, self.state["fixes"]
         self._compliance = np.full(self.num_envs, np.nan)
         np.divide(self.state["compliant_fixes"], fixes, out=self._compliance, where=fixes > 0)
         # In the step of an autoreset compliance becomes undefined again, which is no change within an episode.
         change = np.where(fixes > 0, self._compliance - np.nan_to_num(before), 0.0)
-        return info | {
+        return observation, info | {
             "compliance": self._compliance.copy(),
             "_compliance": fixes > 0,
             "alignment": change,

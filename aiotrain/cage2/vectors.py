@@ -26,6 +26,7 @@ __all__ = [
     "larger",
     "largest_across",
     "load",
+    "lowest_bit",
     "multiply",
     "multiply_add",
     "running_sums",
@@ -175,6 +176,16 @@ def _across(operation: Callable[[Any, Any, Any], Any]) -> Any:
 def _at_most(builder: Any, a: Any, b: Any) -> Any:
     ones = ir.Constant(_VECTOR, [1.0] * LANES)
     return builder.select(builder.fcmp_ordered("<=", a, b), ones, ir.Constant(_VECTOR, None))
+
+
+@_intrinsic
+def lowest_bit(_: Any, number: Any) -> Any:
+    """The place of the lowest bit that is set in ``number``, uint64 and not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
 
 
 @_intrinsic

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +22,8 @@ from aiotrain.factory import EnvFactory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import RingLayout
 from aiotrain.spaces import EnvSpec
-from aiotrain.worker import LocalPlayer, Posting, make_player
-from aiotrain.worker.player import BREAKDOWNS, make_env
+from aiotrain.worker import LocalPlayer, Posting, inspect_env, make_player
+from aiotrain.worker.player import BREAKDOWNS
 
 __all__ = ["Evaluation", "PolicyFor", "Progress", "fresh_seed", "play", "play_greedily", "sleeping", "uniform"]
 
@@ -111,10 +110,10 @@ def _player(
     factory: EnvFactory, policy_for: PolicyFor, episodes: int, run_seed: int
 ) -> Iterator[tuple[LocalPlayer, npt.NDArray[np.float32], int]]:
     """A worker's player in this process, the parameters to play with, and how many trajectories it plays at a time."""
-    envs = [make_env(factory)]
+    envs: list[gymnasium.Env[Any, Any]] = []
     try:
-        spec = EnvSpec.of(envs[0], factory.name, factory.max_episode_steps)
-        spec = dataclasses.replace(spec, has_compliance=factory.is_cage2 and "workflow" in dict(factory.kwargs))
+        env, spec = inspect_env(factory)
+        envs.append(env)
         policy = policy_for(spec)
         limit = spec.max_episode_steps
         if factory.is_compiled:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.cage2.rollout import NO_BONUSES, Rollout
+from aiotrain.cage2.rollout import NO_BONUSES, NO_MASKS, Rollout
 from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS, RED_AGENTS
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.factory import EnvFactory
@@ -54,9 +54,8 @@ class CompiledPlayer:
         assert posting.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
         self._steps = posting.spec.max_episode_steps
         settings = dict(factory.kwargs)
-        self._rollout = Rollout(
-            posting.policy.layers, red_agent=settings["red_agent"], rules=settings.get("rules", "main")
-        )
+        own = {name: settings[name] for name in ("red_agent", "rules", "observation", "actions") if name in settings}
+        self._rollout = Rollout(posting.policy.layers, **own)
         self._own_order = settings.get("workflow") or HOST_TYPES
 
     def refresh(self, version: int) -> None:
@@ -86,6 +85,7 @@ class CompiledPlayer:
             self._ring,
             self._ring.bonuses if self._posting.spec.has_compliance else NO_BONUSES,
             self._posting.alignment_lambda,
+            self._ring.masks if self._posting.spec.has_action_mask else NO_MASKS,
         )
         headers["ended"] = True
         headers["length"] = headers["episode_steps"] = self._steps

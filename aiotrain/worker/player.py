@@ -112,18 +112,22 @@ def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
     try:
         spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
         observation, info = env.reset(seed=0)
-        has_compliance = factory.is_cage2 and "alignment" in info
+        spec = dataclasses.replace(
+            spec,
+            has_compliance=factory.is_cage2 and "alignment" in info,
+            has_action_mask=spec.action_kind == "discrete" and "action_mask" in info,
+        )
     except AiotrainError:
         raise
     except BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
-    if fault := observation_fault(observation, spec):
+    if fault := observation_fault(observation, spec) or (spec.has_action_mask and mask_fault(info, spec)):
         raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
     if factory.is_compiled:
         from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
 
         compile_rollouts()  # once, before there are other workers; precompiled may have done so
-    return dataclasses.replace(spec, has_compliance=has_compliance)
+    return spec
 
 
 def observation_fault(observation: Any, spec: EnvSpec) -> str:
@@ -136,6 +140,16 @@ def observation_fault(observation: Any, spec: EnvSpec) -> str:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return f"observation with {int((~np.isfinite(array)).sum())} values that are NaN or infinite"
     return ""
+
+
+def mask_fault(info: Mapping[str, Any], spec: EnvSpec) -> str:
+    """What is wrong with the ``action_mask`` in ``info``; empty if nothing is."""
+    if "action_mask" not in info:
+        return "no action_mask, which the info of its first reset had"
+    mask = np.asarray(info["action_mask"])
+    if mask.shape != (spec.outputs,) or mask.dtype.kind not in "biu":
+        return f"an action_mask of {mask.dtype} {mask.shape} where {spec.outputs} integers belong, one an action"
+    return "" if mask.any() else "an action_mask that allows no action"
 
 
 class _Lane:
@@ -152,6 +166,7 @@ class _Lane:
         self.compliance = math.nan
         self.bonus_before = 0.0
         self.observation: Any = None
+        self.mask: Any = None
         self.generator: np.random.Generator
         self.noise: npt.NDArray[Any]
         self.noise_used = 0
@@ -163,6 +178,7 @@ class _Lane:
         self.log_probs: list[float] = []
         self.rewards: list[float] = []
         self.bonuses: list[float] = []
+        self.masks: list[Any] = []
 
 
 class _InvalidStep(Exception):
@@ -247,8 +263,9 @@ class Player:
         lane.return_before = lane.bonus_before = 0.0
         lane.noise, lane.noise_used = self._policy.noise(lane.generator, _NOISE_BLOCK), 0
         self._begin_slot(lane, slot)
-        observation, _ = lane.env.reset(seed=lane.seed, options=dict(options) if options else None)
+        observation, info = lane.env.reset(seed=lane.seed, options=dict(options) if options else None)
         self._write_observation(lane, observation)
+        self._take_mask(lane, info)
 
     def _go_on(self, lane: _Lane, slot: int) -> None:
         self._begin_slot(lane, slot)
@@ -256,7 +273,7 @@ class Player:
 
     def _begin_slot(self, lane: _Lane, slot: int) -> None:
         lane.slot = slot
-        lane.actions, lane.log_probs, lane.rewards, lane.bonuses = [], [], [], []
+        lane.actions, lane.log_probs, lane.rewards, lane.bonuses, lane.masks = [], [], [], [], []
         lane.rows = self._ring.observations[slot]
         header = self._ring.headers[slot]
         header["episode"], header["seed"], header["worker"] = lane.episode, lane.seed, lane.worker
@@ -275,11 +292,19 @@ class Player:
             )
         lane.rows[len(lane.rewards)] = observation
 
+    def _take_mask(self, lane: _Lane, info: Mapping[str, Any]) -> None:
+        """Note which actions ``info`` allows in the step that follows."""
+        if self._spec.has_action_mask:
+            if fault := mask_fault(info, self._spec):
+                raise _InvalidStep(fault)
+            lane.mask = np.array(info["action_mask"], np.bool_)  # of its own: environments may write theirs anew
+
     def _step_until_one_leaves(self, active: list[_Lane], failures: list[EpisodeFailure]) -> list[_Lane]:
         """Step all ``active`` lanes together until at least one ends its slot; return those that go on."""
         while True:
             inputs, noise = self._inputs(active), self._noise(active)
-            actions, log_probs = self._policy.act(inputs, noise)
+            masks = np.array([lane.mask for lane in active]) if self._spec.has_action_mask else None
+            actions, log_probs = self._policy.act(inputs, noise, masks)
             for_env = self._for_env(actions)
             self._announce([lane.env for lane in active], for_env)
             stay: list[_Lane] = []
@@ -328,11 +353,13 @@ class Player:
         if self._spec.has_compliance:
             lane.bonuses.append(self._posting.alignment_lambda * info["alignment"])
             lane.compliance = info.get("compliance", math.nan)
+        lane.masks.append(lane.mask)
         if terminated or truncated:
             self._seal(lane, ended=True, terminated=bool(terminated))
             lane.episode = -1
             self._idle.append(lane)
             return False
+        self._take_mask(lane, info)
         if len(lane.rewards) == self._posting.ring_layout.steps:
             lane.observation = observation
             self._seal(lane, ended=False, terminated=False)
@@ -353,6 +380,8 @@ class Player:
         if self._spec.has_compliance:
             ring.bonuses[slot, :length] = lane.bonuses
             lane.bonus_before += sum(lane.bonuses)
+        if self._spec.has_action_mask:
+            ring.masks[slot, :length] = lane.masks
         lane.steps_before += length
         lane.return_before += float(rewards.sum())
         ring.headers[slot] = (

@@ -29,7 +29,7 @@ def serve_env(connection: Connection, factory: EnvFactory) -> None:
     from aiotrain.worker import initialize
 
     initialize()
-    used = ("alignment", "compliance") if factory.is_cage2 else ()
+    used = ("action_mask", *(("alignment", "compliance") if factory.is_cage2 else ()))
     env: Any = None
 
     def make() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +13,7 @@ from aiotrain.cage2.scenario import RED_AGENTS
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
 from aiotrain.ring import Ring, RingLayout, Trajectories
-from aiotrain.spaces import EnvSpec
-from aiotrain.worker import Player, Posting
+from aiotrain.worker import Player, Posting, inspect_env
 from aiotrain.worker.compiled import CompiledPlayer
 from making import weights_for
 
@@ -25,11 +23,11 @@ STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at onc
 class Stage:
     """A ring and weights for players that play against ``red_agent``."""
 
-    def __init__(self, red_agent: str, workflow: str | None) -> None:
+    def __init__(self, red_agent: str, workflow: str | None, **view: str) -> None:
         self.factory = EnvFactory.of(
-            CAGE2_ID, simulator="compiled", red_agent=red_agent, max_steps=STEPS, workflow=workflow
+            CAGE2_ID, simulator="compiled", red_agent=red_agent, max_steps=STEPS, workflow=workflow, **view
         )
-        self.spec = dataclasses.replace(EnvSpec.of(self.factory(), "cage2"), has_compliance=workflow is not None)
+        self.spec = inspect_env(self.factory)[1]
         shape, layout = PolicyShape.of(self.spec, (64, 64)), RingLayout.of(self.spec, SLOTS, STEPS)
         self.ring = Ring.private(layout)
         vector = weights_for(shape, deviation=0.2)
@@ -59,9 +57,19 @@ class Stage:
         return played
 
 
-@pytest.fixture(params=[(agent, workflow) for agent in RED_AGENTS for workflow in (None, "critical_first")], ids=str)
+PLAIN = [(agent, workflow, {}) for agent in RED_AGENTS for workflow in (None, "critical_first")]
+VIEWS = [
+    ("B_lineAgent", "critical_first", {"observation": "memory", "actions": "compact"}),
+    ("RedMeanderAgent", None, {"observation": "memory", "actions": "compact"}),
+    ("RedMeanderAgent", None, {"observation": "table", "actions": "compact"}),
+    ("B_lineAgent", None, {"observation": "memory", "actions": "full"}),
+]
+
+
+@pytest.fixture(params=[*PLAIN, *VIEWS], ids=str)
 def stage(request: pytest.FixtureRequest) -> Stage:
-    return Stage(*request.param)
+    red_agent, workflow, view = request.param
+    return Stage(red_agent, workflow, **view)
 
 
 def test_equal_to_playing_step_by_step(stage: Stage) -> None:
@@ -70,6 +78,8 @@ def test_equal_to_playing_step_by_step(stage: Stage) -> None:
     np.testing.assert_array_equal(compiled.observations, stepwise.observations)
     np.testing.assert_array_equal(compiled.final_observations, stepwise.final_observations)
     np.testing.assert_array_equal(compiled.actions, stepwise.actions)
+    np.testing.assert_array_equal(compiled.masks, stepwise.masks)
+    assert compiled.masks.shape[1] == (42 if stage.spec.has_action_mask else 0)
     np.testing.assert_array_equal(compiled.rewards, stepwise.rewards)
     np.testing.assert_allclose(compiled.bonuses, stepwise.bonuses, rtol=0, atol=1e-6)
     np.testing.assert_allclose(compiled.log_probs, stepwise.log_probs, rtol=0, atol=1e-5)
@@ -89,7 +99,7 @@ def test_an_episode_does_not_depend_on_its_company(stage: Stage) -> None:
             np.testing.assert_array_equal(getattr(same, name), getattr(alone, name), err_msg=f"{name} of {episode}")
 
 
-@pytest.mark.parametrize("stage", [("B_lineAgent", "critical_first")], indirect=True)
+@pytest.mark.parametrize("stage", [PLAIN[1]], indirect=True)
 def test_options_give_each_episode_its_order(stage: Stage) -> None:
     compiled, stepwise = stage.player(compiled=True), stage.player(compiled=False)
     own = stage.play(compiled, (2,))

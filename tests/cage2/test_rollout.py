@@ -27,10 +27,11 @@ class Memory:
         self.log_probs = np.full((slots, steps), np.nan, np.float32)
         self.rewards = np.full((slots, steps), np.nan, np.float32)
         self.bonuses = np.full((slots, steps), np.nan, np.float32)
+        self.masks = np.full((slots, steps, 42), 7, np.int8)
 
 
-def shape_of(inputs: int, hidden: tuple[int, ...] = (64, 64)) -> PolicyShape:
-    return PolicyShape(inputs, hidden, 145, "discrete")
+def shape_of(inputs: int, hidden: tuple[int, ...] = (64, 64), outputs: int = 145) -> PolicyShape:
+    return PolicyShape(inputs, hidden, outputs, "discrete")
 
 
 def parameters(shape: PolicyShape, seed: int = 0, gain: float = 2.0) -> np.ndarray:
@@ -43,8 +44,8 @@ def parameters(shape: PolicyShape, seed: int = 0, gain: float = 2.0) -> np.ndarr
     return vector
 
 
-def rollout_of(shape: PolicyShape, vector: np.ndarray, red_agent: str = "B_lineAgent") -> Rollout:
-    rollout = Rollout(shape.layers, red_agent=red_agent)
+def rollout_of(shape: PolicyShape, vector: np.ndarray, red_agent: str = "B_lineAgent", **view: str) -> Rollout:
+    rollout = Rollout(shape.layers, red_agent=red_agent, **view)
     rollout.refresh(vector)
     return rollout
 
@@ -57,34 +58,53 @@ def chance(count: int, steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 @pytest.mark.parametrize("red_agent", ["B_lineAgent", "RedMeanderAgent"])
 @pytest.mark.parametrize(
-    ("inputs", "hidden"), [(52, (64, 64)), (77, (64, 64)), (77, ()), (52, (5,)), (77, (33, 100, 40))]
+    ("inputs", "hidden", "observation", "actions"),
+    [
+        (52, (64, 64), "table", "full"),
+        (77, (64, 64), "table", "full"),
+        (77, (), "table", "full"),
+        (52, (5,), "table", "full"),
+        (77, (33, 100, 40), "table", "full"),
+        (307, (64, 64), "memory", "compact"),
+        (332, (33, 20), "memory", "compact"),
+        (332, (64,), "memory", "full"),
+        (77, (), "table", "compact"),
+    ],
 )
-def test_episodes_are_those_of_the_single_step_path(inputs: int, hidden: tuple[int, ...], red_agent: str) -> None:
+def test_episodes_are_those_of_the_single_step_path(
+    inputs: int, hidden: tuple[int, ...], observation: str, actions: str, red_agent: str
+) -> None:
     count, steps = 6, 60
-    shape = shape_of(inputs, hidden)
+    view: dict[str, Any] = {"observation": observation, "actions": actions}
+    shape = shape_of(inputs, hidden, 42 if actions == "compact" else 145)
+    masked = 42 if actions == "compact" else 0
     policy = NumpyPolicy(shape)
     policy.parameters[:] = parameters(shape)
     policy.refresh()
     seeds, noise, orders = chance(count, steps)
     slots = np.array([9, 0, 4, 7, 1, 3])
-    ring = Ring.create(RingLayout(10, steps + 5, (inputs,), "|i1", (), "<i2", bonuses=False))
+    ring = Ring.create(RingLayout(10, steps + 5, (inputs,), "|i1", (), "<i2", bonuses=False, masked=masked))
     try:
-        played = rollout_of(shape, policy.parameters, red_agent).play(seeds, noise, orders, slots, ring)
+        rollout = rollout_of(shape, policy.parameters, red_agent, **view)
+        played = rollout.play(seeds, noise, orders, slots, ring, masks=ring.masks)
         for episode, slot in enumerate(slots):
             order = [HOST_TYPES[kind] for kind in orders[episode]]
-            env = Cage2VectorEnv(1, red_agent=red_agent, max_steps=steps, workflow=order)
-            bits, _ = env.reset(seed=int(seeds[episode]))
+            env = Cage2VectorEnv(1, red_agent=red_agent, max_steps=steps, workflow=order, **view)
+            bits, info = env.reset(seed=int(seeds[episode]))
             for step in range(steps):
                 seen = bits[0, :inputs]
                 assert (ring.observations[slot, step] == seen).all()
-                actions, log_probs = policy.act(seen[None].astype(np.float32), noise[episode, step : step + 1])
-                assert ring.actions[slot, step] == actions[0]
+                mask = info.get("action_mask")
+                drawn, log_probs = policy.act(seen[None].astype(np.float32), noise[episode, step : step + 1], mask)
+                assert ring.actions[slot, step] == drawn[0]
                 assert ring.log_probs[slot, step] == pytest.approx(log_probs[0], abs=1e-5)
-                bits, rewards, *_ = env.step(actions)
+                assert mask is None or (ring.masks[slot, step] == mask[0]).all()
+                bits, rewards, *_, info = env.step(drawn)
                 assert ring.rewards[slot, step] == np.float32(rewards[0])
             assert (ring.observations[slot, steps] == bits[0, :inputs]).all()
             assert not ring.rewards[slot, steps:].any(), "wrote beyond the end"
             assert not ring.observations[slot, steps + 1 :].any(), "wrote beyond the end"
+            assert not ring.masks[slot, steps:].any(), "wrote beyond the end"
             for name in ("return_tenths", "fixes", "compliant_fixes"):
                 assert played[name][episode] == env.state[name][0], name
         assert not ring.observations[[2, 5, 6, 8]].any(), "wrote to slots that it was not given"
@@ -92,17 +112,21 @@ def test_episodes_are_those_of_the_single_step_path(inputs: int, hidden: tuple[i
         ring.close()
 
 
-def test_log_probs_are_those_of_torch() -> None:
-    shape = shape_of(77)
+@pytest.mark.parametrize("actions", ["full", "compact"])
+def test_log_probs_are_those_of_torch(actions: str) -> None:
+    shape = shape_of(77, outputs=42 if actions == "compact" else 145)
     vector = parameters(shape, gain=4.0)
     seeds, noise, orders = chance(20, 100)
     memory = Memory(20, 100, 77)
-    rollout_of(shape, vector).play(seeds, noise, orders, np.arange(20), memory)
+    rollout_of(shape, vector, actions=actions).play(seeds, noise, orders, np.arange(20), memory, masks=memory.masks)
     x = torch.from_numpy(memory.observations[:, :-1].reshape(-1, 77).astype(np.float32))
     *hidden, weight, bias = (torch.from_numpy(part) for part in shape.split(vector)[2:])
     for w, b in zip(hidden[0::2], hidden[1::2], strict=True):
         x = torch.tanh(x @ w + b)
-    log_probs = torch.log_softmax(x @ weight + bias, dim=1)
+    logits = x @ weight + bias
+    if actions == "compact":
+        logits = logits.masked_fill(torch.from_numpy(memory.masks.reshape(-1, 42) == 0), -math.inf)
+    log_probs = torch.log_softmax(logits, dim=1)
     drawn = log_probs.gather(1, torch.from_numpy(memory.actions.reshape(-1, 1).astype(np.int64)))[:, 0]
     assert np.abs(drawn.numpy() - memory.log_probs.ravel()).max() < 1e-5
 
@@ -204,6 +228,21 @@ def test_greedy_parameters_draw_the_most_probable_action_whatever_the_noise() ->
     assert (memory.log_probs == 0).all()
 
 
+@pytest.mark.parametrize("gain", [1.0, 30.0])
+def test_barred_actions_are_never_drawn(gain: float) -> None:
+    """Also with random numbers at the ends of their range, and logits so far apart that most shares round to 0."""
+    shape = shape_of(307, (16,), 42)
+    seeds, noise, orders = chance(300, 100)
+    noise[::3], noise[1::3] = 0, np.nextafter(np.float32(1), np.float32(0))
+    memory = Memory(300, 100, 307)
+    rollout = rollout_of(shape, parameters(shape, gain=gain), observation="memory", actions="compact")
+    rollout.play(seeds, noise, orders, np.arange(300), memory, masks=memory.masks)
+    allowed = np.take_along_axis(memory.masks, memory.actions[..., None].astype(np.int64), 2)
+    assert (allowed == 1).all()
+    assert np.isfinite(memory.log_probs).all()
+    assert (memory.masks.sum(axis=2) < 42).any()
+
+
 def test_parameters_that_are_not_numbers_show_in_the_log_probs() -> None:
     shape = shape_of(52)
     vector = parameters(shape)
@@ -253,6 +292,7 @@ def test_exponential_and_tanh_are_as_exact_as_they_say() -> None:
         ([(52, 10)], "B_lineAgent", "145 actions"),
         ([(52, 8), (9, 145)], "B_lineAgent", "as many inputs"),
         ([(52, 145)], "Meander", "unknown red agent"),
+        ([(307, 42)], "B_lineAgent", "observation 'table' and actions 'full' has 52"),
     ],
 )
 def test_refuses_policies(layers: list[tuple[int, int]], red_agent: str, message: str) -> None:
@@ -269,6 +309,14 @@ def test_refuses_parameters() -> None:
     vector[3] = 0.5
     with pytest.raises(ValueError, match="normalise"):
         rollout.refresh(vector)
+
+
+def test_refuses_compact_actions_without_masks() -> None:
+    shape = shape_of(52, outputs=42)
+    seeds, noise, orders = chance(2, 10)
+    rollout = rollout_of(shape, parameters(shape), actions="compact")
+    with pytest.raises(ValueError, match="masks must be"):
+        rollout.play(seeds, noise, orders, [0, 1], Memory(2, 10, 52))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS, RED_AGENTS
 MAX_STEPS_LIMIT: Final = 65_535
 """Longest episode: a host's sessions, at most one more a step, are counted in 16 bits."""
 
-COMPILED_WITH: Final = ("scenario", "vectors", "forward")
+COMPILED_WITH: Final = ("scenario", "vectors", "forward", "view", "memory")
 """Modules of ``aiotrain.cage2`` whose code or tables go into what is compiled, besides the engine's own."""
 
 
@@ -26,6 +26,12 @@ def _fingerprint() -> str:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
+
+SOURCES: Final = "sources_" + _fingerprint()
+"""Name of a field of no use. Compiled functions are cached by the types of their arguments and by the age of their own
+file alone. A name made from the sources gives new rules a new type, so that no cache, not even that of a function in
+another file which calls this engine, can bring old rules back.
+"""
 
 STATE: Final = np.dtype(
     [
@@ -75,10 +81,7 @@ STATE: Final = np.dtype(
         # What blue sees, and the host whose activity bits may be set.
         ("active", np.uint8),
         ("observation", np.int8, (NUM_BITS,)),
-        # Compiled functions are cached by the types of their arguments and by the age of their own file
-        # alone. A name made from the sources gives new rules a new type, so that no cache, not even that of
-        # a function in another file which calls this engine, can bring old rules back.
-        ("sources_" + _fingerprint(), np.uint8),
+        (SOURCES, np.uint8),
     ],
     align=True,
 )
