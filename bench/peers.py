@@ -2,12 +2,13 @@
 
     python -m bench.peers                                          # CAGE 2 on csle-cyborg, driven leanly
     python -m bench.peers --env bench.envs:stock_cage2 --steps-per-update 2000
-    python -m bench.peers --env CartPole-v1 --peers sb3 rllib --workers 2 16
+    python -m bench.peers --env CartPole-v1 --peers sb3 rllib --workers 2 16 --envs-per-worker 1 16
 
 Each other trainer runs in a virtual environment of its own, which is made when it is first needed (some minutes and
-several GB for all of them). Each trainer is tried with several numbers of workers, and then measured in interleaved
-repeats with the one that was fastest. Before every run the ceiling is measured: bare processes, one per core, that play
-the same environment with a NumPy policy, without communication. Every ratio is to the ceiling just before; medians are
+several GB for all of them). Each trainer is tried with several numbers of workers, and of environments in each
+where its workers can have several, and then measured in interleaved repeats with what was fastest. Before every run the
+ceiling is measured: bare processes, one per core, that play one environment each with a NumPy policy of the same size,
+without communication. Every ratio is to the ceiling just before; medians are
 reported:
 
 - steps/s: environment steps that were learned from, per second of a run that is under way (WARM_UP_S after its first
@@ -26,6 +27,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -39,6 +41,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 from rich.console import Console
@@ -68,13 +71,15 @@ class Trainer:
     name: str
     requirement: str | None
     """What pip installs; None: it is in the environment that this runs in."""
+    several: bool = False
+    """Whether a worker can have several environments."""
 
 
 TRAINERS = {
-    "aiotrain": Trainer("aiotrain", None),
+    "aiotrain": Trainer("aiotrain", None, several=True),
     "sb3": Trainer("stable-baselines3, SubprocVecEnv", "stable-baselines3==2.9.2"),
-    "rllib": Trainer("RLlib", "ray[rllib]==2.60.0"),
-    "torchrl": Trainer("TorchRL, MultiAsyncCollector", "torchrl==0.14.1"),
+    "rllib": Trainer("RLlib", "ray[rllib]==2.60.0", several=True),
+    "torchrl": Trainer("TorchRL, MultiAsyncCollector", "torchrl==0.14.1", several=True),
     "tianshou": Trainer("Tianshou, ShmemVectorEnv", "tianshou==2.0.1"),
 }
 
@@ -124,6 +129,16 @@ def last_words(text: str) -> str:
 # -------------------------------------------------------------------- measurement
 
 
+class Layout(NamedTuple):
+    """How a trainer spreads its environments."""
+
+    workers: int
+    envs_per_worker: int
+
+    def __str__(self) -> str:
+        return f"{self.workers} × {self.envs_per_worker}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What a trainer's program prints after an update."""
@@ -145,12 +160,17 @@ class Report:
 class Program:
     """A trainer's program and all processes that it starts. Leaving the block ends every one of them."""
 
-    def __init__(self, python: str, key: str, env: str, workers: int, steps_per_update: int) -> None:
+    def __init__(self, python: str, key: str, env: str, layout: Layout, steps_per_update: int) -> None:
         self.started = time.perf_counter()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed on leaving)
-        command = [python, "-m", f"bench.trainers.{key}", "--env", env, "--workers", str(workers)]
+        options = {
+            "--env": env,
+            "--workers": layout.workers,
+            "--envs-per-worker": layout.envs_per_worker,
+            "--steps-per-update": steps_per_update,
+        }
         self._process = subprocess.Popen(
-            [*command, "--steps-per-update", str(steps_per_update)],
+            [python, "-m", f"bench.trainers.{key}", *(str(part) for option in options.items() for part in option)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -247,15 +267,15 @@ class Bench:
         self._ceiling.measure(WARM_UP_S)
         self._players = psutil.Process().children(recursive=True)
 
-    def measure(self, key: str, python: str, workers: int) -> dict[str, float]:
+    def measure(self, key: str, python: str, layout: Layout) -> dict[str, float]:
         """All figures of a run. Raises TrainerError."""
         cpu = cpu_s(self._players)
         top = self._ceiling.measure(self._seconds / 2)
         top_cpu_s_per_step = (cpu_s(self._players) - cpu) / (top * self._seconds / 2)
-        with Program(python, key, self._env, workers, self._steps_per_update) as program:
+        with Program(python, key, self._env, layout, self._steps_per_update) as program:
             row = train(program, self._seconds)
         return row | {
-            "workers": workers,
+            **layout._asdict(),
             "ceiling_steps_per_s": top,
             "ratio": row["steps_per_s"] / top,
             "cpu_efficiency": top_cpu_s_per_step / row["cpu_s_per_step"],
@@ -272,30 +292,35 @@ Rows = dict[str, list[dict[str, float]]]
 
 
 def compare(
-    bench: Bench, pythons: dict[str, str], workers: Sequence[int], repeats: int, say: Callable[[str], None]
+    bench: Bench, pythons: dict[str, str], layouts: Sequence[Layout], repeats: int, say: Callable[[str], None]
 ) -> tuple[Rows, Rows, dict[str, str]]:
-    """Each trainer's trials with all numbers of ``workers``, its repeats with the best, and why some have none."""
+    """Each trainer's trials with all ``layouts`` that it can have, its repeats with the best, and why some have none."""
     trials: Rows = {key: [] for key in pythons}
     repeated: Rows = {key: [] for key in pythons}
     faults: dict[str, str] = {}
 
-    def attempt(key: str, count: int, rows: Rows) -> None:
+    def attempt(key: str, layout: Layout, rows: Rows) -> None:
+        title = f"{TRAINERS[key].name}, {layout}"
         try:
-            row = bench.measure(key, pythons[key], count)
+            row = bench.measure(key, pythons[key], layout)
         except TrainerError as error:
             faults[key] = str(error)
-            say(f"{TRAINERS[key].name}, {count} workers: {escape(str(error))}")
+            say(f"{title}: {escape(str(error))}")
         else:
             rows[key].append(row)
-            say(f"{TRAINERS[key].name}, {count} workers: {row['ratio']:.3f} of {row['ceiling_steps_per_s']:,.0f}")
+            say(
+                f"{title}: {row['ratio']:.3f} of {row['ceiling_steps_per_s']:,.0f} steps/s, "
+                f"CPU efficiency {row['cpu_efficiency']:.2f}"
+            )
 
-    for count in workers:
+    for layout in layouts:
         for key in pythons:
-            attempt(key, count, trials)
+            if layout.envs_per_worker == 1 or TRAINERS[key].several:
+                attempt(key, layout, trials)
     best = {key: max(rows, key=lambda row: row["ratio"]) for key, rows in trials.items() if rows}
     for _ in range(repeats):
         for key, row in best.items():
-            attempt(key, int(row["workers"]), repeated)
+            attempt(key, Layout(int(row["workers"]), int(row["envs_per_worker"])), repeated)
     return trials, repeated, {key: fault for key, fault in faults.items() if not repeated[key]}
 
 
@@ -321,12 +346,19 @@ def lead(median: dict[str, dict[str, float]]) -> tuple[float, str] | None:
 def table_of(title: str, median: dict[str, dict[str, float]], faults: dict[str, str]) -> Table:
     table = Table(title=title)
     table.add_column("", overflow="fold")
-    for column in ("workers", "steps/s", "÷ ceiling", "CPU efficiency", "first update, s", "memory, MiB"):
+    for column in (
+        "workers × environments",
+        "steps/s",
+        "÷ ceiling",
+        "CPU efficiency",
+        "first update, s",
+        "memory, MiB",
+    ):
         table.add_column(column, justify="right")
     for key, row in median.items():
         table.add_row(
             TRAINERS[key].name,
-            f"{row['workers']:.0f}",
+            f"{row['workers']:.0f} × {row['envs_per_worker']:.0f}",
             f"{row['steps_per_s']:,.0f}",
             f"{row['ratio']:.3f}",
             f"{row['cpu_efficiency']:.2f}",
@@ -343,7 +375,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="aiotrain/Cage2-v0", help="a Gymnasium id, or module:factory")
     parser.add_argument("--peers", nargs="+", choices=[*TRAINERS][1:], default=[*TRAINERS][1:])
-    parser.add_argument("--workers", type=int, nargs="+", default=[cores, 2 * cores, 4 * cores], help="tried by each")
+    parser.add_argument("--workers", type=int, nargs="+", default=[cores, 4 * cores], help="numbers to try")
+    parser.add_argument("--envs-per-worker", type=int, nargs="+", default=[1, 8], help="numbers to try with each")
     parser.add_argument("--steps-per-update", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run, half as many of each ceiling")
@@ -359,9 +392,10 @@ def main() -> None:
             pythons[key] = set_up(key, arguments.venvs.expanduser().absolute(), console.print)
         except TrainerError as error:
             unready[key] = str(error)
+    layouts = [Layout(*both) for both in itertools.product(arguments.workers, arguments.envs_per_worker)]
     bench = Bench(factory_for(arguments.env), arguments.env, arguments.steps_per_update, arguments.seconds)
     try:
-        trials, repeated, faults = compare(bench, pythons, arguments.workers, arguments.repeats, console.print)
+        trials, repeated, faults = compare(bench, pythons, layouts, arguments.repeats, console.print)
     finally:
         bench.close()
     median, faults = medians(repeated), unready | faults

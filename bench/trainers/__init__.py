@@ -19,6 +19,7 @@ import numpy as np
 
 from aiotrain.config import Config, PPOConfig
 from aiotrain.factory import EnvFactory, make_factory
+from aiotrain.spaces import EnvSpec
 
 PPO = PPOConfig(epochs=4, minibatch_size=1000)
 """The settings of every trainer, where it has them."""
@@ -30,12 +31,13 @@ def config_for(env: str) -> Config:
 
 
 def parse() -> argparse.Namespace:
-    """The arguments of a program."""
+    """The arguments of a program, which ends in order at SIGINT."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--env", required=True)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--envs-per-worker", type=int, default=1)
     parser.add_argument("--steps-per-update", type=int, required=True)
-    # A program that a shell started in the background ignores SIGINT, which is how bench.peers ends this one.
+    # What a shell starts in the background ignores SIGINT, and so does what that starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return parser.parse_args()
 
@@ -46,7 +48,7 @@ def factory_for(env: str) -> EnvFactory:
 
 
 class Floats(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Observations as vectors of float32, for libraries whose networks take nothing else."""
+    """Observations as vectors of float32: some libraries' networks take nothing else."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -56,6 +58,17 @@ class Floats(gymnasium.ObservationWrapper[Any, Any, Any]):
 
     def observation(self, observation: Any) -> Any:
         return gymnasium.spaces.flatten(self.env.observation_space, observation).astype(np.float32)
+
+
+def make_env(factory: EnvFactory) -> Floats:
+    """The environment with observations as vectors of float32."""
+    return Floats(factory())
+
+
+def sizes(factory: EnvFactory) -> tuple[int, int]:
+    """Numbers that the policy takes, and actions that it chooses from."""
+    spec = EnvSpec.of(factory(), factory.name)
+    return spec.inputs, spec.outputs
 
 
 def report(steps: int) -> None:

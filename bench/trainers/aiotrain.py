@@ -14,7 +14,10 @@ from bench import trainers
 async def train() -> None:
     arguments = trainers.parse()
     config = dataclasses.replace(
-        trainers.config_for(arguments.env), workers=arguments.workers, steps_per_update=arguments.steps_per_update
+        trainers.config_for(arguments.env),
+        workers=arguments.workers,
+        envs_per_worker=arguments.envs_per_worker,
+        steps_per_update=arguments.steps_per_update,
     )
     async with Trainer(config) as trainer:
         async for update in trainer:

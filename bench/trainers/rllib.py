@@ -1,10 +1,9 @@
-"""RLlib: PPO with an environment in each of the EnvRunner actors, which wait while the batch is learned."""
+"""RLlib: PPO with environments in EnvRunner actors, which wait while the batch is learned."""
 
 from __future__ import annotations
 
 import tempfile
 
-import gymnasium
 import ray
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -17,15 +16,16 @@ def main() -> None:
     arguments, ppo = trainers.parse(), trainers.PPO
     factory = trainers.factory_for(arguments.env)
 
-    def make_env(_: object) -> gymnasium.Env:
-        return trainers.Floats(factory())
-
-    register_env("env", make_env)
+    register_env("env", lambda _: trainers.make_env(factory))
     config = (
         PPOConfig()
         .environment("env")
         .framework("torch")
-        .env_runners(num_env_runners=arguments.workers, create_local_env_runner=False)
+        .env_runners(
+            num_env_runners=arguments.workers,
+            num_envs_per_env_runner=arguments.envs_per_worker,
+            create_local_env_runner=False,
+        )
         .learners(num_learners=0)
         .rl_module(
             model_config=DefaultModelConfig(
@@ -48,7 +48,7 @@ def main() -> None:
         )
     )
     with tempfile.TemporaryDirectory() as folder:
-        # As many processors as workers, said to be there: Ray would not start more than one worker on each.
+        # Ray starts one worker on each processor; it is told that there are enough.
         ray.init(
             num_cpus=arguments.workers + 1,
             include_dashboard=False,

@@ -1,16 +1,19 @@
-"""TorchRL: PPO on a MultiAsyncCollector, an environment and a copy of the policy in each worker process.
+"""TorchRL: PPO on a MultiAsyncCollector, environments and a copy of the policy in each worker process.
 
-What each worker played is taken as it comes, until a batch is full. They play on while it is learned.
+What the workers played is taken as it comes, until there are as many parts as workers. They play on while it is
+learned.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torch.distributions import Categorical
 from torchrl.collectors import MultiAsyncCollector
-from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer
 from torchrl.envs import EnvBase, GymWrapper
 from torchrl.modules import MLP, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
@@ -24,21 +27,21 @@ def main() -> None:
     factory = trainers.factory_for(arguments.env)
 
     def make_env() -> EnvBase:
-        return GymWrapper(trainers.Floats(factory()), categorical_action_encoding=True, device="cpu")
+        one = partial(trainers.make_env, factory)
+        env = one()
+        if arguments.envs_per_worker > 1:
+            env = SyncVectorEnv([one] * arguments.envs_per_worker, autoreset_mode=AutoresetMode.DISABLED)
+        return GymWrapper(env, categorical_action_encoding=True, device="cpu")
 
-    env = make_env()
-    sizes = {"in_features": env.observation_spec["observation"].shape[-1], "num_cells": list(ppo.hidden_sizes)}
+    inputs, outputs = trainers.sizes(factory)
+    hidden = {"num_cells": list(ppo.hidden_sizes), "activation_class": nn.Tanh}
     actor = ProbabilisticActor(
-        TensorDictModule(
-            MLP(out_features=env.action_spec.space.n, activation_class=nn.Tanh, **sizes), ["observation"], ["logits"]
-        ),
+        TensorDictModule(MLP(inputs, outputs, **hidden), ["observation"], ["logits"]),
         in_keys=["logits"],
         distribution_class=Categorical,
         return_log_prob=True,
-        spec=env.action_spec,
     )
-    critic = ValueOperator(MLP(out_features=1, activation_class=nn.Tanh, **sizes), in_keys=["observation"])
-    env.close()
+    critic = ValueOperator(MLP(inputs, 1, **hidden), in_keys=["observation"])
     advantage = GAE(gamma=ppo.gamma, lmbda=ppo.gae_lambda, value_network=critic, average_gae=True)
     loss = ClipPPOLoss(
         actor,
@@ -49,11 +52,6 @@ def main() -> None:
         loss_critic_type="l2",
     )
     optimizer = torch.optim.Adam(loss.parameters(), lr=ppo.learning_rate)
-    buffer = TensorDictReplayBuffer(
-        storage=LazyTensorStorage(arguments.steps_per_update),
-        sampler=SamplerWithoutReplacement(),
-        batch_size=ppo.minibatch_size,
-    )
     collector = MultiAsyncCollector(
         [make_env] * arguments.workers,
         actor,
@@ -61,24 +59,25 @@ def main() -> None:
         total_frames=-1,
         device="cpu",
     )
-    steps = 0
+    parts, steps = [], 0
     try:
         for played in collector:
             with torch.no_grad():
                 advantage(played)
-            buffer.extend(played)
-            steps += len(played)
-            if len(buffer) < arguments.steps_per_update // arguments.workers * arguments.workers:
+            parts.append(played.reshape(-1))
+            if len(parts) < arguments.workers:
                 continue
+            batch = torch.cat(parts)
+            parts.clear()
             for _ in range(ppo.epochs):
-                for minibatch in buffer:
-                    terms = loss(minibatch)
+                for rows in torch.randperm(len(batch)).tensor_split(round(len(batch) / ppo.minibatch_size)):
+                    terms = loss(batch[rows])
                     (terms["loss_objective"] + terms["loss_critic"] + terms["loss_entropy"]).backward()
                     nn.utils.clip_grad_norm_(loss.parameters(), ppo.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
-            buffer.empty()
             collector.update_policy_weights_()
+            steps += len(batch)
             trainers.report(steps)
     finally:
         collector.shutdown()
