@@ -136,7 +136,7 @@ class Layout(NamedTuple):
     envs_per_worker: int
 
     def __str__(self) -> str:
-        return f"{self.workers} × {self.envs_per_worker}"
+        return f"{self.workers} x {self.envs_per_worker}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,12 +204,13 @@ class Program:
         assert self._process.stdout is not None
         rest, deadline = b"", time.monotonic() + START_S
         while True:
-            readable, _, _ = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0))
-            if not readable:
-                raise TrainerError(f"no update within {START_S:g} s. {self._last_words()}")
-            chunk = os.read(self._process.stdout.fileno(), 65536)
-            if not chunk:
-                raise TrainerError(f"it ended. {self._last_words()}")
+            readable, _, _ = select.select([self._process.stdout], [], [], 0.1)
+            chunk = os.read(self._process.stdout.fileno(), 65536) if readable else b""
+            if not chunk:  # a pipe that is at its end is always readable; one that its workers hold open never ends
+                if self._process.poll() is not None:
+                    raise TrainerError(f"ended with exit code {self._process.returncode}: {self._last_words()}")
+                if time.monotonic() > deadline:
+                    raise TrainerError(f"no update within {START_S:g} s: {self._last_words()}")
             *lines, rest = (rest + chunk).split(b"\n")
             for report in filter(None, map(Report.parse, lines)):
                 deadline = time.monotonic() + START_S
@@ -294,7 +295,7 @@ Rows = dict[str, list[dict[str, float]]]
 def compare(
     bench: Bench, pythons: dict[str, str], layouts: Sequence[Layout], repeats: int, say: Callable[[str], None]
 ) -> tuple[Rows, Rows, dict[str, str]]:
-    """Each trainer's trials with all ``layouts`` that it can have, its repeats with the best, and why some have none."""
+    """Trials of each trainer with the ``layouts`` that it can have, repeats with its best one, why some have none."""
     trials: Rows = {key: [] for key in pythons}
     repeated: Rows = {key: [] for key in pythons}
     faults: dict[str, str] = {}
@@ -347,7 +348,7 @@ def table_of(title: str, median: dict[str, dict[str, float]], faults: dict[str, 
     table = Table(title=title)
     table.add_column("", overflow="fold")
     for column in (
-        "workers × environments",
+        "workers x environments",
         "steps/s",
         "÷ ceiling",
         "CPU efficiency",
@@ -358,7 +359,7 @@ def table_of(title: str, median: dict[str, dict[str, float]], faults: dict[str, 
     for key, row in median.items():
         table.add_row(
             TRAINERS[key].name,
-            f"{row['workers']:.0f} × {row['envs_per_worker']:.0f}",
+            f"{row['workers']:.0f} x {row['envs_per_worker']:.0f}",
             f"{row['steps_per_s']:,.0f}",
             f"{row['ratio']:.3f}",
             f"{row['cpu_efficiency']:.2f}",

@@ -6,6 +6,7 @@ learned.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -69,8 +70,9 @@ def main() -> None:
                 continue
             batch = torch.cat(parts)
             parts.clear()
+            minibatches = math.ceil(len(batch) / ppo.minibatch_size)
             for _ in range(ppo.epochs):
-                for rows in torch.randperm(len(batch)).tensor_split(round(len(batch) / ppo.minibatch_size)):
+                for rows in torch.randperm(len(batch)).tensor_split(minibatches):
                     terms = loss(batch[rows])
                     (terms["loss_objective"] + terms["loss_critic"] + terms["loss_entropy"]).backward()
                     nn.utils.clip_grad_norm_(loss.parameters(), ppo.max_grad_norm)
