@@ -123,7 +123,9 @@ def run_or_raise(command: Sequence[str]) -> None:
 def last_words(text: str) -> str:
     """The last line of an error output that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "it gave no reason")
+    return next(
+        (line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "it gave no reason"
+    )
 
 
 # -------------------------------------------------------------------- measurement
