@@ -164,23 +164,32 @@ class Program:
 
     def __init__(self, python: str, key: str, env: str, layout: Layout, steps_per_update: int) -> None:
         self.started = time.perf_counter()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed on leaving)
+        self._folder = tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True)
+        self._errors = Path(self._folder.name, "errors")
         options = {
             "--env": env,
             "--workers": layout.workers,
             "--envs-per-worker": layout.envs_per_worker,
             "--steps-per-update": steps_per_update,
         }
-        self._process = subprocess.Popen(
-            [python, "-m", f"bench.trainers.{key}", *(str(part) for option in options.items() for part in option)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            start_new_session=True,
-            preexec_fn=None if key == "aiotrain" else lambda: os.nice(NICENESS),
-        )
+        variables = {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "HOME": self._folder.name,  # RLlib leaves results there
+            "TMPDIR": self._folder.name,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [python, "-m", f"bench.trainers.{key}", *(str(part) for option in options.items() for part in option)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=ROOT,
+                env=os.environ | variables,
+                start_new_session=True,
+                preexec_fn=None if key == "aiotrain" else lambda: os.nice(NICENESS),
+            )
         self._seen: set[psutil.Process] = set()
 
     def __enter__(self) -> Program:
@@ -190,16 +199,18 @@ class Program:
         with contextlib.suppress(psutil.NoSuchProcess):
             self._seen.update(family(self._process.pid))
         self._process.send_signal(signal.SIGINT)
-        _, alive = psutil.wait_procs(self._seen, GRACE_S)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # what it had started after the last look
-        self._process.wait()
-        self._errors.close()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        try:
+            psutil.wait_procs(self._seen, GRACE_S)
+        finally:  # a second Ctrl-C does not wait
+            for process in self._seen:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # what it had started after the last look
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._folder.cleanup()
 
     def reports(self) -> Iterator[Report]:
         """The reports as they come. Raises TrainerError when the program ends, or for too long says nothing."""
@@ -219,8 +230,7 @@ class Program:
                 yield report
 
     def _last_words(self) -> str:
-        self._errors.seek(0)
-        return last_words(self._errors.read().decode(errors="replace"))
+        return last_words(self._errors.read_text(errors="replace"))
 
     def cpu_s(self) -> float:
         """CPU seconds of all processes so far."""

@@ -26,8 +26,7 @@ FAKE = """
 import multiprocessing, os, sys, time
 
 def linger():
-    while True:
-        time.sleep(60)
+    time.sleep(60)
 
 def main():
     multiprocessing.get_context("fork").Process(target=linger).start()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-
 import ray
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -47,23 +45,17 @@ def main() -> None:
             grad_clip=ppo.max_grad_norm,
         )
     )
-    with tempfile.TemporaryDirectory() as folder:
-        # Ray starts one worker on each processor; it is told that there are enough.
-        ray.init(
-            num_cpus=arguments.workers + 1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=folder,
-        )
+    # Ray starts one worker on each processor; it is told that there are enough.
+    ray.init(
+        "local", num_cpus=arguments.workers + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    try:
         algorithm = config.build_algo()
-        try:
-            while True:
-                report = algorithm.train()
-                trainers.report(report["num_env_steps_sampled_lifetime"])
-        finally:
-            algorithm.stop()
-            ray.shutdown()
+        while True:
+            result = algorithm.train()
+            trainers.report(result["num_env_steps_sampled_lifetime"])
+    finally:
+        ray.shutdown()
 
 
 if __name__ == "__main__":
