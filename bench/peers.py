@@ -4,12 +4,11 @@
     python -m bench.peers --env bench.envs:stock_cage2 --steps-per-update 2000
     python -m bench.peers --env CartPole-v1 --peers sb3 rllib --workers 2 16 --envs-per-worker 1 16
 
-Each other trainer runs in a virtual environment of its own, which is made when it is first needed (some minutes and
-several GB for all of them). Each trainer is tried with several numbers of workers, and of environments in each
-where its workers can have several, and then measured in interleaved repeats with what was fastest. Before every run the
+Each other trainer runs in a virtual environment of its own, which is made when it is first needed (some minutes, and
+several GB for all of them). Each trainer is tried with several numbers of workers, and of environments in each where
+its workers can have several, and then measured in interleaved repeats with what was fastest. Before every run the
 ceiling is measured: bare processes, one per core, that play one environment each with a NumPy policy of the same size,
-without communication. Every ratio is to the ceiling just before; medians are
-reported:
+without communication. Every ratio is to the ceiling just before; medians are reported:
 
 - steps/s: environment steps that were learned from, per second of a run that is under way (WARM_UP_S after its first
   update), counted from update to update.
@@ -17,9 +16,9 @@ reported:
 - first update: seconds from the start of the program until a batch has been learned.
 - memory: PSS (shared pages counted once) of all of the trainer's processes.
 
-What differs: only aiotrain scales rewards, lowers its step size and weights steps that an older policy played; TorchRL
-and aiotrain play on while they learn, the others wait. torch has one thread everywhere: networks this small are slower
-with more. The programs are in bench/trainers.
+What differs: only aiotrain scales rewards, lowers its step size and weights steps that an older policy played; aiotrain
+and TorchRL play on while they learn, the others wait. All learn on the CPU, with one thread: torch's default, one per
+core, costs networks this small a multiple of the CPU time. The programs are in bench/trainers.
 """
 
 from __future__ import annotations
@@ -393,7 +392,9 @@ def main() -> None:
     parser.add_argument("--steps-per-update", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run, half as many of each ceiling")
-    parser.add_argument("--venvs", type=Path, default=Path("~/.cache/aiotrain-peers"), metavar="DIR")
+    parser.add_argument(
+        "--venvs", type=Path, default=Path("~/.cache/aiotrain-peers"), metavar="DIR", help="of the virtual environments"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -407,10 +408,8 @@ def main() -> None:
             unready[key] = str(error)
     layouts = [Layout(*both) for both in itertools.product(arguments.workers, arguments.envs_per_worker)]
     bench = Bench(factory_for(arguments.env), arguments.env, arguments.steps_per_update, arguments.seconds)
-    try:
-        trials, repeated, faults = compare(bench, pythons, layouts, arguments.repeats, console.print)
-    finally:
-        bench.close()
+    trials, repeated, faults = compare(bench, pythons, layouts, arguments.repeats, console.print)
+    bench.close()  # where an exception passes it by, the players, which are daemons, end with this process
     median, faults = medians(repeated), unready | faults
     title = f"{arguments.env}, {arguments.steps_per_update:,} steps an update, medians of {arguments.repeats}"
     console.print(table_of(title, median, faults))
