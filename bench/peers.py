@@ -388,7 +388,7 @@ def main() -> None:
     parser.add_argument("--env", default="aiotrain/Cage2-v0", help="a Gymnasium id, or module:factory")
     parser.add_argument("--peers", nargs="+", choices=[*TRAINERS][1:], default=[*TRAINERS][1:])
     parser.add_argument("--workers", type=int, nargs="+", default=[cores, 4 * cores], help="numbers to try")
-    parser.add_argument("--envs-per-worker", type=int, nargs="+", default=[1, 8], help="numbers to try with each")
+    parser.add_argument("--envs-per-worker", type=int, nargs="+", default=[1, 8, 32], help="numbers to try with each")
     parser.add_argument("--steps-per-update", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run, half as many of each ceiling")
