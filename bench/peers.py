@@ -417,6 +417,7 @@ def main() -> None:
         console.print(f"aiotrain ÷ {TRAINERS[ahead[1]].name}: {ahead[0]:.2f}")
     if arguments.json:
         setting = {"env": arguments.env, "steps_per_update": arguments.steps_per_update, "ppo": dataclasses.asdict(PPO)}
+        setting |= {"python": platform.python_version(), "machine": platform.machine(), "cores": cores}
         requirements = {key: TRAINERS[key].requirement for key in pythons}
         results = {"trials": trials, "repeats": repeated, "faults": faults}
         arguments.json.write_text(json.dumps(setting | {"trainers": requirements} | results, indent=1))
