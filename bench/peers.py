@@ -43,6 +43,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from gymnasium.spaces import Discrete
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -385,7 +386,9 @@ def table_of(title: str, median: dict[str, dict[str, float]], faults: dict[str, 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", default="aiotrain/Cage2-v0", help="a Gymnasium id, or module:factory")
+    parser.add_argument(
+        "--env", default="aiotrain/Cage2-v0", help="a Gymnasium id, or module:factory, of discrete actions"
+    )
     parser.add_argument("--peers", nargs="+", choices=[*TRAINERS][1:], default=[*TRAINERS][1:])
     parser.add_argument("--workers", type=int, nargs="+", default=[cores, 4 * cores], help="numbers to try")
     parser.add_argument("--envs-per-worker", type=int, nargs="+", default=[1, 8, 32], help="numbers to try with each")
@@ -399,6 +402,10 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
+    factory = factory_for(arguments.env)
+    if not isinstance((actions := factory().action_space), Discrete):
+        parser.error(f"--env {arguments.env} takes actions of {actions}, for which the programs have no policies")
+
     console = Console(width=140, highlight=False)
     pythons, unready = {}, {}
     for key in ("aiotrain", *arguments.peers):
@@ -407,7 +414,7 @@ def main() -> None:
         except TrainerError as error:
             unready[key] = str(error)
     layouts = [Layout(*both) for both in itertools.product(arguments.workers, arguments.envs_per_worker)]
-    bench = Bench(factory_for(arguments.env), arguments.env, arguments.steps_per_update, arguments.seconds)
+    bench = Bench(factory, arguments.env, arguments.steps_per_update, arguments.seconds)
     trials, repeated, faults = compare(bench, pythons, layouts, arguments.repeats, console.print)
     bench.close()  # where an exception passes it by, the players, which are daemons, end with this process
     median, faults = medians(repeated), unready | faults
