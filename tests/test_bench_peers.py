@@ -1,0 +1,145 @@
+"""What of bench.peers needs no other trainer: set-up, reports and figures, the end of programs, the table."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import peers
+from bench.peers import Program, Report, Trainer, TrainerError
+
+ROW = {
+    "workers": 2,
+    "envs_per_worker": 1,
+    "steps_per_s": 1000.0,
+    "ratio": 0.5,
+    "cpu_efficiency": 0.6,
+    "first_update_s": 3.0,
+    "pss_mib": 400.0,
+}
+
+FAKE = """
+import multiprocessing, os, sys, time
+
+def linger():
+    time.sleep(60)
+
+def main():
+    multiprocessing.get_context("fork").Process(target=linger).start()
+    print("a library says hello")
+    for update in range(1, 100):
+        print('{"steps": %d, "time": %f}' % (500 * update, 7 + update), flush=True)
+    {end}
+    linger()
+
+main()
+"""
+
+
+def in_fake_package(monkeypatch: pytest.MonkeyPatch, folder: Path, end: str) -> None:
+    """Let a Program run ``FAKE`` instead of a trainer's program."""
+    package = folder / "bench" / "trainers"
+    package.mkdir(parents=True)
+    (package / "fake.py").write_text(FAKE.replace("{end}", end))
+    monkeypatch.setattr(peers, "ROOT", folder)
+    monkeypatch.setattr(peers, "GRACE_S", 0.2)
+
+
+def program() -> Program:
+    return Program(sys.executable, "fake", "CartPole-v1", peers.Layout(2, 1), 500)
+
+
+@pytest.mark.parametrize("line", [b"", b"INFO: hello", b"[1]", b"17", b'{"loss": 3}', b'{"steps": 1', b"\xff"])
+def test_lines_that_are_no_reports_are_passed_over(line: bytes) -> None:
+    assert Report.parse(line) is None
+
+
+def test_a_report_is_read() -> None:
+    assert Report.parse(b'{"steps": 5000, "time": 1.5}\r') == Report(5000, 1.5)
+
+
+def test_the_rate_counts_from_the_warm_up_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An update a second, 500 steps each; the processes of the program, which ignore SIGINT, are gone afterwards."""
+    in_fake_package(monkeypatch, tmp_path, "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)")
+    with program() as running:
+        figures = peers.train(running, 10.0)
+    assert figures["steps_per_s"] == pytest.approx(500)
+    assert figures["pss_mib"] > 0
+
+
+def test_a_program_that_ends_tells_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    in_fake_package(monkeypatch, tmp_path, "os._exit(print('ValueError: no such space', file=sys.stderr) or 1)")
+    with pytest.raises(TrainerError, match="exit code 1: ValueError: no such space"), program() as running:
+        peers.train(running, 1e6)
+
+
+def test_a_silent_program_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    in_fake_package(monkeypatch, tmp_path, "pass")
+    monkeypatch.setattr(peers, "START_S", 0.5)
+    with pytest.raises(TrainerError, match=r"no update within 0.5 s"), program() as running:
+        peers.train(running, 1e6)
+
+
+def test_a_set_up_that_fails_is_redone_and_one_that_is_done_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setitem(peers.TRAINERS, "fake", Trainer("Fake", "fake==1"))
+
+    def fail_on(word: str) -> None:
+        def run(command: list[str]) -> None:
+            ran.append(command)
+            (tmp_path / "fake").mkdir(exist_ok=True)
+            if word in command:
+                raise TrainerError("no network")
+
+        monkeypatch.setattr(peers, "run_or_raise", run)
+
+    fail_on("fake==1")
+    with pytest.raises(TrainerError, match="no network"):
+        peers.set_up("fake", tmp_path, lambda _: None)
+    fail_on("nothing")
+    ran.clear()
+    python = peers.set_up("fake", tmp_path, lambda _: None)
+    assert "--clear" in ran[0]
+    assert any(part.startswith("torch==") for part in ran[1])
+    assert "fake==1" in ran[2]
+    ran.clear()
+    assert peers.set_up("fake", tmp_path, lambda _: None) == python
+    assert ran == []
+
+
+def test_the_reason_is_the_last_line_that_tells_of_an_error() -> None:
+    assert (
+        peers.last_words("ERROR: no matching distribution\n\nnotice: a new pip\n") == "ERROR: no matching distribution"
+    )
+    assert peers.last_words("Killed\n") == "Killed"
+    assert peers.last_words("") == "it gave no reason"
+
+
+def test_the_fastest_comes_first_and_the_lead_is_over_the_best_other() -> None:
+    repeated = {
+        "sb3": [ROW | {"ratio": 0.2}, ROW | {"ratio": 0.1}, ROW | {"ratio": 0.9}],
+        "aiotrain": [ROW | {"ratio": 0.8}],
+        "rllib": [ROW | {"ratio": 0.1}],
+        "torchrl": [],
+    }
+    median = peers.medians(repeated)
+    assert list(median) == ["aiotrain", "sb3", "rllib"]
+    ratio, best = peers.lead(median) or (0, "")
+    assert (ratio, best) == (pytest.approx(4), "sb3")
+    assert peers.lead({"aiotrain": ROW}) is None
+
+
+def test_the_table_tells_what_was_measured_and_why_the_rest_was_not() -> None:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(peers.table_of("CartPole-v1", {"sb3": ROW}, {"rllib": "set-up: pip [all] failed"}))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "stable-baselines3, SubprocVecEnv │" in text
+    assert "2 x 1" in text
+    assert "0.500" in text
+    assert "RLlib: set-up: pip [all] failed" in text
