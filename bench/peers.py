@@ -50,7 +50,8 @@ from rich.table import Table
 
 from aiotrain.collect.processes import preload
 from aiotrain.factory import EnvFactory
-from bench.startup import ROOT, family, memory
+from bench.startup import ROOT
+from bench.system import family, memory
 from bench.throughput import Ceiling
 from bench.trainers import PPO, factory_for
 
