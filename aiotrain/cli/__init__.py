@@ -1,0 +1,84 @@
+"""The command line: training, pictures and evaluations, their signals and exit codes.
+
+Exit codes: 0 the budget was used up; 1 the run failed; 2 it could not start as configured; 130 and 143 it was ended by
+Ctrl-C and by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import atexit
+import bdb
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import tyro
+from rich.console import Console
+
+from aiotrain.cli.evaluating import evaluate
+from aiotrain.cli.training import Arguments, train
+from aiotrain.console import printable_lines
+from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
+
+__all__ = ["Arguments", "main", "run"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlotArguments:
+    """Draw a run's return, and a search's orders, into PNG files in its folder, while it goes on or afterwards."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+
+
+def run() -> NoReturn:
+    """Be the program: ``main``, and an end with its exit code.
+
+    After what is registered to be done at the end, Python itself would take a second to take torch apart.
+    """
+    code = main()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # whoever reads it has gone
+            stream.flush()
+    os._exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, plot or evaluate as ``arguments`` say (default: those of the process). Returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
+    try:
+        if arguments[:1] == ["plot"]:
+            return _plot(tyro.cli(PlotArguments, prog="aiotrain plot", args=arguments[1:]).run)
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
+        if arguments[:1] == ["evaluate"]:
+            return evaluate(arguments[1:])
+        return train(arguments)
+    except (CheckpointError, ConfigError, EnvError, SharedMemoryError) as error:
+        errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")
+        return 2
+    except AiotrainError as error:
+        errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")
+        return 1
+    except BrokenPipeError:  # whoever reads the help has gone
+        return 128 + signal.SIGPIPE
+    # Before the run has taken over the signals, or after it, and nobody else has done so.
+    except (KeyboardInterrupt, bdb.BdbQuit):
+        return 128 + signal.SIGINT
+
+
+def _plot(run: Path) -> int:
+    """Draw the pictures of a run, and say where they are."""
+    from aiotrain.plot import plot_run
+
+    for path in plot_run(run):
+        print(path)
+    return 0

@@ -1,0 +1,31 @@
+"""Standard output, as the command line writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from rich.console import Console, ConsoleDimensions
+
+__all__ = ["Output"]
+
+
+class Output(Console):
+    """Standard output. When whoever reads it has gone, it falls silent, and the run goes on."""
+
+    terminal = 1
+    """File descriptor of what it writes to."""
+
+    @property  # type: ignore[misc]  # the one of the base class can be set
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines, of this terminal rather than of those that the process was started with."""
+        with contextlib.suppress(OSError):
+            if all(size := os.get_terminal_size(self.terminal)):
+                return ConsoleDimensions(*size)
+        return super().size
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
