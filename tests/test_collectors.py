@@ -34,6 +34,7 @@ from envs import (
     FailingLater,
     Informing,
     Interrupted,
+    Masked,
     Observation,
     Paid,
     Toy,
@@ -108,6 +109,18 @@ async def test_episodes_are_the_same_whoever_plays_them(
     counted = np.bincount(got.headers["worker"][got.headers["ended"]], minlength=len(status.workers))
     assert counted.tolist() == [each.episodes for each in status.workers]
     assert one.warnings == []
+
+
+@every
+@pytest.mark.asyncio
+async def test_action_masks_are_kept_by_all(collector: str) -> None:
+    async with player(Masked, collector, workers=2, envs=2) as one:
+        await one.open()
+        got = await one.play(6)
+    assert_same_play(got, await expected(Masked, 6))
+    assert got.masks.shape == (got.steps, 5)
+    assert (got.masks[np.arange(got.steps), got.actions] == 1).all()
+    assert not got.masks.all()
 
 
 @every
