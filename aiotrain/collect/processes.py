@@ -202,7 +202,8 @@ class WorkerExecutor(ProcessPoolExecutor):
 
     def expect_nothing(self) -> None:
         """Have the executor's thread not wait for the rest of an answer in which a process, now dead, was killed."""
-        self._answers._writer.close()
+        with self._shutdown_lock:  # closing it in two threads at once would close what has taken its number
+            self._answers._writer.close()
 
     @property
     def exit_code(self) -> int | None:
