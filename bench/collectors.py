@@ -6,9 +6,9 @@
 
 Each cell, a collector with so many workers, is measured in a program of its own: the whole training first (from the
 making of the Trainer to the first finished episode; episodes learned per second once it is under way; PSS of all its
-processes), then collection alone. Right before it, bare processes, one per core, play the same environment with the
-same NumPy policy without any communication: the ceiling that its episodes/s are divided by. All cells take turns in
-each repeat, and medians are reported.
+processes), then collection alone. Right after the one and right before the other, bare processes, one per core, play
+the same environment with the same NumPy policy without any communication: the ceiling that its episodes/s are divided
+by. All cells take turns in each repeat, and medians are reported.
 
 Bytes moved per episode: what the main process reads and writes through pipes, as the system counts it (Ray's own
 sockets are not counted), and the arrays that go through shared memory, weights included, as computed from their sizes.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -29,6 +30,8 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +65,7 @@ UNTRAINED: dict[str, Callable[..., Collector]] = {
 WARM_UP_S = 1.0
 CEILING_S = 1.5
 CELL_TIMEOUT_S = 600.0
+END_S = 10.0  # for a cell that is done to end
 
 
 # ------------------------------------------------------------------- in a cell
@@ -91,9 +95,11 @@ async def train(config: Config, seconds: float) -> dict[str, float]:
             if len(warm) > 2 and warm[-1][0] - warm[0][0] > seconds:
                 break
         pss = await asyncio.to_thread(lambda: sum(memory(process) for process in family(os.getpid())))
+    trained_per_s = (warm[-1][1] - warm[0][1]) / (warm[-1][0] - warm[0][0])
     return {
         "start_up_s": started - began,
-        "trained_per_s": (warm[-1][1] - warm[0][1]) / (warm[-1][0] - warm[0][0]),
+        "trained_per_s": trained_per_s,
+        "trained_ratio": trained_per_s * update.steps / update.episodes / ceiling(),
         "pss_mib": pss / 2**20,
     }
 
@@ -111,6 +117,7 @@ async def collect(name: str, config: Config, seconds: float) -> dict[str, float]
     collection = Collection(config, collector)
     try:
         await collection.open()
+        top = ceiling()
         pipes = psutil.Process().io_counters()
         measured = await collection.measure(seconds)
         now = psutil.Process().io_counters()
@@ -119,8 +126,8 @@ async def collect(name: str, config: Config, seconds: float) -> dict[str, float]
     finally:
         await collection.close()
     result = {
-        "steps_per_episode": measured["steps_per_s"] / measured["episodes_per_s"],
         "collected_per_s": measured["episodes_per_s"],
+        "collected_ratio": measured["steps_per_s"] / top,
         "main_cpu_ms": measured["main_cpu_ms_per_episode"],
         "pipes_kib": moved / measured["episodes"] / 1024,
         "shared_kib": 0.0,
@@ -132,29 +139,53 @@ async def collect(name: str, config: Config, seconds: float) -> dict[str, float]
     return result
 
 
+def ceiling() -> float:
+    """Have the program that started this one measure it now: steps per second."""
+    print(json.dumps({"ceiling": None}), flush=True)
+    return float(sys.stdin.readline())
+
+
 # ------------------------------------------------------------------------ main
 
 
-def run_cell(name: str, config: Config, seconds: float) -> dict[str, Any]:
+def run_cell(name: str, config: Config, seconds: float, top: Ceiling) -> dict[str, Any]:
     """Measure in a program of its own. What it died of is in ``error``."""
     settings = dataclasses.asdict(config)
     command = [sys.executable, "-m", "bench.collectors", "--cell", json.dumps([name, settings, seconds])]
-    program = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        out, err = program.communicate(timeout=CELL_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not done after {CELL_TIMEOUT_S:g} s"}
-    finally:
-        if program.poll() is None:
-            os.killpg(program.pid, signal.SIGKILL)
+    with tempfile.TemporaryFile("w+") as errors:
+        program = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        )
+        assert program.stdin is not None
+        assert program.stdout is not None
+        killing = threading.Timer(CELL_TIMEOUT_S, os.killpg, (program.pid, signal.SIGKILL))
+        killing.start()
+        try:
+            for line in program.stdout:
+                told: dict[str, Any] | None = parsed(line)
+                if told is not None and "ceiling" in told:
+                    program.stdin.write(f"{top.measure(CEILING_S)}\n")
+                    program.stdin.flush()
+                elif told is not None:
+                    return told
+        finally:
+            killing.cancel()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                program.wait(END_S)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
             program.communicate()
-    lines = out.strip().splitlines()
-    if program.returncode or not lines:
-        return {"error": (err.strip().splitlines() or [f"exit code {program.returncode}"])[-1]}
-    cell: dict[str, Any] = json.loads(lines[-1])
-    return cell
+        errors.seek(0)
+        return {"error": (errors.read().strip().splitlines() or [f"exit code {program.returncode}"])[-1]}
+
+
+def parsed(line: str) -> dict[str, Any] | None:
+    """What a cell told, or None where something else printed."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def measure(
@@ -163,10 +194,10 @@ def measure(
     """The rows of all repeats, by "collector, workers"."""
     factory = make_factory(config)
     preload(factory.modules)
-    ceiling = Ceiling(factory, config.envs_per_worker, config.ppo.hidden_sizes, len(os.sched_getaffinity(0)))
+    bare = Ceiling(factory, config.envs_per_worker, config.ppo.hidden_sizes, len(os.sched_getaffinity(0)))
     results: dict[str, list[dict[str, Any]]] = {}
     try:
-        ceiling.measure(WARM_UP_S)
+        bare.measure(WARM_UP_S)
         for repeat in range(repeats):
             for count in workers:
                 for name in names:
@@ -175,17 +206,11 @@ def measure(
                     variant = VARIANTS.get(name, {"collector": "executor" if name in UNTRAINED else name})
                     if name == "older_winner" and config.env == CAGE2_ID:
                         variant |= STOCK
-                    top = ceiling.measure(CEILING_S)
-                    cell = run_cell(name, dataclasses.replace(config, workers=count, **variant), seconds)
-                    if "error" not in cell:
-                        cell["steps_per_s_ceiling"] = top
-                        for kind in ("collected", "trained"):
-                            if f"{kind}_per_s" in cell:
-                                cell[f"{kind}_ratio"] = cell[f"{kind}_per_s"] * cell["steps_per_episode"] / top
+                    cell = run_cell(name, dataclasses.replace(config, workers=count, **variant), seconds, bare)
                     results.setdefault(f"{name}, {count}", []).append(cell)
                     say(f"{repeat + 1}: {name}, {count} workers: {summary(cell)}")
     finally:
-        ceiling.close()
+        bare.close()
     return results
 
 
