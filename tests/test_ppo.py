@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiotrain.actor_critic import ActorCritic
 from aiotrain.config import PPOConfig
+from aiotrain.moments import RunningMoments
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ppo import (
-    ActorCritic,
     Learner,
-    RunningMoments,
     _discounted_returns_so_far,
     advantages,
     pick_device,
