@@ -321,6 +321,7 @@ def test_lost_lines_are_told(tmp_path: Path) -> None:
     trainer = resume(tmp_path / "run")
     (warning,) = trainer.status().warnings
     assert warning == "updates.csv has 0 lines, where 3 were written: some are lost"
+    assert [e["message"] for e in events(tmp_path / "run") if e["event"] == "warning"] == [warning]
     assert [row["update"] for row in rows(tmp_path / "run")] == ["3", "4", "5", "6"], "below a header"
 
 
