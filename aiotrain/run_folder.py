@@ -155,13 +155,13 @@ class RunFolder:
     # ---------------------------------------------------------------------- to end
 
     def save(self, *, is_whole: bool) -> None:
-        """Save the last checkpoint and the weights; no checkpoint unless ``is_whole``: no update failed half-way."""
+        """Save the last checkpoint and the weights, unless an update failed half-way: only what ``is_whole``."""
         if self._records is None:
             return
-        if is_whole:
-            self.save_checkpoint(self.state_dict())
-        else:
+        if not is_whole:
             self._warn(f"an update failed half-way, which is nothing to go on from. {self._last()}")
+            return
+        self.save_checkpoint(self.state_dict())
         try:
             self._save_weights("weights.safetensors")
         except OSError as error:

@@ -70,8 +70,8 @@ class Trainer:
     """A training run as an asynchronous context manager that iterates over its updates.
 
     Entering raises CheckpointError, ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating
-    raises InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved. Leaving
-    ends every process, and raises CheckpointError if what was learned could not be saved.
+    raises InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved, unless
+    an update failed half-way. Leaving ends every process, and raises CheckpointError if something could not be saved.
 
     ``checkpoint`` and ``override``: see `resume`.
     """
@@ -105,7 +105,9 @@ class Trainer:
         """A trainer that goes on with the run in a folder, from its newest checkpoint, or from the one in a file.
 
         The settings are those of the run but for ``changes``: of those in config.MAY_CHANGE, or of any by ``override``.
-        An environment that was given as a callable is given again, as ``env``. Raises CheckpointError, ConfigError.
+        An environment that was given as a callable is given again, as ``env``. What is read is data, but the settings
+        name modules (``env``, ``red_agent``) and a cluster, which the trainer imports and connects to: look at those of
+        somebody else's run first. Raises CheckpointError, ConfigError.
         """
         checkpoint = load_checkpoint(run)
         return cls(dataclasses.replace(checkpoint.config, **changes), checkpoint=checkpoint, override=override)
@@ -387,16 +389,17 @@ class Trainer:
     def status(self) -> Status:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
-        gathering = self._gathering
+        factory, gathering = self._factory, self._gathering
         counts, meter = (Counts(), Meter()) if gathering is None else (gathering.counts, gathering.meter)
         last = self._ledger.last
         trained_s = max(self._ledger.trained_s(), 1e-9)
         workers_s = max(self._ledger.trained_now_s(), 1e-9) * len(collector.workers)
-        mean = meter.mean_rates()
+        rates, mean_rates = meter.rates(), meter.mean_rates()
         share = self._progress()
+        environment = factory.name + (f" ({self.config.red_agent})" if factory.is_cage2 else "")
         return Status(
-            run_name=Path(self.config.run_dir).name if self.config.run_dir else "aiotrain",
-            environment=self._environment_name(),
+            run_name=Path(self.config.run_dir or "").name or "aiotrain",
+            environment=environment,
             collector=self.config.collector,
             device=self._device,
             phase=self._notes.phase,
@@ -409,10 +412,10 @@ class Trainer:
             episodes_learned=self._ledger.episodes,
             episodes_lost=counts.lost,
             episodes_in_flight=counts.in_flight,
-            episodes_per_s=(rates := meter.rates())[0],
+            episodes_per_s=rates[0],
             steps_per_s=rates[1],
-            mean_episodes_per_s=mean[0],
-            mean_steps_per_s=mean[1],
+            mean_episodes_per_s=mean_rates[0],
+            mean_steps_per_s=mean_rates[1],
             episodes_per_s_history=meter.history(),
             workers=collector.workers,
             slots=collector.slots,
@@ -433,9 +436,6 @@ class Trainer:
             first_error=self._notes.first_error,
             workflow=None if self._search is None else self._search.status(),
         )
-
-    def _environment_name(self) -> str:
-        return f"{self._factory.name} ({self.config.red_agent})" if self._factory.is_cage2 else self._factory.name
 
 
 def _import_learner(threads: int) -> Any:

@@ -365,6 +365,7 @@ def test_an_update_that_fails_half_way_is_no_checkpoint(tmp_path: Path, monkeypa
     with pytest.raises(DivergenceError):
         asyncio.run(asyncio.wait_for(diverge(), WITHIN_S))
     assert load_checkpoint(tmp_path / "run").update == 1
+    assert not (tmp_path / "run" / "weights.safetensors").exists(), "no policy's, and written over those of before"
     np.testing.assert_array_equal(resume(tmp_path / "run").result().weights, expected.weights)
 
 
