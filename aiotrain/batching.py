@@ -45,7 +45,7 @@ class Counts:
     finished: int = 0
     """Episodes played to their end."""
     steps: int = 0
-    """Steps in all delivered trajectories."""
+    """Steps in all delivered trajectories but those thrown away."""
     learned: int = 0
     """Finished episodes that went into a batch."""
     lost: int = 0
@@ -223,7 +223,9 @@ class Batcher:
             self._home(episode).out.discard(episode)
         for episode in again:  # from its beginning, so what there is of it would be there twice
             home = self._home(episode)
+            before = home.steps
             home.parts = [part.select(part.headers["episode"] != episode) for part in home.parts]
+            self.counts.steps -= before - home.steps  # else a budget in steps would depend on who dies
             home.to_launch.appendleft(episode)
 
     def _add_counting_steps(self, outcome: Outcome, again: Sequence[int], steps_per_update: int) -> None:

@@ -297,18 +297,13 @@ class Config:
                 self.simulator == "cyborg" or self.env != CAGE2_ID or not self.ppo.normalize_observations,
                 "normalize-observations cannot be had with simulator compiled, which takes bits as they are",
             ),
-            (
-                self.env == CAGE2_ID or self.red_agent == Config.red_agent,
-                f"red-agent ({self.red_agent}) is the attacker of {CAGE2_ID} and means nothing to another env; "
-                "leave one of the two out",
-            ),
             *(
                 (
                     self.env == CAGE2_ID or getattr(self, name) == getattr(Config, name),
-                    f"{name} ({getattr(self, name)}) is a setting of {CAGE2_ID} and means nothing to another env; "
-                    "leave one of the two out",
+                    f"{name.replace('_', '-')} ({getattr(self, name)}) is a setting of {CAGE2_ID} and means nothing to "
+                    "another env; leave one of the two out",
                 )
-                for name in ("observation", "actions")
+                for name in ("red_agent", "observation", "actions")
             ),
         ]
         for name in ("max_episode_steps", "total_steps", "steps_per_update", "slot_steps"):

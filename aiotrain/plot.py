@@ -66,6 +66,7 @@ def plot_run(run: Path) -> list[Path]:
         draw(figure)
         paths.append(run / f"{name}.png")
         try:
+            paths[-1].unlink(missing_ok=True)  # else a link in a foreign run would have another file written over
             figure.savefig(paths[-1])
         except OSError as error:
             raise ConfigError(f"plot: {paths[-1]} cannot be written: {error.strerror}") from error

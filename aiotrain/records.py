@@ -121,8 +121,9 @@ class Records:
     """The files of a run in ``folder``, which is made.
 
     A run goes on in its folder if ``resumed`` tells how many lines each of the `JOURNALS` had, and ``episodes``.
-    What cannot be written now, because the disk is full, is written with what comes next; ``warn`` is told once. Raises
-    ConfigError if the folder holds a run already, or cannot be written to; it can then be tried again.
+    What cannot be written now, because the disk is full, is written with what comes next; ``warn`` is told once. Only
+    TensorBoard's files end there. Raises ConfigError if the folder holds a run already, or cannot be written to; it can
+    then be tried again.
     """
 
     def __init__(
@@ -179,9 +180,13 @@ class Records:
         """A row with the value of every metric, and the orders that were trained, in a search."""
         self._append("updates.csv", _row([*(_short(values[metric.name]) for metric in METRICS), workflow]))
         if self._board is not None:
-            for metric in METRICS:
-                if not math.isnan(value := values[metric.name]):
-                    self._board.add_scalar(f"{metric.group}/{metric.name}", value, int(values["episodes"]))
+            try:
+                for metric in METRICS:
+                    if not math.isnan(value := values[metric.name]):
+                        self._board.add_scalar(f"{metric.group}/{metric.name}", value, int(values["episodes"]))
+            except OSError as error:  # of its thread, which has ended by it
+                self._board = None
+                self._warn(f"the TensorBoard files in {self.folder} end here: {error.strerror or error}")
 
     def workflow(self, values: Mapping[str, Any]) -> None:
         """A row in workflows.csv about a finished training of an order."""

@@ -26,7 +26,7 @@ __all__ = ["RunFolder"]
 
 
 class RunFolder:
-    """Writes what a run leaves behind, from `open` on; before, it does nothing.
+    """Writes what a run leaves behind, from `open` until `close`; before and after, it does nothing.
 
     While the run goes on, no full disk ends it: ``warn`` is told.
     """
@@ -155,13 +155,13 @@ class RunFolder:
     # ---------------------------------------------------------------------- to end
 
     def save(self, *, is_whole: bool) -> None:
-        """Save the last checkpoint and the weights; no checkpoint unless ``is_whole``: no update failed half-way."""
+        """Save the last checkpoint and the weights, unless an update failed half-way: only what ``is_whole``."""
         if self._records is None:
             return
-        if is_whole:
-            self.save_checkpoint(self.state_dict())
-        else:
+        if not is_whole:
             self._warn(f"an update failed half-way, which is nothing to go on from. {self._last()}")
+            return
+        self.save_checkpoint(self.state_dict())
         try:
             self._save_weights("weights.safetensors")
         except OSError as error:
@@ -169,9 +169,10 @@ class RunFolder:
 
     def close(self) -> None:
         """Close all files. Raises CheckpointError if the last checkpoint, or anything since, could not be saved."""
+        records, self._records = self._records, None
         try:
-            if self._records is not None:
-                self._records.close()
+            if records is not None:
+                records.close()
         except OSError as error:
             self._note_failure("the last lines of updates.csv and its like", error)
         if self._unsaved is not None:

@@ -17,7 +17,6 @@ import enum
 import functools
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +35,7 @@ from aiotrain.errors import CheckpointError, ConfigError, DivergenceError, Train
 from aiotrain.factory import make_factory
 from aiotrain.gathering import Gathering
 from aiotrain.meter import Meter
+from aiotrain.notes import Notes
 from aiotrain.policy import PolicyShape
 from aiotrain.records import METRICS, refuse_old_run, refuse_running
 from aiotrain.results import Ledger, Result, Update
@@ -70,8 +70,8 @@ class Trainer:
     """A training run as an asynchronous context manager that iterates over its updates.
 
     Entering raises CheckpointError, ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating
-    raises InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved. Leaving
-    ends every process, and raises CheckpointError if what was learned could not be saved.
+    raises InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved, unless
+    an update failed half-way. Leaving ends every process, and raises CheckpointError if something could not be saved.
 
     ``checkpoint`` and ``override``: see `resume`.
     """
@@ -83,12 +83,8 @@ class Trainer:
         self._checkpoint = checkpoint
         self._factory = make_factory(config)
         self._state = _State.NEW
-        self._phase = "starting"
-        self._ending = ""  # the phase at the end, where it is not that of a run left in order
-        self._warnings: deque[str] = deque(maxlen=100)
-        self._warnings_count = 0
-        self._first_error: str | None = None
-        self._collector: Collector = make_collector(config, self._factory, self._warn)
+        self._notes = Notes()
+        self._collector: Collector = make_collector(config, self._factory, self._notes.warn)
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
         self._folder: RunFolder | None = None
         self._unsaved: CheckpointError | None = None
@@ -109,7 +105,9 @@ class Trainer:
         """A trainer that goes on with the run in a folder, from its newest checkpoint, or from the one in a file.
 
         The settings are those of the run but for ``changes``: of those in config.MAY_CHANGE, or of any by ``override``.
-        An environment that was given as a callable is given again, as ``env``. Raises CheckpointError, ConfigError.
+        An environment that was given as a callable is given again, as ``env``. What is read is data, but the settings
+        name modules (``env``, ``red_agent``) and a cluster, which the trainer imports and connects to: look at those of
+        somebody else's run first. Raises CheckpointError, ConfigError.
         """
         checkpoint = load_checkpoint(run)
         return cls(dataclasses.replace(checkpoint.config, **changes), checkpoint=checkpoint, override=override)
@@ -123,7 +121,7 @@ class Trainer:
         try:
             await self._open()
         except BaseException as error:
-            self._note_error(error)
+            self._notes.error(error)
             await self._shielded_close()
             raise
         return self
@@ -133,7 +131,7 @@ class Trainer:
         importing = asyncio.get_running_loop().run_in_executor(self._thread, _import_learner, config.learner_threads)
         if config.run_dir is not None:
             (refuse_old_run if self._checkpoint is None else refuse_running)(Path(config.run_dir))
-        self._phase = "compiling" if self._factory.is_compiled else "starting"
+        self._notes.phase = "compiling" if self._factory.is_compiled else "starting"
         self.spec: EnvSpec = await self._collector.start()
         ppo = await importing
         try:
@@ -176,12 +174,13 @@ class Trainer:
                 batcher=batcher,
                 ledger=self._ledger,
                 workflows=self._workflows,
-                warn=self._warn,
+                warn=self._notes.warn,
             )
             if self._checkpoint is not None:
                 await self._in_thread(self._folder.restore, self._checkpoint)
                 self._version = batcher.learned_batches
             self._folder.open(self._checkpoint)
+            self._notes.write_by(self._folder.event)
             self._checkpoint = None  # it may be large
         if self._workflows is not None and not batcher.exhausted:
             await self._in_thread(self._workflows.choose)
@@ -189,46 +188,36 @@ class Trainer:
         if self._search is not None:
             self._search.begin()
         if config.steps_per_update is None and self.spec.max_episode_steps is None:
-            self._warn(
+            self._notes.warn(
                 f"{self.spec.name} tells no time limit: a batch waits for episodes to end. If some never do, cut them "
                 "off by --max-episode-steps, or count in steps by --steps-per-update"
             )
         self._gathering = Gathering(
-            self._collector, batcher, warn=self._warn, began=self._note_first_episode, ended=self._note_error
+            self._collector, batcher, warn=self._notes.warn, began=self._note_first_episode, ended=self._notes.error
         )
         self._ledger.start_training()
-        self._phase = "training"
+        self._notes.phase = "training"
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
-            self._note_error(error)
-        elif self._phase == "training":
-            self._phase = "stopping"
+            self._notes.error(error)
+        elif self._notes.phase == "training":
+            self._notes.phase = "stopping"
         await self._shielded_close()
         if self._unsaved is not None and error is None:
             raise self._unsaved
 
     def _note_first_episode(self) -> None:
-        self._event("first_episode", elapsed_s=round(self._ledger.elapsed_s(), 3))
+        self._notes.event("first_episode", elapsed_s=round(self._ledger.elapsed_s(), 3))
 
     def _note_order(self, order: Order, parent: Order | None) -> None:
-        self._event("workflow", order=order_text(order), parent=None if parent is None else order_text(parent))
+        self._notes.event("workflow", order=order_text(order), parent=None if parent is None else order_text(parent))
 
     def _note_training(self, training: Training) -> None:
         if self._folder is not None:
             self._folder.training(training)
-
-    def _note_error(self, error: BaseException) -> None:
-        self._phase = "stopping"
-        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
-            self._ending = self._ending or "interrupted"
-            self._event("interrupted")
-        elif (text := f"{type(error).__name__}: {error}") != self._first_error:  # not noted when it ended the gathering
-            self._ending = "failed"
-            self._first_error = self._first_error or text
-            self._event("error", type=type(error).__name__, message=str(error))
 
     async def _shielded_close(self) -> None:
         """Close whatever happens: a cancellation that comes meanwhile is passed on afterwards."""
@@ -257,11 +246,11 @@ class Trainer:
             if self._learning is not None:  # an update in progress counts
                 await asyncio.wait([self._learning])
                 if not self._learning.cancelled() and (failure := self._learning.exception()) is not None:
-                    self._note_error(failure)
+                    self._notes.error(failure)
             await asyncio.to_thread(self._thread.shutdown)
             self._ledger.stop()
             finished = self._gathering is not None and self._gathering.done
-            self._phase = self._ending or ("finished" if finished else "stopped")
+            self._notes.end("finished" if finished else "stopped")
             await asyncio.to_thread(self._save)
 
     def _save(self) -> None:
@@ -269,17 +258,16 @@ class Trainer:
         if self._folder is not None:
             self._folder.save(is_whole=self._is_whole)
         if self._workflows is not None and self._search is not None:
-            reason = "budget" if self._phase == "finished" else self._phase
+            reason = "budget" if self._notes.phase == "finished" else self._notes.phase
             self._workflows.end([running for running in self._search.running if running.episodes], reason)
-        self._event("end", phase=self._phase, episodes=self.episodes)
-        folder, self._folder = self._folder, None
+        self._notes.event("end", phase=self._notes.phase, episodes=self.episodes)
         try:
-            if folder is not None:
-                folder.close()
+            if self._folder is not None:
+                self._folder.close()
         except CheckpointError as error:
             self._unsaved = error
-            self._phase = "failed"
-            self._first_error = self._first_error or f"{type(error).__name__}: {error}"
+            self._notes.error(error)
+            self._notes.end("failed")
 
     def abort(self) -> None:
         """Kill every worker and remove every segment at once, without waiting: for a process that is about to exit."""
@@ -309,7 +297,7 @@ class Trainer:
                 batch = await self._gathering.next_batch()
                 self._refuse_unless_open()
                 if batch is None:
-                    self._phase = "stopping"
+                    self._notes.phase = "stopping"
                     raise StopAsyncIteration
                 self._learning = asyncio.create_task(self._learn(batch, asked_s), name="aiotrain learn")
             await asyncio.wait([self._learning])
@@ -341,11 +329,7 @@ class Trainer:
         update: Update | None = None
         if batch.trajectories is not None:
             update = self._ledger.add(
-                batch.trajectories,
-                self._version,
-                metrics,
-                collect_s=began_s - asked_s,
-                learn_s=learn_s,
+                batch.trajectories, self._version, metrics, collect_s=began_s - asked_s, learn_s=learn_s
             )
         self._is_whole = was_whole
         if self._folder is not None and update is not None:
@@ -405,19 +389,20 @@ class Trainer:
     def status(self) -> Status:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
-        gathering = self._gathering
+        factory, gathering = self._factory, self._gathering
         counts, meter = (Counts(), Meter()) if gathering is None else (gathering.counts, gathering.meter)
         last = self._ledger.last
         trained_s = max(self._ledger.trained_s(), 1e-9)
         workers_s = max(self._ledger.trained_now_s(), 1e-9) * len(collector.workers)
-        mean = meter.mean_rates()
+        rates, mean_rates = meter.rates(), meter.mean_rates()
         share = self._progress()
+        environment = factory.name + (f" ({self.config.red_agent})" if factory.is_cage2 else "")
         return Status(
-            run_name=Path(self.config.run_dir).name if self.config.run_dir else "aiotrain",
-            environment=self._environment_name(),
+            run_name=Path(self.config.run_dir or "").name or "aiotrain",
+            environment=environment,
             collector=self.config.collector,
             device=self._device,
-            phase=self._phase,
+            phase=self._notes.phase,
             elapsed_s=self._ledger.elapsed_s(),
             remaining_s=trained_s * (1 - share) / share if share > 0 else None,
             episodes_total=self.config.total_episodes,
@@ -427,10 +412,10 @@ class Trainer:
             episodes_learned=self._ledger.episodes,
             episodes_lost=counts.lost,
             episodes_in_flight=counts.in_flight,
-            episodes_per_s=(rates := meter.rates())[0],
+            episodes_per_s=rates[0],
             steps_per_s=rates[1],
-            mean_episodes_per_s=mean[0],
-            mean_steps_per_s=mean[1],
+            mean_episodes_per_s=mean_rates[0],
+            mean_steps_per_s=mean_rates[1],
             episodes_per_s_history=meter.history(),
             workers=collector.workers,
             slots=collector.slots,
@@ -444,27 +429,13 @@ class Trainer:
             worker_busy_share=min(1.0, collector.busy_s / workers_s),
             returns=tuple(self._ledger.returns),
             compliance=last.values["compliance"] if last else math.nan,
-            losses={metric.name: last.values[metric.name] for metric in METRICS if metric.group == "loss"}
-            if last
-            else {},
+            losses={} if last is None else {m.name: last.values[m.name] for m in METRICS if m.group == "loss"},
             updates=len(self._ledger.returns),
-            warnings=tuple(self._warnings),
-            warnings_count=self._warnings_count,
-            first_error=self._first_error,
+            warnings=tuple(self._notes.warnings),
+            warnings_count=self._notes.warnings_count,
+            first_error=self._notes.first_error,
             workflow=None if self._search is None else self._search.status(),
         )
-
-    def _environment_name(self) -> str:
-        return f"{self._factory.name} ({self.config.red_agent})" if self._factory.is_cage2 else self._factory.name
-
-    def _warn(self, text: str) -> None:
-        self._warnings.append(text)
-        self._warnings_count += 1
-        self._event("warning", message=text)
-
-    def _event(self, kind: str, **details: Any) -> None:
-        if self._folder is not None:
-            self._folder.event(kind, **details)
 
 
 def _import_learner(threads: int) -> Any:

@@ -29,6 +29,7 @@ from rich.table import Table
 from safetensors.numpy import load_file
 
 from aiotrain import Config, Trainer
+from aiotrain.actor_critic import ActorCritic
 from aiotrain.cage2.baselines import greedy_actions
 from aiotrain.cage2.rollout import Rollout
 from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS
@@ -36,7 +37,6 @@ from aiotrain.cage2.vector_env import Cage2VectorEnv
 from aiotrain.cage2.workflows import NAMED_ORDERS, Order, parse_order
 from aiotrain.config import SearchConfig
 from aiotrain.policy import PolicyShape
-from aiotrain.ppo import ActorCritic
 
 STEPS = 100
 STRATEGIES: dict[str, dict[str, Any] | None] = {

@@ -179,6 +179,7 @@ def test_fragments_of_a_lost_episode_are_thrown_away() -> None:
     batch = one.pop_batch()
     assert batch is not None
     assert batch.trajectories.headers["episode"].tolist() == [0, 1]
+    assert one.counts.steps == batch.trajectories.steps, "a budget in steps does not depend on who dies"
 
 
 def cut_off(episodes: Sequence[int]) -> Trajectories:

@@ -341,7 +341,7 @@ def test_a_run_that_fails_after_its_start_ends_with_1_and_its_summary(start: Sta
 
 @pytest.mark.parametrize("env", ["[bold]\x1b]0;title\x07", "HostileAtOnce"])
 def test_names_and_errors_do_not_act_on_the_terminal(env: str, start: Start, folder: Path) -> None:
-    process = start("--env", f"tiny_envs:{env}", "--run-dir", "run", *SMALL)
+    process = start("--env", f"tiny_envs:{env}", "--run-dir", "r\x1bun", *SMALL)
     out, err = process.communicate(timeout=90)
     assert not set(out + err) & set("\x1b\x07\x9b\r")
     assert "[bold]no[/] licence :warning: \ufffd[2J" in out + err, "markup was obeyed"
@@ -351,7 +351,7 @@ def test_names_and_errors_do_not_act_on_the_terminal(env: str, start: Start, fol
         assert process.returncode == 1
         assert "environment tiny_envs:[bold]\ufffd]0;title\ufffd: " in out
         for name in ("config.json", "events.jsonl", "updates.csv"):
-            assert b"\x1b" not in (folder / "run" / name).read_bytes()
+            assert b"\x1b" not in (folder / "r\x1bun" / name).read_bytes()
 
 
 def test_a_python_without_the_packages_is_told_what_to_do() -> None:

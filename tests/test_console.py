@@ -21,7 +21,18 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from aiotrain.config import Config, PPOConfig
-from aiotrain.console import PlainLog, can_draw, charts, plain_line, printable_lines, render, save_svg, show, summary
+from aiotrain.console import (
+    DivertedOutput,
+    PlainLog,
+    can_draw,
+    charts,
+    plain_line,
+    printable_lines,
+    render,
+    save_svg,
+    show,
+    summary,
+)
 from aiotrain.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
 
 _LOSSES = {
@@ -572,6 +583,13 @@ def test_output_of_children_is_diverted_to_a_file_of_bounded_size(old: bool, tmp
         *(f"False {old}", "on standard output again"),
     ]
     assert done.stderr == "on standard error again\n"
+
+
+def test_output_is_diverted_to_no_link(tmp_path: Path) -> None:
+    (tmp_path / "workers.log").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        DivertedOutput(tmp_path / "workers.log").close()
+    assert not (tmp_path / "precious").exists()
 
 
 class _Closed(io.StringIO):

@@ -335,7 +335,7 @@ def test_the_command_line_shows_it_and_writes_it_down(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    run = write_run(tmp_path / "run", "envs:toy")
+    run = write_run(tmp_path / "run[" / "red]:smile:", "envs:toy")  # which Rich would take for markup
     assert main(["evaluate", str(run), "--episodes", "20", "--greedy", "--seed", "3"]) == 0
     out, err = capsys.readouterr()
     expected = evaluate(run, episodes=20, greedy=True, seed=3)

@@ -14,9 +14,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from aiotrain import ConfigError, load_policy
+from aiotrain.actor_critic import ActorCritic
 from aiotrain.checkpoint import save_weights
 from aiotrain.policy import PolicyShape
-from aiotrain.ppo import ActorCritic
 from aiotrain.spaces import EnvSpec
 from envs import Action, Observation
 from making import spec_of

@@ -84,7 +84,9 @@ def test_a_run_is_drawn_and_the_paths_are_told(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_search_is_drawn_with_its_orders(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", compliance=0.5, trainings=6)
+    (run / "ucb.png").symlink_to(tmp_path / "precious")
     paths = plot_run(run)
+    assert not (tmp_path / "precious").exists(), "a link was followed"
     assert [path.name for path in paths] == ["return.png", "orders.png", "ucb.png", "positions.png"]
     assert all(min(size_of(path)) >= 400 for path in paths)
     assert plot_run(run) == paths, "they cannot be drawn again"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from aiotrain.actor_critic import ActorCritic
 from aiotrain.policy import NumpyPolicy, PolicyShape
-from aiotrain.ppo import ActorCritic
 from making import weights_for
 
 SHAPES = [

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiotrain.actor_critic import ActorCritic
 from aiotrain.config import PPOConfig
+from aiotrain.moments import RunningMoments
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ppo import (
-    ActorCritic,
     Learner,
-    RunningMoments,
     _discounted_returns_so_far,
     advantages,
     pick_device,
@@ -53,6 +53,17 @@ def on_policy(learner: Learner, spec: EnvSpec, batch: Trajectories) -> Trajector
             torch.arange(batch.steps), actions.long() if spec.action_kind == "discrete" else actions
         )
     return dataclasses.replace(batch, log_probs=log_probs.numpy())
+
+
+def played(learner: Learner, spec: EnvSpec, batch: Trajectories) -> Trajectories:
+    """``batch`` with what a worker would do there by the learner's parameters, and its log-probabilities."""
+    policy = NumpyPolicy(learner.network.shape)
+    policy.parameters[:] = learner.parameters()
+    policy.refresh()
+    noise = policy.noise(np.random.default_rng(0), batch.steps)
+    masks = batch.masks if spec.has_action_mask else None
+    actions, log_probs = policy.act(spec.encode(batch.observations), noise, masks)
+    return dataclasses.replace(batch, actions=actions.astype(batch.actions.dtype), log_probs=log_probs)
 
 
 # ------------------------------------------------------------------- advantages
@@ -322,19 +333,13 @@ def test_what_was_seen_under_another_mask_is_something_else(monkeypatch: pytest.
     np.testing.assert_allclose(*learned, rtol=1e-4, atol=1e-5)
 
 
-def test_policy_moves_from_what_was_played_under_masks_by_learning_alone() -> None:
-    """Log-probabilities of a masked batch, by the policy that played it, agree on both sides."""
+def test_what_was_played_under_masks_has_the_same_log_probabilities_in_learning() -> None:
     spec = masked(spec_of())
     one = learner(spec, dataclasses.replace(PLAIN, epochs=1, minibatch_size=10**6))
-    batch = trajectories(spec, [60])
-    policy = NumpyPolicy(one.network.shape)
-    policy.parameters[:] = one.parameters()
-    policy.refresh()
-    noise = policy.noise(np.random.default_rng(0), 60)
-    actions, log_probs = policy.act(spec.encode(batch.observations), noise, batch.masks)
-    batch = dataclasses.replace(batch, actions=actions.astype(np.int16), log_probs=log_probs)
+    batch = played(one, spec, trajectories(spec, [60]))
+    np.testing.assert_allclose(on_policy(one, spec, batch).log_probs, batch.log_probs, atol=1e-5)
     metrics = one.update(batch, 0.0)
-    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert metrics["policy_loss"] == pytest.approx(0, abs=1e-5), "some steps weigh as if an older policy had played"
     assert 0 < metrics["entropy"] < math.log(9)
 
 
@@ -518,13 +523,12 @@ def test_only_floats_are_normalised_by_default(observation: Observation, normali
 
 
 def test_behaviour_log_probs_belong_to_the_normalisation_that_acted() -> None:
-    """The divergence reported for a batch that the very policy played is that of the update alone."""
+    """So the steps of a batch that the very policy played all weigh the same, and the mean advantage is 0."""
     spec = spec_of()
     one = learner(spec, dataclasses.replace(PLAIN, normalize_observations=True, epochs=1, minibatch_size=10**6))
     for i in range(3):
-        metrics = one.update(on_policy(one, spec, trajectories(spec, [60], seed=i)), 0.0)
-        assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
-        assert metrics["clip_fraction"] == 0
+        metrics = one.update(played(one, spec, trajectories(spec, [60], seed=i)), 0.0)
+        assert metrics["policy_loss"] == pytest.approx(0, abs=1e-5)
 
 
 def test_explained_variance() -> None:

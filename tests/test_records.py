@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +108,27 @@ def test_missing_tensorboard_is_told_before_anything_is_written(
     with pytest.raises(ConfigError, match=r"aiotrain\[tensorboard\]"):
         Records(tmp_path / "run", {}, tensorboard=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_that_cannot_write_ends_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def __init__(self, folder: str, purge_step: int | None) -> None:
+            """As torch's SummaryWriter."""
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what its thread ended by
+
+        def close(self) -> None:
+            self.add_scalar("", 0, 0)
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Full))
+    warnings: list[str] = []
+    records = Records(tmp_path, {}, tensorboard=True, warn=warnings.append)
+    records.update(VALUES)
+    records.update(VALUES)
+    records.close()
+    assert warnings == [f"the TensorBoard files in {tmp_path} end here: No space left on device"]
+    assert len((tmp_path / "updates.csv").read_text().splitlines()) == 3
 
 
 def test_every_metric_is_defined_once_with_its_meaning() -> None:

@@ -321,6 +321,7 @@ def test_lost_lines_are_told(tmp_path: Path) -> None:
     trainer = resume(tmp_path / "run")
     (warning,) = trainer.status().warnings
     assert warning == "updates.csv has 0 lines, where 3 were written: some are lost"
+    assert [e["message"] for e in events(tmp_path / "run") if e["event"] == "warning"] == [warning]
     assert [row["update"] for row in rows(tmp_path / "run")] == ["3", "4", "5", "6"], "below a header"
 
 
@@ -364,6 +365,7 @@ def test_an_update_that_fails_half_way_is_no_checkpoint(tmp_path: Path, monkeypa
     with pytest.raises(DivergenceError):
         asyncio.run(asyncio.wait_for(diverge(), WITHIN_S))
     assert load_checkpoint(tmp_path / "run").update == 1
+    assert not (tmp_path / "run" / "weights.safetensors").exists(), "no policy's, and written over those of before"
     np.testing.assert_array_equal(resume(tmp_path / "run").result().weights, expected.weights)
 
 

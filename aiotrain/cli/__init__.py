@@ -1,7 +1,7 @@
 """The command line: training, pictures and evaluations, their signals and exit codes.
 
-Exit codes: 0 the budget was used up; 1 the run failed; 2 it could not start as configured; 130 and 143 it was ended by
-Ctrl-C and by SIGTERM.
+Exit codes: 0 the budget was used up; 1 the run failed; 2 it could not start as configured; 129, 130 and 143 it was
+ended by a closed terminal, by Ctrl-C and by SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from aiotrain.cli.evaluating import evaluate
 from aiotrain.cli.training import Arguments, train
-from aiotrain.console import printable_lines
+from aiotrain.console import printable, printable_lines
 from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
 
 __all__ = ["Arguments", "main", "run"]
@@ -80,5 +80,5 @@ def _plot(run: Path) -> int:
     from aiotrain.plot import plot_run
 
     for path in plot_run(run):
-        print(path)
+        print(printable(str(path)))
     return 0

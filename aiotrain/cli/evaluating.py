@@ -12,6 +12,7 @@ import tyro
 
 from aiotrain.cli.output import Output
 from aiotrain.cli.signals import SignalsInterrupt
+from aiotrain.console import printable
 from aiotrain.errors import ConfigError
 
 __all__ = ["evaluate"]
@@ -69,7 +70,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     from aiotrain.checkpoint import write_whole
     from aiotrain.console.scores import challenge_tables, evaluation_table
 
-    output = Output(highlight=False)
+    output = Output()
     if not output.is_terminal:
         output.width = _LOG_WIDTH
     how = {name: value for name, value in vars(chosen).items() if name not in _NOT_HOW and value is not None}
@@ -94,5 +95,5 @@ def evaluate(arguments: Sequence[str]) -> int:
             write_whole(path, json.dumps(numbers, indent=2).encode() + b"\n")
         except OSError as error:
             raise ConfigError(f"json: {path} cannot be written: {error.strerror}") from error
-        output.print(f"written to {path}", markup=False, soft_wrap=True)
+        output.print(f"written to {printable(str(path))}", soft_wrap=True)
     return 0

@@ -12,10 +12,13 @@ __all__ = ["Output"]
 
 
 class Output(Console):
-    """Standard output. When whoever reads it has gone, it falls silent, and the run goes on."""
+    """Standard output, taking no text for markup. When whoever reads it has gone, it falls silent; the run goes on."""
 
     terminal = 1
     """File descriptor of what it writes to."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False)
 
     @property  # type: ignore[misc]  # the one of the base class can be set
     def size(self) -> ConsoleDimensions:

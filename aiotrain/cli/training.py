@@ -126,7 +126,7 @@ async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, ove
     from aiotrain.trainer import Trainer
 
     trainer = Trainer(config, checkpoint=checkpoint, override=override)
-    output = Output(highlight=False, markup=False, emoji=False)
+    output = Output()
     log = PlainLog(output)
     # A breakpoint in an environment of this process needs the terminal for itself.
     drawing = can_draw(output) and not plain and config.collector != "sequential"
@@ -174,13 +174,13 @@ async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, ove
                 output.print(f"what workers printed is in {printable(str(worker_log))}", soft_wrap=True)
     output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
     if trainer.status().phase != "finished":
-        output.print(_way_on(str(config.run_dir)), end="", markup=False, soft_wrap=True)
+        output.print(_way_on(config.run_dir), end="", soft_wrap=True)
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
 
 
 def _way_on(run: str) -> str:
     """How to go on with a run that has not come to its end, if there is a way."""
-    return f"resume      by --resume {shlex.quote(run)}\n" if Path(run, "checkpoints").is_dir() else ""
+    return f"resume      by --resume {printable(shlex.quote(run))}\n" if Path(run, "checkpoints").is_dir() else ""
 
 
 def _start_lines(trainer: Trainer) -> str:

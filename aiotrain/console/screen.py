@@ -110,7 +110,7 @@ class DivertedOutput:
 
     They would write over the frame. What the children write goes there for good: they inherit it as their own output.
     `sys.stdout` and `sys.stderr` of this process still lead to where they led, which is open as `terminal`.
-    Raises OSError where the file cannot be made, together with its folder.
+    Raises OSError where the file cannot be made, together with its folder, or is a link.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,7 +120,7 @@ class DivertedOutput:
             stream.flush()
         self._made_folder = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         self._before = os.fstat(log).st_size
         self._kept = []
         for number, stream in enumerate(self._streams, 1):

@@ -89,11 +89,11 @@ def evaluate(
     """Play ``episodes``, at least 2, with the policy of the finished run in the folder ``run``.
 
     The environment is made as the run's config.json says, unless ``env`` (as of Config) and ``max_episode_steps`` say
-    otherwise; where it is a module:factory, that module is imported, so let nobody else's run name it. ``greedy``: take
-    the most probable action, or the Gaussian's mean, instead of drawing one. For CAGE 2, ``workflow`` is the order that
-    the policy is shown (default: that of the run, of a search the best in workflows.csv), ``simulator`` the one to play
-    on (default: the run's), and ``rules`` those of the compiled one: "main", as csle-cyborg's, or "leaderboard", older
-    ones. ``seed``: of all randomness.
+    otherwise; where it or its red_agent is a module:name, that module is imported, so let nobody else's run name it.
+    ``greedy``: take the most probable action, or the Gaussian's mean, instead of drawing one. For CAGE 2, ``workflow``
+    is the order that the policy is shown (default: that of the run, of a search the best in workflows.csv),
+    ``simulator`` the one to play on (default: the run's), and ``rules`` those of the compiled one: "main", as
+    csle-cyborg's, or "leaderboard", older ones. ``seed``: of all randomness.
 
     Raises ConfigError, EnvError or InvalidStepError.
     """
