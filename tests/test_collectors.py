@@ -281,16 +281,20 @@ async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, t
         assert sum(each.restarts for each in status.workers) >= 1
 
 
-@pytest.mark.parametrize("collector", ["process_per_episode", "executor"])
+@pytest.mark.parametrize(
+    ("collector", "lost"), [("shared_memory", []), ("process_per_episode", [4]), ("executor", [4])]
+)
 @pytest.mark.asyncio
-async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, tmp_path: Path) -> None:
-    """Where episodes travel in pipes: nobody waits for the other half for ever."""
+async def test_death_in_the_middle_of_an_answer_costs_its_task(
+    collector: str, lost: list[int], tmp_path: Path
+) -> None:
+    """Nobody waits for the other half for ever. Where episodes do not travel in the answer, they count."""
     env = functools.partial(Interrupted, seed_of(4), str(tmp_path))
     async with player(env, collector, workers=2, **SHORT) as one:
         await one.open()
         got = await one.play(8)
     assert_same_play(got, await expected(Toy, 8))
-    assert one.lost == [4]
+    assert one.lost == lost
 
 
 @every

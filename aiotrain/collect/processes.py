@@ -200,10 +200,6 @@ class WorkerExecutor(ProcessPoolExecutor):
         if wait and self._manager is not None:
             self._manager.join()
 
-    def expect_nothing(self) -> None:
-        """Have the executor's thread not wait for the rest of an answer in which a process, now dead, was killed."""
-        self._answers._writer.close()
-
     @property
     def exit_code(self) -> int | None:
         """The exit code of the process that ended first, by itself; minus the signal's number if a signal killed it."""
@@ -212,8 +208,10 @@ class WorkerExecutor(ProcessPoolExecutor):
         return next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else None)
 
     def kill(self) -> None:
-        """Send SIGKILL to all processes."""
+        """Send SIGKILL to all processes, and have the executor's thread not wait for the rest of an answer in which one
+        was killed: with our end of the pipe closed, it comes to its end."""
         self.context.kill()
+        self._answers._writer.close()
 
 
 def end(executors: Sequence[WorkerExecutor]) -> None:
@@ -227,7 +225,7 @@ def end(executors: Sequence[WorkerExecutor]) -> None:
         asking.join()
     see_off([executor.context for executor in executors])
     for executor in executors:
-        executor.expect_nothing()
+        executor.kill()
     _shut_down(executors, wait=True)  # and their threads
 
 
