@@ -41,6 +41,8 @@ _RING_BYTES = 2**24  # for the tasks of all workers together, unless the smalles
 _LARGEST_TASK = 128  # trajectories
 _STARTING_AT_ONCE = 4  # processes that are brought up at the same time
 _DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, after which the run fails
+_PAUSE_S = 0.05  # before a worker is brought up again; twice as long each time that it dies in a row …
+_LONGEST_PAUSE_S = 5.0  # … up to this
 _BACKGROUND_S = 2.0  # for the collector's own tasks to end once they are cancelled
 
 
@@ -136,7 +138,7 @@ class SharedMemoryCollector:
         attach = self._ring.name, self._weights.name
         while not worker.ready:
             if worker.deaths_in_a_row:
-                await asyncio.sleep(min(0.05 * 2 ** (worker.deaths_in_a_row - 1), 5.0))
+                await asyncio.sleep(min(_PAUSE_S * 2.0 ** min(worker.deaths_in_a_row - 1, 99), _LONGEST_PAUSE_S))
             try:
                 async with self._starting:
                     worker.executor = worker.executor or WorkerExecutor()
@@ -286,15 +288,15 @@ class SharedMemoryCollector:
 
     def _count_death(self, worker: _Worker, cause: str) -> None:
         """Note why the worker's process ended; the run fails when no worker can live."""
-        assert worker.executor is not None
         worker.last_death = cause
         worker.deaths_in_a_row += 1
         self._warn(f"worker {worker.index}: {cause}")
         executor, worker.executor = worker.executor, None
-        executor.kill()
-        dying = asyncio.create_task(asyncio.to_thread(executor.shutdown))  # its tasks fail, each with an outcome
-        self._dying.add(dying)
-        dying.add_done_callback(self._dying.discard)
+        if executor is not None:  # else it could not even be made, for lack of file descriptors
+            executor.kill()
+            dying = asyncio.create_task(asyncio.to_thread(executor.shutdown))  # its tasks fail, each with an outcome
+            self._dying.add(dying)
+            dying.add_done_callback(self._dying.discard)
         if all(each.deaths_in_a_row >= _DEATHS_IN_A_ROW for each in self._workers):
             self._fail(
                 WorkerError(
