@@ -85,9 +85,10 @@ class ExecutorCollector(TaskCollector):
             if self._closing or self._pool is pool:
                 raise
         else:
-            pool.unanswered.discard(number)
             self._breaks = 0
             return played
+        finally:
+            pool.unanswered.discard(number)
         if number in pool.guilty:
             raise WorkerError(pool.guilty[number])
         return task.Played(None, launch.episodes, ())

@@ -277,7 +277,8 @@ class RayCollector(TaskCollector):
             if self._joining.done() and self._joining.exception() is None and (session := self._joining.result()):
                 await self._in_thread(session.leave)
                 take_signals_back()
-        self._thread.shutdown(wait=self._joining is None or self._joining.done())
+        has_joined = self._joining is None or self._joining.done()
+        await asyncio.to_thread(self._thread.shutdown, wait=has_joined)  # it may still ask the cluster something
 
     async def _end_actor(self, actor: Actor) -> None:
         with contextlib.suppress(RayError, TimeoutError):
