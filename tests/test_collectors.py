@@ -285,9 +285,7 @@ async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, t
     ("collector", "lost"), [("shared_memory", []), ("process_per_episode", [4]), ("executor", [4])]
 )
 @pytest.mark.asyncio
-async def test_death_in_the_middle_of_an_answer_costs_its_task(
-    collector: str, lost: list[int], tmp_path: Path
-) -> None:
+async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, lost: list[int], tmp_path: Path) -> None:
     """Nobody waits for the other half for ever. Where episodes do not travel in the answer, they count."""
     env = functools.partial(Interrupted, seed_of(4), str(tmp_path))
     async with player(env, collector, workers=2, **SHORT) as one:

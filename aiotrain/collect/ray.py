@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -114,7 +114,6 @@ class RayCollector(TaskCollector):
         self._opening: tuple[Any, ...] = ()  # what an actor's open is given
         self._thread = ThreadPoolExecutor(1, "aiotrain-ray")  # for calls that may block, one after the other
         self._joining: asyncio.Future[RaySession | None] | None = None
-        self._background: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         for worker in self._workers:
             worker.ready = False
@@ -250,19 +249,6 @@ class RayCollector(TaskCollector):
             if not deadline.expired():
                 deadline.reschedule(0)
         self._in_thread(kill, actor.handle)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` beside the caller; what it raises ends the run."""
-
-        def ended(finished: asyncio.Task[None]) -> None:
-            self._background.discard(finished)
-            if not finished.cancelled() and isinstance(error := finished.exception(), Exception):
-                self._failure = self._failure or error
-                self._news.set()
-
-        started = asyncio.get_running_loop().create_task(work)
-        self._background.add(started)
-        started.add_done_callback(ended)
 
     # ------------------------------------------------------------------- end
 
