@@ -138,6 +138,12 @@ async def test_worker_that_can_never_start_costs_only_itself(monkeypatch: pytest
         assert (await one.play(10)).headers["worker"].tolist() == [0] * 10
 
 
+def test_end_by_any_signal_has_words() -> None:
+    for number in signal.valid_signals():  # also real-time ones, most of which have no name
+        words = processes.cause_of_exit(-number)
+        assert words.startswith("its process ended by SIG") or words == f"its process ended by signal {number}"
+
+
 @pytest.mark.asyncio
 async def test_ctrl_c_is_ignored_by_workers_and_by_what_starts_them() -> None:
     """A terminal sends it to the whole process group; the main process alone decides."""

@@ -269,9 +269,9 @@ def cause_of_exit(code: int | None) -> str:
         return "its process ended"
     if code >= 0:
         return f"its process ended with exit code {code}: the environment, or a library under it, left the process"
-    name = signal.Signals(-code).name
+    name = {each.value: each.name for each in signal.Signals}.get(-code, f"signal {-code}")  # real-time ones have none
     hint = {
-        "SIGKILL": "killed from outside, often by the system for lack of memory",
-        "SIGSEGV": "a crash in compiled code under the environment",
-    }.get(name, "a signal")
-    return f"its process ended by {name}: {hint}"
+        "SIGKILL": ": killed from outside, often by the system for lack of memory",
+        "SIGSEGV": ": a crash in compiled code under the environment",
+    }.get(name, "")
+    return f"its process ended by {name}{hint}"
