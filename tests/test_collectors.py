@@ -75,14 +75,6 @@ async def expected(
         return await one.play(episodes, options)
 
 
-def assert_one_fate_each(one: Play) -> None:
-    """No episode outgrew its slot here."""
-    for outcome in one.outcomes:
-        played = [] if outcome.trajectories is None else outcome.trajectories.headers["episode"].tolist()
-        fates = [*played, *outcome.unused, *(lost.episode for lost in outcome.lost)]
-        assert sorted(fates) == sorted(outcome.launch.episodes), "a launched episode has no fate, or two"
-
-
 # ------------------------------------------------------------ the same episodes
 
 
@@ -102,7 +94,7 @@ async def test_episodes_are_the_same_whoever_plays_them(
         status = one.collector.describe()
     assert got.headers["episode"].tolist() == list(range(14))
     assert_same_play(got, await expected(env, 14))
-    assert_one_fate_each(one)
+    one.assert_one_fate_each()
     assert one.lost == []
     assert sum(each.episodes for each in status.workers) == 14
     counted = np.bincount(got.headers["worker"][got.headers["ended"]], minlength=len(status.workers))
@@ -271,7 +263,7 @@ async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, t
         got = await one.play(8)
         status = one.collector.describe()
     assert_same_play(got, await expected(Toy, 8))
-    assert_one_fate_each(one)
+    one.assert_one_fate_each()
     assert one.lost == [4]
     assert words_for(collector, trouble) in "\n".join(one.warnings)
     (reason,) = (lost.reason for outcome in one.outcomes for lost in outcome.lost)
@@ -334,7 +326,7 @@ async def test_factory_that_fails_later_costs_a_task(collector: str, tmp_path: P
         await one.open()
         got = await one.play(8)
     assert_same_play(got, await expected(Toy, 8))
-    assert_one_fate_each(one)
+    one.assert_one_fate_each()
     assert (tmp_path / "refused").exists()
     assert 4 in one.lost
     assert len(one.lost) <= 2
