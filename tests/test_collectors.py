@@ -288,16 +288,7 @@ async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, l
 
 
 @every
-@pytest.mark.parametrize(
-    ("trouble", "at_step", "words"),
-    [
-        ("nan reward", 2, "reward of nan"),
-        ("nan observation", 2, "NaN"),
-        ("nan observation", 0, "NaN"),
-        ("shape", 2, "shape"),
-        ("shape", 0, "shape"),
-    ],
-)
+@pytest.mark.parametrize(("trouble", "at_step", "words"), [("nan observation", 0, "NaN"), ("shape", 2, "shape")])
 @pytest.mark.asyncio
 async def test_invalid_steps_end_the_run_by_name(collector: str, trouble: Trouble, at_step: int, words: str) -> None:
     env = functools.partial(Troubled, trouble, (seed_of(4),), at_step=at_step)
