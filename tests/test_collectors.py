@@ -40,6 +40,7 @@ from envs import (
     Trouble,
     Troubled,
     Waiting,
+    make_trouble,
 )
 from making import weights_for
 from playing import COLLECTORS, LIMITED, WITHIN_S, Play, assert_same_play, seed_of
@@ -361,6 +362,25 @@ async def test_environment_that_cannot_start_is_told_at_once(collector: str, tro
     async with player(functools.partial(BrokenFromTheStart, trouble, where), collector) as one:
         with pytest.raises(EnvError, match=TROUBLES[trouble]):
             await asyncio.wait_for(one.collector.start(), WITHIN_S)
+
+
+@pytest.mark.parametrize("collector", ["shared_memory", "ray"])
+@pytest.mark.asyncio
+async def test_worker_that_is_not_ready_in_time_is_told_with_the_setting(collector: str, tmp_path: Path) -> None:
+    """Where workers are brought up before they are given a task."""
+
+    class Single(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            try:
+                (tmp_path / "made").touch(exist_ok=False)
+            except FileExistsError:
+                make_trouble("hang")
+
+    async with player(Single, collector, workers=2, start_timeout_s=3.0) as one:
+        await one.open()
+        words = "1: did not start: not ready within 3 s. Raise --start-timeout-s if it is slow"
+        await one.until(lambda: any(words in each for each in one.warnings), "it is told")
 
 
 @every_separate

@@ -56,6 +56,11 @@ class BaseCollector:
         self._failure = self._failure or error
         self._news.set()
 
+    @property
+    def _too_slow(self) -> str:
+        """Why a worker did not start that had not answered in time."""
+        return f"not ready within {self._settings.start_timeout_s:g} s. Raise --start-timeout-s if it is slow"
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` beside the caller; what it raises ends the run."""
 

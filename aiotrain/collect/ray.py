@@ -196,7 +196,7 @@ class RayCollector(TaskCollector):
                     actor = await self._start_actor(worker)
             except (AiotrainError, RayError, TimeoutError) as error:
                 failures += 1
-                cause = in_short(error)
+                cause = self._too_slow if isinstance(error, TimeoutError) else in_short(error)
                 self._warn(f"{self._name(worker)}: did not start: {cause}")
             else:
                 failures = 0

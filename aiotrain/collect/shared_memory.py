@@ -132,7 +132,10 @@ class SharedMemoryCollector(BaseCollector):
                         worker.executor, self._settings.start_timeout_s, task.join, posting, self._factory, *attach
                     )
             except (AiotrainError, BrokenProcessPool, OSError, EOFError) as error:  # TimeoutError is an OSError
-                self._count_death(worker, f"did not start: {cause_of_end(error, worker.executor)}")
+                cause = cause_of_end(error, worker.executor)
+                if isinstance(error, TimeoutError):
+                    cause = str(error) or self._too_slow
+                self._count_death(worker, f"did not start: {cause}")
                 if self._failure is not None:
                     return
             else:
