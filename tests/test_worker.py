@@ -18,9 +18,9 @@ from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import BROKEN_OFF, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
-from aiotrain.worker import Player, Posting, episode_streams
+from aiotrain.worker import LocalPlayer, Player, Posting, episode_streams, make_player
 from envs import Action, BrokenFromTheStart, Endless, Judged, Masked, Observation, Toy, Trouble, Troubled
-from making import weights_for
+from making import spec_of, weights_for
 
 Make = Callable[..., tuple[Player, Ring]]
 SEED = 5
@@ -207,6 +207,16 @@ def test_unfinished_episodes_take_the_slots_of_new_ones(player: Make) -> None:
     assert one.play(ring.lend(2), [0, 1]).unused == ()
     assert one.play(ring.lend(2), [2, 3]).unused == (2, 3)
     assert ring.headers["episode"][:4].tolist() == [0, 1, 0, 1]
+
+
+def test_whole_episodes_whose_places_fragments_took_are_unused() -> None:
+    factory, spec = EnvFactory.of(Toy, shortest=8, longest=8), spec_of()
+    posting = Posting(0, 1, SEED, spec, PolicyShape.of(spec, (8,)), RingLayout.of(spec, 3, 5))
+    one = LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, []))
+    played = one.play_whole(weights_for(posting.policy), 0, [0, 1, 2])
+    assert played.trajectories is not None
+    assert played.trajectories.headers[["episode", "fragment"]].tolist() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert (played.unused, played.failures) == ((2,), ())
 
 
 @pytest.mark.parametrize("envs", [1, 3])
