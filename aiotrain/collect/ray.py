@@ -204,7 +204,8 @@ class RayCollector(TaskCollector):
                 self._workers[worker].ready = True
                 self._news.set()
                 await self._look_after(actor)
-            await asyncio.sleep(min(self.pause_s * 2.0 ** min(failures, 99), _LONGEST_PAUSE_S))
+            doublings = min(failures, 99)  # far more would be no float
+            await asyncio.sleep(min(self.pause_s * 2.0**doublings, _LONGEST_PAUSE_S))
         if self._is_expected(worker):
             raise WorkerError(
                 f"{self._name(worker)} could not be started, {failures} times in a row. The last time: {cause}"

@@ -123,7 +123,8 @@ class SharedMemoryCollector(BaseCollector):
         attach = self._ring.name, self._weights.name
         while not worker.ready:
             if worker.deaths_in_a_row:
-                await asyncio.sleep(min(_PAUSE_S * 2.0 ** min(worker.deaths_in_a_row - 1, 99), _LONGEST_PAUSE_S))
+                doublings = min(worker.deaths_in_a_row - 1, 99)  # far more would be no float
+                await asyncio.sleep(min(_PAUSE_S * 2.0**doublings, _LONGEST_PAUSE_S))
             try:
                 async with self._starting:
                     worker.executor = worker.executor or WorkerExecutor()
