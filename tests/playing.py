@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from aiotrain.ring import Trajectories
 from making import weights_for
 
 SEED = 3
-WITHIN_S = 30
+WITHIN_S = 60
 COLLECTORS = ("shared_memory", "sequential", "synchronous", "process_per_episode", "executor", "ray")
 LIMITED = ("process_per_episode", "executor", "ray")  # play whole episodes, which must therefore end
 
@@ -43,6 +44,7 @@ class Play:
     ) -> None:
         self.warnings: list[str] = []
         self.outcomes: list[Outcome] = []
+        self.launched: Counter[int] = Counter()
         defaults = {"episode_timeout_s": 60.0, "start_timeout_s": 60.0, "workflow": "none"}
         self.config = Config(
             env=env,
@@ -78,6 +80,7 @@ class Play:
                 self.collector.submit_unfinished()
                 while room := self.collector.room(len(todo)):
                     chosen = tuple(todo[:room])
+                    self.launched.update(chosen)
                     self.collector.submit(Launch(0, chosen, tuple(options[each] for each in chosen) if options else ()))
                     del todo[:room]
                 after()
@@ -92,6 +95,15 @@ class Play:
     @property
     def lost(self) -> list[int]:
         return [lost.episode for outcome in self.outcomes for lost in outcome.lost]
+
+    def assert_one_fate_each(self) -> None:
+        """Where every episode ends in the launch that it began in."""
+        for outcome in self.outcomes:
+            headers = None if outcome.trajectories is None else outcome.trajectories.headers
+            ended = [] if headers is None else headers["episode"][headers["ended"]].tolist()
+            fates = [*ended, *outcome.unused, *(lost.episode for lost in outcome.lost)]
+            assert sorted(fates) == sorted(outcome.launch.episodes), "a launched episode has no fate, or two"
+        assert Counter(episode for each in self.outcomes for episode in each.launch.episodes) == self.launched
 
     async def until(self, holds: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + WITHIN_S

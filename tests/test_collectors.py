@@ -41,6 +41,7 @@ from envs import (
     Trouble,
     Troubled,
     Waiting,
+    make_trouble,
 )
 from making import weights_for
 from playing import COLLECTORS, LIMITED, WITHIN_S, Play, assert_same_play, seed_of
@@ -76,14 +77,6 @@ async def expected(
         return await one.play(episodes, options)
 
 
-def assert_one_fate_each(one: Play) -> None:
-    """No episode outgrew its slot here."""
-    for outcome in one.outcomes:
-        played = [] if outcome.trajectories is None else outcome.trajectories.headers["episode"].tolist()
-        fates = [*played, *outcome.unused, *(lost.episode for lost in outcome.lost)]
-        assert sorted(fates) == sorted(outcome.launch.episodes), "a launched episode has no fate, or two"
-
-
 # ------------------------------------------------------------ the same episodes
 
 
@@ -103,7 +96,7 @@ async def test_episodes_are_the_same_whoever_plays_them(
         status = one.collector.describe()
     assert got.headers["episode"].tolist() == list(range(14))
     assert_same_play(got, await expected(env, 14))
-    assert_one_fate_each(one)
+    one.assert_one_fate_each()
     assert one.lost == []
     assert sum(each.episodes for each in status.workers) == 14
     counted = np.bincount(got.headers["worker"][got.headers["ended"]], minlength=len(status.workers))
@@ -284,7 +277,7 @@ async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, t
         got = await one.play(8)
         status = one.collector.describe()
     assert_same_play(got, await expected(Toy, 8))
-    assert_one_fate_each(one)
+    one.assert_one_fate_each()
     assert one.lost == [4]
     assert words_for(collector, trouble) in "\n".join(one.warnings)
     (reason,) = (lost.reason for outcome in one.outcomes for lost in outcome.lost)
@@ -294,29 +287,22 @@ async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, t
         assert sum(each.restarts for each in status.workers) >= 1
 
 
-@pytest.mark.parametrize("collector", ["process_per_episode", "executor"])
+@pytest.mark.parametrize(
+    ("collector", "lost"), [("shared_memory", []), ("process_per_episode", [4]), ("executor", [4])]
+)
 @pytest.mark.asyncio
-async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, tmp_path: Path) -> None:
-    """Where episodes travel in pipes: nobody waits for the other half for ever."""
+async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, lost: list[int], tmp_path: Path) -> None:
+    """Nobody waits for the other half for ever. Where episodes do not travel in the answer, they count."""
     env = functools.partial(Interrupted, seed_of(4), str(tmp_path))
     async with player(env, collector, workers=2, **SHORT) as one:
         await one.open()
         got = await one.play(8)
     assert_same_play(got, await expected(Toy, 8))
-    assert one.lost == [4]
+    assert one.lost == lost
 
 
 @every
-@pytest.mark.parametrize(
-    ("trouble", "at_step", "words"),
-    [
-        ("nan reward", 2, "reward of nan"),
-        ("nan observation", 2, "NaN"),
-        ("nan observation", 0, "NaN"),
-        ("shape", 2, "shape"),
-        ("shape", 0, "shape"),
-    ],
-)
+@pytest.mark.parametrize(("trouble", "at_step", "words"), [("nan observation", 0, "NaN"), ("shape", 2, "shape")])
 @pytest.mark.asyncio
 async def test_invalid_steps_end_the_run_by_name(collector: str, trouble: Trouble, at_step: int, words: str) -> None:
     env = functools.partial(Troubled, trouble, (seed_of(4),), at_step=at_step)
@@ -345,7 +331,7 @@ async def test_factory_that_fails_later_costs_a_task(collector: str, tmp_path: P
         await one.open()
         got = await one.play(8)
     assert_same_play(got, await expected(Toy, 8))
-    assert_one_fate_each(one)
+    one.assert_one_fate_each()
     assert (tmp_path / "refused").exists()
     assert 4 in one.lost
     assert len(one.lost) <= 2
@@ -383,12 +369,30 @@ async def test_episode_that_always_kills_its_worker_is_given_up_alone(collector:
 
 
 @each_in("raise", "kill")
-@pytest.mark.parametrize("where", ["init", "reset"])
 @pytest.mark.asyncio
-async def test_environment_that_cannot_start_is_told_at_once(collector: str, trouble: Trouble, where: Any) -> None:
-    async with player(functools.partial(BrokenFromTheStart, trouble, where), collector) as one:
+async def test_environment_that_cannot_start_is_told_at_once(collector: str, trouble: Trouble) -> None:
+    async with player(functools.partial(BrokenFromTheStart, trouble, "init"), collector) as one:
         with pytest.raises(EnvError, match=TROUBLES[trouble]):
             await asyncio.wait_for(one.collector.start(), WITHIN_S)
+
+
+@pytest.mark.parametrize("collector", ["shared_memory", "ray"])
+@pytest.mark.asyncio
+async def test_worker_that_is_not_ready_in_time_is_told_with_the_setting(collector: str, tmp_path: Path) -> None:
+    """Where workers are brought up before they are given a task."""
+
+    class Single(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            try:
+                (tmp_path / "made").touch(exist_ok=False)
+            except FileExistsError:
+                make_trouble("hang")
+
+    async with player(Single, collector, workers=2, start_timeout_s=3.0) as one:
+        await one.open()
+        words = "1: did not start: not ready within 3 s. Raise --start-timeout-s if it is slow"
+        await one.until(lambda: any(words in each for each in one.warnings), "it is told")
 
 
 @every_separate

@@ -11,36 +11,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from aiotrain.collect import Launch, Outcome
 from aiotrain.collect.making import make_collector
-from aiotrain.collect.ray import ActorCollector
-from aiotrain.collect.ray_cluster import ClusterCollector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
-from aiotrain.policy import PolicyShape
 from aiotrain.ring import Trajectories
 from aiotrain.status import WorkerState
-from aiotrain.worker import episode_streams
-from envs import Toy, Trouble, Troubled, Waiting
+from envs import Toy, Troubled, Waiting
 from making import weights_for
+from playing import WITHIN_S, Play, assert_same_play, seed_of
 
-SEED = 3
 SLOT_STEPS = 5
-WITHIN_S = 60
-LOCAL, CLUSTER = "local", "auto"
 
 
 @pytest.fixture(scope="module")
@@ -61,82 +51,9 @@ def cluster() -> Iterator[Cluster]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def seed_of(episode: int) -> int:
-    return episode_streams(SEED, episode)[0]
-
-
-class Play:
-    """A collector that is told to play, with what became of every launch."""
-
-    def __init__(self, address: str, env: Callable[..., Any] = Toy, **settings: Any) -> None:
-        self.warnings: list[str] = []
-        self.outcomes: list[Outcome] = []
-        self.launched: Counter[int] = Counter()
-        defaults: dict[str, Any] = {"collector": "ray", "ray_address": address, "workers": 2}
-        config = Config(env=env, workflow="none", seed=SEED, **defaults | settings)
-        factory = EnvFactory.of(env, max_episode_steps=1000)
-        collector = make_collector(config, factory, self.warnings.append)
-        assert isinstance(collector, ActorCollector | ClusterCollector)
-        self.collector = collector
-
-    async def __aenter__(self) -> Play:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.collector.close()
-        await self.collector.close()
-
-    async def open(self) -> None:
-        spec = await self.collector.start()
-        self.shape = PolicyShape.of(spec, (8,))
-        await self.collector.open(self.shape, SLOT_STEPS)
-        self.collector.publish(weights_for(self.shape), 0)
-
-    async def play(self, episodes: int) -> Trajectories:
-        """Play episodes 0, 1, …, each again if it is lost, until all have ended."""
-        async with asyncio.timeout(WITHIN_S):
-            todo, ended = list(range(episodes)), 0
-            parts = []
-            while ended < episodes:
-                self.collector.submit_unfinished()
-                while room := self.collector.room(len(todo)):
-                    self.launched.update(todo[:room])
-                    self.collector.submit(Launch(0, tuple(todo[:room])))
-                    del todo[:room]
-                for outcome in await self.collector.outcomes():
-                    self.outcomes.append(outcome)
-                    todo = sorted([*todo, *outcome.unused, *(lost.episode for lost in outcome.lost)])
-                    if outcome.trajectories is not None:
-                        parts.append(outcome.trajectories)
-                        ended += int(outcome.trajectories.headers["ended"].sum())
-        return Trajectories.join(parts)
-
-    @property
-    def lost(self) -> list[int]:
-        return [lost.episode for outcome in self.outcomes for lost in outcome.lost]
-
-    def assert_every_launched_episode_has_one_fate(self) -> None:
-        for outcome in self.outcomes:
-            played = [] if outcome.trajectories is None else set(outcome.trajectories.headers["episode"].tolist())
-            fates = [*played, *outcome.unused, *(lost.episode for lost in outcome.lost)]
-            assert sorted(fates) == sorted(outcome.launch.episodes), "a launched episode has no fate, or two"
-        assert Counter(episode for each in self.outcomes for episode in each.launch.episodes) == self.launched
-
-
-async def until(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not holds():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        await asyncio.sleep(0.01)
-
-
-def assert_same_play(a: Trajectories, b: Trajectories) -> None:
-    fields = ["episode", "fragment", "length", "seed", "ended", "terminated", "episode_return", "version"]
-    for name in Trajectories.__dataclass_fields__:
-        left, right = getattr(a, name), getattr(b, name)
-        if name == "headers":
-            left, right = left[fields], right[fields]
-        np.testing.assert_array_equal(left, right, err_msg=name)
+def player(env: Callable[..., Any] = Toy, **settings: Any) -> Play:
+    """On the nodes of the cluster, with two workers each."""
+    return Play(env, "ray", **{"ray_address": "auto", "workers": 2, "max_episode_steps": 1000} | settings)
 
 
 @pytest.fixture(scope="module")
@@ -144,42 +61,23 @@ def expected() -> Trajectories:
     """Thirty episodes as workers play them that share memory, some in several fragments."""
 
     async def play() -> Trajectories:
-        factory, config = EnvFactory.of(Toy), Config(env=Toy, workflow="none", seed=SEED, workers=1)
-        collector = make_collector(config, factory, print)
-        try:
-            shape = PolicyShape.of(await collector.start(), (8,))
-            await collector.open(shape, SLOT_STEPS)
-            collector.publish(weights_for(shape), 0)
-            todo, parts = list(range(30)), []
-            while todo or sum(int(part.headers["ended"].sum()) for part in parts) < 30:
-                collector.submit_unfinished()
-                while room := collector.room(len(todo)):
-                    collector.submit(Launch(0, tuple(todo[:room])))
-                    del todo[:room]
-                for outcome in await collector.outcomes():
-                    todo += outcome.unused
-                    parts += [] if outcome.trajectories is None else [outcome.trajectories]
-        finally:
-            await collector.close()
-        return Trajectories.join(parts)
+        async with Play(Toy) as one:
+            await one.open(SLOT_STEPS)
+            return await one.play(30)
 
     return asyncio.run(play())
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("address", [LOCAL, CLUSTER])
-async def test_episodes_are_those_of_workers_that_share_memory(
-    cluster: Cluster, expected: Trajectories, address: str
-) -> None:
-    async with Play(address, envs_per_worker=2) as one:
-        await one.open()
-        await until(lambda: len(one.collector._actors) == 2, "both actors are there")
-        got = await one.play(30)
-        assert_same_play(got, expected)
-        one.assert_every_launched_episode_has_one_fate()
+async def test_episodes_are_those_of_workers_that_share_memory(cluster: Cluster, expected: Trajectories) -> None:
+    async with player(envs=2) as one:
+        await one.open(SLOT_STEPS)
+        await one.until(lambda: len(one.collector._actors) == 2, "both nodes are there")
+        assert_same_play(await one.play(30), expected)
+        one.assert_one_fate_each()
         status = one.collector.describe()
         assert sum(each.episodes for each in status.workers) == 30
-        assert len(status.workers) == (2 if address == LOCAL else 4)
+        assert len(status.workers) == 4
         assert status.busy_s > 0
     assert {each.state for each in one.collector.describe().workers} == {WorkerState.ENDED}
     assert one.lost == []
@@ -188,7 +86,7 @@ async def test_episodes_are_those_of_workers_that_share_memory(
 
 @pytest.mark.asyncio
 async def test_versions_that_a_node_never_saw(cluster: Cluster) -> None:
-    async with Play(CLUSTER) as one:
+    async with player() as one:
         await one.open()
         for version in (0, 1, 4, 6):
             if version:
@@ -201,35 +99,25 @@ async def test_versions_that_a_node_never_saw(cluster: Cluster) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("address", "trouble", "words"),
-    [
-        (LOCAL, "os._exit", "process was lost"),
-        (LOCAL, "hang", "hung for 1 s and was killed"),
-        (CLUSTER, "os._exit", "exit code 3"),
-    ],
-)
-async def test_trouble_costs_its_episode_and_nothing_else(
-    cluster: Cluster, expected: Trajectories, tmp_path: Path, address: str, trouble: Trouble, words: str
+async def test_death_costs_its_episode_and_nothing_else(
+    cluster: Cluster, expected: Trajectories, tmp_path: Path
 ) -> None:
-    env = functools.partial(Troubled, trouble, (seed_of(4),), str(tmp_path))
-    async with Play(address, env, episode_timeout_s=1.0 if trouble == "hang" else 60.0) as one:
-        await one.open()
+    async with player(functools.partial(Troubled, "os._exit", (seed_of(4),), str(tmp_path))) as one:
+        await one.open(SLOT_STEPS)
         assert_same_play(await one.play(30), expected)
         status = one.collector.describe()
     assert one.lost == [4]
     (reason,) = (lost.reason for outcome in one.outcomes for lost in outcome.lost)
-    assert words in reason
-    assert address == LOCAL or reason.startswith("node ")
-    assert any(words in warning for warning in one.warnings)
+    assert reason.startswith("node ")
+    assert "exit code 3" in reason
+    assert any("exit code 3" in warning for warning in one.warnings)
     assert sum(each.restarts for each in status.workers) == 1
-    one.assert_every_launched_episode_has_one_fate()
+    one.assert_one_fate_each()
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("address", [LOCAL, CLUSTER])
-async def test_invalid_steps_end_the_run_by_name(cluster: Cluster, address: str) -> None:
-    async with Play(address, functools.partial(Troubled, "nan reward", (seed_of(4),))) as one:
+async def test_invalid_steps_end_the_run_by_name(cluster: Cluster) -> None:
+    async with player(functools.partial(Troubled, "nan reward", (seed_of(4),))) as one:
         await one.open()
         with pytest.raises(InvalidStepError, match=rf"worker \d, episode 4, seed {seed_of(4)}, step 2.*reward of nan"):
             await one.play(30)
@@ -238,27 +126,27 @@ async def test_invalid_steps_end_the_run_by_name(cluster: Cluster, address: str)
 @pytest.mark.asyncio
 async def test_nodes_join_and_are_lost(cluster: Cluster, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    async with Play(CLUSTER, functools.partial(Waiting, str(gate))) as one:
+    async with player(functools.partial(Waiting, str(gate))) as one:
         await one.open()
-        await until(lambda: len(one.collector._actors) == 2, "both nodes are there")
+        await one.until(lambda: len(one.collector._actors) == 2, "both nodes are there")
         node = cluster.add_node()
-        await until(lambda: len(one.collector._actors) == 3, "the third node is there")
+        await one.until(lambda: len(one.collector._actors) == 3, "the third node is there")
         playing = asyncio.create_task(one.play(60))
-        await until(lambda: len(list(tmp_path.iterdir())) == 6, "two workers play on each of three nodes")
+        await one.until(lambda: len(list(tmp_path.iterdir())) == 6, "two workers play on each of three nodes")
         doomed = [each.pid for each in psutil.Process(node.all_processes["raylet"][0].process.pid).children(True)]
         assert {int(path.suffix[1:]) for path in tmp_path.iterdir()} & set(doomed), "the third node plays"
         cluster.remove_node(node, allow_graceful=False)
-        await until(lambda: one.lost, "the loss is told")
+        await one.until(lambda: one.lost, "the loss is told")
         gate.touch()
         got = await playing
         assert got.headers["episode"][got.headers["ended"]].tolist() == list(range(60)), "each is delivered once"
-        await until(lambda: len(one.collector.describe().workers) == 4, "the lost node is shown no more")
-    one.assert_every_launched_episode_has_one_fate()
+        await one.until(lambda: len(one.collector.describe().workers) == 4, "the lost node is shown no more")
+    one.assert_one_fate_each()
     assert len(set(one.lost)) == len(one.lost), "an episode is lost once"
     reasons = {lost.reason.split(": ", 1)[1] for outcome in one.outcomes for lost in outcome.lost}
     assert len(reasons) == 1
     assert reasons.pop().startswith(f"node {node.node_ip_address}:")
-    await until(lambda: not any(psutil.pid_exists(pid) for pid in doomed), "the lost node's processes are gone")
+    await one.until(lambda: not any(psutil.pid_exists(pid) for pid in doomed), "the lost node's processes are gone")
     segments = [path.name for path in Path("/dev/shm").glob("aiotrain-*")]
     assert not [name for name in segments if int(name.split("-")[1]) in doomed]
 
@@ -266,7 +154,7 @@ async def test_nodes_join_and_are_lost(cluster: Cluster, tmp_path: Path) -> None
 @pytest.mark.asyncio
 async def test_run_fails_when_no_node_is_left(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", list)
-    async with Play(CLUSTER) as one:
+    async with player() as one:
         await one.open()
         one.collector._settings = dataclasses.replace(one.collector._settings, start_timeout_s=0.5)
         with pytest.raises(WorkerError, match=r"no node of the Ray cluster \(auto\) has been ready for 0.5 s"):
@@ -275,11 +163,10 @@ async def test_run_fails_when_no_node_is_left(cluster: Cluster, monkeypatch: pyt
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("moment", ["unstarted", "started", "opened", "playing", "aborted"])
-@pytest.mark.parametrize("address", [LOCAL, CLUSTER])
-async def test_closing_at_any_time_leaves_nothing(cluster: Cluster, tmp_path: Path, address: str, moment: str) -> None:
+async def test_closing_at_any_time_leaves_nothing(cluster: Cluster, tmp_path: Path, moment: str) -> None:
     """What is left, the fixture finds."""
     gate = tmp_path / "gate"
-    one = Play(address, functools.partial(Waiting, str(gate)))
+    one = player(functools.partial(Waiting, str(gate)))
     if moment == "started":
         await one.collector.start()
     elif moment != "unstarted":
@@ -287,13 +174,13 @@ async def test_closing_at_any_time_leaves_nothing(cluster: Cluster, tmp_path: Pa
     pids = []
     if moment in ("playing", "aborted"):
         playing = asyncio.create_task(one.play(20))
-        await until(lambda: list(tmp_path.iterdir()), "a worker plays")
+        await one.until(lambda: list(tmp_path.iterdir()), "a worker plays")
         pids = [int(path.suffix[1:]) for path in tmp_path.iterdir()]
         playing.cancel()
         await asyncio.wait([playing])
     if moment == "aborted":
         one.collector.abort()
-        await until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the workers are dead")
+        await one.until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the workers are dead")
     gate.touch()
     async with asyncio.timeout(WITHIN_S):
         await one.collector.close()
@@ -304,7 +191,7 @@ async def test_closing_at_any_time_leaves_nothing(cluster: Cluster, tmp_path: Pa
 OWN = """
 import asyncio, logging, os, sys, psutil, signal, threading
 sys.path.insert(0, {tests!r})
-from test_ray import Play, Toy
+from test_ray import player
 import ray
 def held():
     return dict(os.environ), signal.getsignal(signal.SIGTERM), threading.enumerate(), logging.getLogger("ray").level
@@ -313,7 +200,7 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
     before = held()
     for address in ("local", "127.0.0.1:1"):
-        async with Play(address) as one:
+        async with player(ray_address=address) as one:
             try:
                 await one.open()
                 await one.play(5)

@@ -119,6 +119,32 @@ async def test_environment_that_always_kills_its_worker_ends_the_run(monkeypatch
 
 
 @pytest.mark.asyncio
+async def test_worker_that_can_never_start_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For lack of file descriptors, say; however often it is tried. The others play."""
+    made: list[shared_memory.WorkerExecutor] = []
+
+    def scarce() -> shared_memory.WorkerExecutor:
+        if made:
+            raise OSError(24, "Too many open files")
+        made.append(processes.WorkerExecutor())
+        return made[0]
+
+    monkeypatch.setattr(shared_memory, "WorkerExecutor", scarce)
+    monkeypatch.setattr(shared_memory, "_LONGEST_PAUSE_S", 0.0)
+    async with Play(Toy, workers=2) as one:
+        await one.open()
+        await one.until(lambda: len(one.warnings) > 1_100, "the second worker was tried often")
+        assert "worker 1: did not start: [Errno 24] Too many open files" in one.warnings
+        assert (await one.play(10)).headers["worker"].tolist() == [0] * 10
+
+
+def test_end_by_any_signal_has_words() -> None:
+    for number in signal.valid_signals():  # also real-time ones, most of which have no name
+        words = processes.cause_of_exit(-number)
+        assert words.startswith("its process ended by SIG") or words == f"its process ended by signal {number}"
+
+
+@pytest.mark.asyncio
 async def test_ctrl_c_is_ignored_by_workers_and_by_what_starts_them() -> None:
     """A terminal sends it to the whole process group; the main process alone decides."""
     async with Play(Toy, workers=2) as one:

@@ -458,18 +458,6 @@ def test_error_that_is_seen_twice_is_one_event(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------ errors
 
 
-@pytest.mark.parametrize("trouble", ["nan reward", "nan observation", "shape"])
-def test_invalid_step_comes_out_of_the_loop(trouble: str) -> None:
-    env = functools.partial(Troubled, trouble, [task.episode_streams(0, 12)[0]])
-    with pytest.raises(InvalidStepError, match="episode 12"):
-        run(train(config(env)))
-
-
-def test_environment_that_always_fails_comes_out_of_the_loop() -> None:
-    with pytest.raises(EnvError, match="the simulator lost its way"):
-        run(train(config(functools.partial(Troubled, "raise", range(2**31)))))
-
-
 def test_environment_that_cannot_be_made_fails_on_entering() -> None:
     with pytest.raises(EnvError, match="the simulator lost its way"):
         run(train(config(functools.partial(BrokenFromTheStart, "raise", "init"))))

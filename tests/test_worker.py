@@ -18,9 +18,9 @@ from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import BROKEN_OFF, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
-from aiotrain.worker import Player, Posting, episode_streams
+from aiotrain.worker import LocalPlayer, Player, Posting, episode_streams, make_player
 from envs import Action, BrokenFromTheStart, Endless, Judged, Masked, Observation, Toy, Trouble, Troubled
-from making import weights_for
+from making import spec_of, weights_for
 
 Make = Callable[..., tuple[Player, Ring]]
 SEED = 5
@@ -209,17 +209,27 @@ def test_unfinished_episodes_take_the_slots_of_new_ones(player: Make) -> None:
     assert ring.headers["episode"][:4].tolist() == [0, 1, 0, 1]
 
 
+def test_whole_episodes_whose_places_fragments_took_are_unused() -> None:
+    factory, spec = EnvFactory.of(Toy, shortest=8, longest=8), spec_of()
+    posting = Posting(0, 1, SEED, spec, PolicyShape.of(spec, (8,)), RingLayout.of(spec, 3, 5))
+    one = LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, []))
+    played = one.play_whole(weights_for(posting.policy), 0, [0, 1, 2])
+    assert played.trajectories is not None
+    assert played.trajectories.headers[["episode", "fragment"]].tolist() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert (played.unused, played.failures) == ((2,), ())
+
+
 @pytest.mark.parametrize("envs", [1, 3])
 def test_failed_episode_is_reported_and_the_others_are_played(player: Make, envs: int) -> None:
     one, ring = player(EnvFactory.of(Troubled, trouble="raise", seeds=(seed_of(1),)), envs=envs)
     slots = ring.lend(4)
     result = one.play(slots, [0, 1, 2, 3])
     (failure,) = result.failures
-    assert (failure.episode, failure.seed, failure.step, failure.invalid) == (1, seed_of(1), 1, False)
+    assert failure[:3] == (2, 1, False)
     for part in ("worker 2", "episode 1", f"seed {seed_of(1)}", "step 1", "the simulator lost its way", "Traceback"):
         assert part in failure.report
-    assert ring.headers["state"][slots].tolist().count(SEALED) == 3
-    assert ring.headers["state"][failure.slot] == BROKEN_OFF, "the watch would take it for an episode that hangs"
+    states = dict(ring.headers[["episode", "state"]][slots].tolist())
+    assert states == {0: SEALED, 1: BROKEN_OFF, 2: SEALED, 3: SEALED}, "the watch takes what plays on for a hang"
 
 
 def test_sys_exit_costs_the_episode_and_not_the_worker(player: Make) -> None:

@@ -1,7 +1,7 @@
 """Ways to gather episodes, behind one protocol.
 
-Each module here is one of them; ``making`` chooses, ``tasks`` is what those without a ring in shared memory have in
-common, ``processes`` and ``startup`` are about worker processes.
+Each module here is one of them; ``making`` chooses, ``base`` is what all have in common, ``tasks`` what those without a
+ring in shared memory have, ``processes`` and ``startup`` are about worker processes.
 """
 
 from __future__ import annotations

@@ -85,9 +85,10 @@ class ExecutorCollector(TaskCollector):
             if self._closing or self._pool is pool:
                 raise
         else:
-            pool.unanswered.discard(number)
             self._breaks = 0
             return played
+        finally:
+            pool.unanswered.discard(number)
         if number in pool.guilty:
             raise WorkerError(pool.guilty[number])
         return task.Played(None, launch.episodes, ())
@@ -106,7 +107,7 @@ class ExecutorCollector(TaskCollector):
             self._warn(f"the pool of processes is made anew: {cause}")
             self._breaks += 1
             if self._breaks == _BREAKS_IN_A_ROW:
-                self._failure = WorkerError(f"the pool of processes broke {self._breaks} times in a row: {cause}")
+                self._fail(WorkerError(f"the pool of processes broke {self._breaks} times in a row: {cause}"))
 
 
 class _Pool(WorkerExecutor):

@@ -200,11 +200,14 @@ class WorkerExecutor(ProcessPoolExecutor):
         if wait and self._manager is not None:
             self._manager.join()
 
+<<<<<<< HEAD
     def expect_nothing(self) -> None:
         """Have the executor's thread not wait for the rest of an answer in which a process, now dead, was killed."""
         with self._shutdown_lock:  # closing it in two threads at once would close what has taken its number
             self._answers._writer.close()
 
+=======
+>>>>>>> h-read1
     @property
     def exit_code(self) -> int | None:
         """The exit code of the process that ended first, by itself; minus the signal's number if a signal killed it."""
@@ -213,8 +216,10 @@ class WorkerExecutor(ProcessPoolExecutor):
         return next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else None)
 
     def kill(self) -> None:
-        """Send SIGKILL to all processes."""
+        """Send SIGKILL to all processes, and have the executor's thread not wait for the rest of an answer in which one
+        was killed: with our end of the pipe closed, it comes to its end."""
         self.context.kill()
+        self._answers._writer.close()
 
 
 def end(executors: Sequence[WorkerExecutor]) -> None:
@@ -228,7 +233,7 @@ def end(executors: Sequence[WorkerExecutor]) -> None:
         asking.join()
     see_off([executor.context for executor in executors])
     for executor in executors:
-        executor.expect_nothing()
+        executor.kill()
     _shut_down(executors, wait=True)  # and their threads
 
 
@@ -272,9 +277,9 @@ def cause_of_exit(code: int | None) -> str:
         return "its process ended"
     if code >= 0:
         return f"its process ended with exit code {code}: the environment, or a library under it, left the process"
-    name = signal.Signals(-code).name
+    name = {each.value: each.name for each in signal.Signals}.get(-code, f"signal {-code}")  # real-time ones have none
     hint = {
-        "SIGKILL": "killed from outside, often by the system for lack of memory",
-        "SIGSEGV": "a crash in compiled code under the environment",
-    }.get(name, "a signal")
-    return f"its process ended by {name}: {hint}"
+        "SIGKILL": ": killed from outside, often by the system for lack of memory",
+        "SIGSEGV": ": a crash in compiled code under the environment",
+    }.get(name, "")
+    return f"its process ended by {name}{hint}"

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -114,7 +114,6 @@ class RayCollector(TaskCollector):
         self._opening: tuple[Any, ...] = ()  # what an actor's open is given
         self._thread = ThreadPoolExecutor(1, "aiotrain-ray")  # for calls that may block, one after the other
         self._joining: asyncio.Future[RaySession | None] | None = None
-        self._background: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         for worker in self._workers:
             worker.ready = False
@@ -197,7 +196,7 @@ class RayCollector(TaskCollector):
                     actor = await self._start_actor(worker)
             except (AiotrainError, RayError, TimeoutError) as error:
                 failures += 1
-                cause = in_short(error)
+                cause = self._too_slow if isinstance(error, TimeoutError) else in_short(error)
                 self._warn(f"{self._name(worker)}: did not start: {cause}")
             else:
                 failures = 0
@@ -205,7 +204,8 @@ class RayCollector(TaskCollector):
                 self._workers[worker].ready = True
                 self._news.set()
                 await self._look_after(actor)
-            await asyncio.sleep(min(self.pause_s * 2**failures, _LONGEST_PAUSE_S))
+            doublings = min(failures, 99)  # far more would be no float
+            await asyncio.sleep(min(self.pause_s * 2.0**doublings, _LONGEST_PAUSE_S))
         if self._is_expected(worker):
             raise WorkerError(
                 f"{self._name(worker)} could not be started, {failures} times in a row. The last time: {cause}"
@@ -251,19 +251,6 @@ class RayCollector(TaskCollector):
                 deadline.reschedule(0)
         self._in_thread(kill, actor.handle)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` beside the caller; what it raises ends the run."""
-
-        def ended(finished: asyncio.Task[None]) -> None:
-            self._background.discard(finished)
-            if not finished.cancelled() and isinstance(error := finished.exception(), Exception):
-                self._failure = self._failure or error
-                self._news.set()
-
-        started = asyncio.get_running_loop().create_task(work)
-        self._background.add(started)
-        started.add_done_callback(ended)
-
     # ------------------------------------------------------------------- end
 
     async def _end(self) -> None:
@@ -277,7 +264,8 @@ class RayCollector(TaskCollector):
             if self._joining.done() and self._joining.exception() is None and (session := self._joining.result()):
                 await self._in_thread(session.leave)
                 take_signals_back()
-        self._thread.shutdown(wait=self._joining is None or self._joining.done())
+        has_joined = self._joining is None or self._joining.done()
+        await asyncio.to_thread(self._thread.shutdown, wait=has_joined)  # it may still ask the cluster something
 
     async def _end_actor(self, actor: Actor) -> None:
         with contextlib.suppress(RayError, TimeoutError):

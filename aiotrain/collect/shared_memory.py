@@ -13,18 +13,19 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from aiotrain import worker as task
-from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
+from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, Outcome
+from aiotrain.collect.base import BaseCollector
 from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end, kill_forkserver
 from aiotrain.collect.startup import inspect, run_first
-from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
+from aiotrain.errors import AiotrainError, WorkerError
 from aiotrain.factory import EnvFactory
 from aiotrain.policy import PolicyShape
 from aiotrain.ring import BROKEN_OFF, PLAYING, Ring, RingLayout, Trajectories
@@ -41,6 +42,8 @@ _RING_BYTES = 2**24  # for the tasks of all workers together, unless the smalles
 _LARGEST_TASK = 128  # trajectories
 _STARTING_AT_ONCE = 4  # processes that are brought up at the same time
 _DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, after which the run fails
+_PAUSE_S = 0.05  # before a worker is brought up again; twice as long each time that it dies in a row …
+_LONGEST_PAUSE_S = 5.0  # … up to this
 _BACKGROUND_S = 2.0  # for the collector's own tasks to end once they are cancelled
 
 
@@ -77,27 +80,19 @@ class _Task(NamedTuple):
     slots: list[int]
 
 
-class SharedMemoryCollector:
-    """Plays episodes in worker processes of several environments each.
-
-    ``warn`` is told what went wrong with a worker or an environment and was mended.
-    """
+class SharedMemoryCollector(BaseCollector):
+    """Plays episodes in worker processes of several environments each."""
 
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
-        self._factory, self._settings, self._warn = factory, settings, warn
+        super().__init__(factory, settings, warn)
         self._workers = [_Worker(index) for index in range(settings.workers)]
         self._ring: Ring | None = None
         self._weights: Weights | None = None
         self._posting: task.Posting | None = None
-        self._outcomes: list[Outcome] = []
-        self._failure: Exception | None = None
-        self._news = asyncio.Event()
-        self._background: set[asyncio.Task[None]] = set()
         self._dying: set[asyncio.Task[None]] = set()  # executors of workers that were lost
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         self._task_limit = 1  # most trajectories in a task
         self._trajectory_cpu_s = 0.0  # running mean; 0 while unknown
-        self._closing = self._closed = False
 
     # ------------------------------------------------------------------ start
 
@@ -105,7 +100,7 @@ class SharedMemoryCollector:
         """See Collector. The environment is made in worker 0, which keeps it."""
         first = self._workers[0]
         first.executor = WorkerExecutor()
-        self._spec: EnvSpec = await inspect(first.executor, self._factory, self._settings.start_timeout_s)
+        self._spec = await inspect(first.executor, self._factory, self._settings.start_timeout_s)
         return self._spec
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
@@ -115,15 +110,7 @@ class SharedMemoryCollector:
         slots = len(self._workers) * (_QUEUED * self._task_limit + self._settings.envs_per_worker)
         self._ring = Ring.create(RingLayout.of(self._spec, slots, slot_steps))
         self._weights = Weights.create(policy.size)
-        self._posting = task.Posting(
-            worker=-1,
-            envs=self._settings.envs_per_worker,
-            run_seed=self._settings.run_seed,
-            spec=self._spec,
-            policy=policy,
-            ring_layout=self._ring.layout,
-            alignment_lambda=self._settings.alignment_lambda,
-        )
+        self._posting = self._make_posting(policy, self._ring.layout)
         for worker in self._workers:
             self._spawn(self._bring_up(worker))
         self._spawn(self._watch_for_hung())
@@ -136,7 +123,8 @@ class SharedMemoryCollector:
         attach = self._ring.name, self._weights.name
         while not worker.ready:
             if worker.deaths_in_a_row:
-                await asyncio.sleep(min(0.05 * 2 ** (worker.deaths_in_a_row - 1), 5.0))
+                doublings = min(worker.deaths_in_a_row - 1, 99)  # far more would be no float
+                await asyncio.sleep(min(_PAUSE_S * 2.0**doublings, _LONGEST_PAUSE_S))
             try:
                 async with self._starting:
                     worker.executor = worker.executor or WorkerExecutor()
@@ -145,7 +133,10 @@ class SharedMemoryCollector:
                         worker.executor, self._settings.start_timeout_s, task.join, posting, self._factory, *attach
                     )
             except (AiotrainError, BrokenProcessPool, OSError, EOFError) as error:  # TimeoutError is an OSError
-                self._count_death(worker, f"did not start: {cause_of_end(error, worker.executor)}")
+                cause = cause_of_end(error, worker.executor)
+                if isinstance(error, TimeoutError):
+                    cause = str(error) or self._too_slow
+                self._count_death(worker, f"did not start: {cause}")
                 if self._failure is not None:
                     return
             else:
@@ -225,11 +216,7 @@ class SharedMemoryCollector:
             self._trajectory_cpu_s += (cost - self._trajectory_cpu_s) * (0.1 if self._trajectory_cpu_s else 1.0)
         for failure in result.failures:
             worker.unfinished.discard(failure.episode)
-            if failure.invalid:
-                self._fail(InvalidStepError(failure.report))
-            self._warn(failure.report)
-        lost = tuple(LostEpisode(failure.episode, failure.report) for failure in result.failures)
-        return Outcome(sent.launch, trajectories, result.unused, lost)
+        return self._outcome(sent.launch, trajectories, result.unused, result.failures)
 
     def _copy_out(self, worker: _Worker, sent: _Task) -> Trajectories | None:
         assert self._ring is not None
@@ -259,16 +246,9 @@ class SharedMemoryCollector:
         playing = set(headers["episode"][begun_not_sealed].tolist()) | worker.unfinished
         worker.unfinished.clear()
         begun = playing | (set() if trajectories is None else set(trajectories.headers["episode"].tolist()))
-        reason, run_seed = f"worker {worker.index} was lost: {worker.last_death}", self._settings.run_seed
-        return Outcome(
-            sent.launch,
-            trajectories,
-            tuple(episode for episode in sent.launch.episodes if episode not in begun),
-            tuple(
-                LostEpisode(each, f"episode {each}, seed {task.episode_streams(run_seed, each)[0]}: {reason}")
-                for each in sorted(playing)
-            ),
-        )
+        unused = tuple(episode for episode in sent.launch.episodes if episode not in begun)
+        lost = self._lost(playing, f"worker {worker.index} was lost: {worker.last_death}")
+        return Outcome(sent.launch, trajectories, unused, lost)
 
     def _replace(self, worker: _Worker, error: BaseException) -> None:
         """Give up the worker's process, whatever is left of it, and bring up another."""
@@ -286,15 +266,15 @@ class SharedMemoryCollector:
 
     def _count_death(self, worker: _Worker, cause: str) -> None:
         """Note why the worker's process ended; the run fails when no worker can live."""
-        assert worker.executor is not None
         worker.last_death = cause
         worker.deaths_in_a_row += 1
         self._warn(f"worker {worker.index}: {cause}")
         executor, worker.executor = worker.executor, None
-        executor.kill()
-        dying = asyncio.create_task(asyncio.to_thread(executor.shutdown))  # its tasks fail, each with an outcome
-        self._dying.add(dying)
-        dying.add_done_callback(self._dying.discard)
+        if executor is not None:  # else it could not even be made, for lack of file descriptors
+            executor.kill()
+            dying = asyncio.create_task(asyncio.to_thread(executor.shutdown))  # its tasks fail, each with an outcome
+            self._dying.add(dying)
+            dying.add_done_callback(self._dying.discard)
         if all(each.deaths_in_a_row >= _DEATHS_IN_A_ROW for each in self._workers):
             self._fail(
                 WorkerError(
@@ -325,20 +305,6 @@ class SharedMemoryCollector:
         since = max(worker.head_since_s, float(headers["began_s"].max()))
         return now - since > 2 * self._settings.episode_timeout_s
 
-    def _fail(self, error: Exception) -> None:
-        """End the run with ``error``; the first one counts."""
-        self._failure = self._failure or error
-        self._news.set()
-
-    async def outcomes(self) -> Sequence[Outcome]:
-        """See Collector."""
-        await self._news.wait()
-        self._news.clear()
-        outcomes, self._outcomes = self._outcomes, []
-        if self._failure is not None:
-            raise self._failure
-        return outcomes
-
     def describe(self) -> CollectorStatus:
         """See Collector."""
         now = time.monotonic()
@@ -353,18 +319,6 @@ class SharedMemoryCollector:
             ring_bytes=ring.layout.nbytes if ring else 0,
             busy_s=sum(w.busy_s + (now - w.head_since_s if w.tasks else 0.0) for w in self._workers),
         )
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` beside the caller; what it raises ends the run."""
-
-        def ended(finished: asyncio.Task[None]) -> None:
-            self._background.discard(finished)
-            if not finished.cancelled() and isinstance(error := finished.exception(), Exception):
-                self._fail(error)
-
-        started = asyncio.get_running_loop().create_task(work)
-        self._background.add(started)
-        started.add_done_callback(ended)
 
     # ------------------------------------------------------------------- end
 

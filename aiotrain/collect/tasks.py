@@ -6,14 +6,15 @@ import abc
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from aiotrain import worker as task
-from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
+from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, Outcome
+from aiotrain.collect.base import BaseCollector
 from aiotrain.collect.processes import WorkerExecutor, end, kill_forkserver
 from aiotrain.collect.startup import inspect
 from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError
@@ -45,10 +46,10 @@ class TaskWorker:
         self.busy_s = 0.0  # before that
 
 
-class TaskCollector(abc.ABC):
+class TaskCollector(BaseCollector, abc.ABC):
     """Plays each launch in a task of its own, of which each worker has up to ``queued`` at a time.
 
-    Weights go out and trajectories come back as values. ``warn`` is told what went wrong and was mended.
+    Weights go out and trajectories come back as values.
     """
 
     queued = 1
@@ -56,17 +57,14 @@ class TaskCollector(abc.ABC):
     """Whether an episode ends within its task, so that it must end at all."""
 
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
-        self._factory, self._settings, self._warn = factory, settings, warn
+        super().__init__(factory, settings, warn)
         self._workers = [TaskWorker() for _ in range(settings.workers)]
         self._task_size = settings.envs_per_worker
         self._tasks: set[asyncio.Task[task.Played | Outcome]] = set()
         self._unfinished: set[int] = set()  # episodes that outgrew the slots of their task
         self._executors: set[WorkerExecutor] = set()  # whose processes may live
         self._ending: set[asyncio.Task[None]] = set()  # ends of executors
-        self._outcomes: list[Outcome] = []
-        self._failure: BaseException | None = None
-        self._news = asyncio.Event()
-        self._opened = self._closing = self._closed = False
+        self._opened = False
 
     # ---------------------------------------------------------- to be provided
 
@@ -85,10 +83,10 @@ class TaskCollector(abc.ABC):
         finally:
             await asyncio.shield(self._end_executor(executor))
 
-    async def _end(self) -> None:  # noqa: B027  (some have nothing)
+    async def _end(self) -> None:
         """Close what there is beside executors. Tasks have ended or are cancelled."""
 
-    def _kill(self) -> None:  # noqa: B027
+    def _kill(self) -> None:
         """Kill at once what there is beside executors."""
 
     # --------------------------------------------------------------- executors
@@ -124,15 +122,7 @@ class TaskCollector(abc.ABC):
                 f"{self._spec.name} tells no time limit, and this collector plays every episode to its end. "
                 "Set --max-episode-steps, or choose --collector shared_memory"
             )
-        self._posting = task.Posting(
-            worker=0,
-            envs=self._settings.envs_per_worker,
-            run_seed=self._settings.run_seed,
-            spec=self._spec,
-            policy=policy,
-            ring_layout=RingLayout.of(self._spec, self._task_size, slot_steps),
-            alignment_lambda=self._settings.alignment_lambda,
-        )
+        self._posting = self._make_posting(policy, RingLayout.of(self._spec, self._task_size, slot_steps))
         self._opened = True
         self._news.set()
 
@@ -186,12 +176,7 @@ class TaskCollector(abc.ABC):
             self._warn("; ".join(each.reason for each in lost))
             self._outcomes.append(Outcome(launch, None, (), lost))
         else:
-            self._failure = self._failure or error
-
-    def _lost(self, episodes: Collection[int], cause: str) -> tuple[LostEpisode, ...]:
-        """``episodes`` as lost, named with their seeds."""
-        seeds = {episode: task.episode_streams(self._settings.run_seed, episode)[0] for episode in sorted(episodes)}
-        return tuple(LostEpisode(each, f"episode {each}, seed {seed}: {cause}") for each, seed in seeds.items())
+            self._fail(error)
 
     def _accept(self, launch: Launch, played: task.Played) -> Outcome:
         """The outcome of a task that came back."""
@@ -203,20 +188,7 @@ class TaskCollector(abc.ABC):
                 self._unfinished = self._unfinished.union(episodes.tolist()).difference(episodes[ended].tolist())
         for failure in played.failures:
             self._unfinished.discard(failure.episode)
-            if failure.invalid:
-                self._failure = self._failure or InvalidStepError(failure.report)
-            self._warn(failure.report)
-        lost = tuple(LostEpisode(failure.episode, failure.report) for failure in played.failures)
-        return Outcome(launch, played.trajectories, played.unused, lost)
-
-    async def outcomes(self) -> Sequence[Outcome]:
-        """See Collector."""
-        await self._news.wait()
-        self._news.clear()
-        outcomes, self._outcomes = self._outcomes, []
-        if self._failure is not None:
-            raise self._failure
-        return outcomes
+        return self._outcome(launch, *played)
 
     def describe(self) -> CollectorStatus:
         """See Collector."""

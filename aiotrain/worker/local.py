@@ -80,7 +80,10 @@ class LocalPlayer:
         episodes: Sequence[int],
         options: Sequence[Mapping[str, Any]] = (),
     ) -> Played:
-        """Play each of ``episodes`` to its end, in as many fragments as that takes."""
+        """Play each of ``episodes`` to its end, in as many fragments as that takes.
+
+        Where there are fewer environments than episodes, fragments may take the places of some, which are unused.
+        """
         self._load(parameters, version)
         parts = [self._fill(len(episodes), episodes, options)]
         while self.unfinished:
@@ -88,7 +91,7 @@ class LocalPlayer:
         trajectories = [part.trajectories for part in parts if part.trajectories is not None]
         return Played(
             Trajectories.join(trajectories) if trajectories else None,
-            (),
+            parts[0].unused,
             tuple(failure for part in parts for failure in part.failures),
         )
 

@@ -55,17 +55,14 @@ class Posting:
 
 
 class EpisodeFailure(NamedTuple):
-    """An episode that its environment broke off, who played it, and the slot that it was being written to."""
+    """An episode that its environment broke off, and who played it."""
 
     worker: int
-    slot: int
     episode: int
-    seed: int
-    step: int
     invalid: bool
     """The environment returned what no environment may (rather than raising)."""
     report: str
-    """What happened, with the traceback."""
+    """What happened, with worker, episode, seed, step and the traceback."""
 
 
 class PlayResult(NamedTuple):
@@ -430,7 +427,7 @@ class Player:
             what = f"the environment raised\n{traceback.format_exc()}"
         self._ring.headers["state"][lane.slot] = BROKEN_OFF
         report = f"{where}: {what}".rstrip()
-        failure = EpisodeFailure(lane.worker, lane.slot, lane.episode, lane.seed, step, invalid, report)
+        failure = EpisodeFailure(lane.worker, lane.episode, invalid, report)
         with contextlib.suppress(*BREAKDOWNS):  # it is broken already; what counts is the new one
             lane.env.close()
         place = self._envs.index(lane.env)

@@ -1,0 +1,93 @@
+"""What all collectors here have in common: how they tell what became of launches, and what has ended the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any
+
+from aiotrain import worker as task
+from aiotrain.collect import CollectorSettings, Launch, LostEpisode, Outcome
+from aiotrain.errors import InvalidStepError
+from aiotrain.factory import EnvFactory
+from aiotrain.policy import PolicyShape
+from aiotrain.ring import RingLayout, Trajectories
+from aiotrain.spaces import EnvSpec
+
+__all__ = ["BaseCollector"]
+
+
+class BaseCollector:
+    """Keeps outcomes until they are asked for. ``warn`` is told what went wrong and was mended."""
+
+    _spec: EnvSpec
+
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
+        self._factory, self._settings, self._warn = factory, settings, warn
+        self._outcomes: list[Outcome] = []
+        self._failure: BaseException | None = None
+        self._news = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        self._closing = self._closed = False
+
+    def _make_posting(self, policy: PolicyShape, ring_layout: RingLayout) -> task.Posting:
+        """What worker 0 is to play."""
+        return task.Posting(
+            worker=0,
+            envs=self._settings.envs_per_worker,
+            run_seed=self._settings.run_seed,
+            spec=self._spec,
+            policy=policy,
+            ring_layout=ring_layout,
+            alignment_lambda=self._settings.alignment_lambda,
+        )
+
+    async def outcomes(self) -> Sequence[Outcome]:
+        """See Collector."""
+        await self._news.wait()
+        self._news.clear()
+        outcomes, self._outcomes = self._outcomes, []
+        if self._failure is not None:
+            raise self._failure
+        return outcomes
+
+    def _fail(self, error: BaseException) -> None:
+        """End the run with ``error``; the first one counts."""
+        self._failure = self._failure or error
+        self._news.set()
+
+    @property
+    def _too_slow(self) -> str:
+        """Why a worker did not start that had not answered in time."""
+        return f"not ready within {self._settings.start_timeout_s:g} s. Raise --start-timeout-s if it is slow"
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside the caller; what it raises ends the run."""
+
+        def ended(finished: asyncio.Task[None]) -> None:
+            self._background.discard(finished)
+            if not finished.cancelled() and isinstance(error := finished.exception(), Exception):
+                self._fail(error)
+
+        started = asyncio.get_running_loop().create_task(work)
+        self._background.add(started)
+        started.add_done_callback(ended)
+
+    def _outcome(
+        self,
+        launch: Launch,
+        trajectories: Trajectories | None,
+        unused: tuple[int, ...],
+        failures: Sequence[task.EpisodeFailure],
+    ) -> Outcome:
+        """The outcome of a task that came back."""
+        for failure in failures:
+            if failure.invalid:
+                self._fail(InvalidStepError(failure.report))
+            self._warn(failure.report)
+        return Outcome(launch, trajectories, unused, tuple(LostEpisode(each.episode, each.report) for each in failures))
+
+    def _lost(self, episodes: Collection[int], cause: str) -> tuple[LostEpisode, ...]:
+        """``episodes`` as lost, named with their seeds."""
+        seeds = {episode: task.episode_streams(self._settings.run_seed, episode)[0] for episode in sorted(episodes)}
+        return tuple(LostEpisode(each, f"episode {each}, seed {seed}: {cause}") for each, seed in seeds.items())
