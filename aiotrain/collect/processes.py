@@ -180,6 +180,7 @@ class WorkerExecutor(ProcessPoolExecutor):
         self._manager: threading.Thread | None = None
         super().__init__(processes, self.context, worker.initialize, initargs)
         self._answers: Any = self._result_queue  # which shutdown forgets
+        self._hanging_up = threading.Lock()
 
     def start(self, function: Callable[..., _T], *args: Any) -> Future[_T]:
         """Submit the first task, which starts the process, and the forkserver if need be; see ``quiet``.
@@ -200,14 +201,6 @@ class WorkerExecutor(ProcessPoolExecutor):
         if wait and self._manager is not None:
             self._manager.join()
 
-<<<<<<< HEAD
-    def expect_nothing(self) -> None:
-        """Have the executor's thread not wait for the rest of an answer in which a process, now dead, was killed."""
-        with self._shutdown_lock:  # closing it in two threads at once would close what has taken its number
-            self._answers._writer.close()
-
-=======
->>>>>>> h-read1
     @property
     def exit_code(self) -> int | None:
         """The exit code of the process that ended first, by itself; minus the signal's number if a signal killed it."""
@@ -219,7 +212,8 @@ class WorkerExecutor(ProcessPoolExecutor):
         """Send SIGKILL to all processes, and have the executor's thread not wait for the rest of an answer in which one
         was killed: with our end of the pipe closed, it comes to its end."""
         self.context.kill()
-        self._answers._writer.close()
+        with self._hanging_up:  # closing it in two threads at once would close what has taken its number
+            self._answers._writer.close()
 
 
 def end(executors: Sequence[WorkerExecutor]) -> None:
