@@ -13,7 +13,7 @@ train: $(READY)
 	$(VENV)/bin/python run.py $(ARGS)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)
 	$(VENV)/bin/ruff check .

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -368,13 +369,13 @@ def test_a_python_without_the_packages_is_told_what_to_do() -> None:
 def test_a_run_leaves_its_files_and_a_line_for_every_update(
     start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
-    process = start("--env", "tiny_envs:Tiny", "--run-dir", "out/run", *SMALL)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert err == ""
-    assert not list((folder / "tmp").glob("pymp-*")), "what multiprocessing removes at the end of a program"
+    with tempfile.TemporaryDirectory() as temporary:  # whose path is short enough for sockets
+        monkeypatch.setenv("TMPDIR", temporary)
+        process = start("--env", "tiny_envs:Tiny", "--run-dir", "out/run", *SMALL)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert err == ""
+        assert not list(Path(temporary).glob("pymp-*")), "what multiprocessing removes at the end of a program"
     run = folder / "out" / "run"
     assert json.loads((run / "config.json").read_text())["env"] == "tiny_envs:Tiny"
     with (run / "updates.csv").open(newline="") as file:

@@ -278,10 +278,12 @@ async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, t
         status = one.collector.describe()
     assert_same_play(got, await expected(Toy, 8))
     one.assert_one_fate_each()
-    assert one.lost == [4]
+    (victim,) = one.lost
+    # With its process, Ray may lose the answer before, which then is the one to be blamed.
+    assert victim == 4 or (collector == "ray" and victim < 4)
     assert words_for(collector, trouble) in "\n".join(one.warnings)
     (reason,) = (lost.reason for outcome in one.outcomes for lost in outcome.lost)
-    for part in ("worker ", "episode 4", f"seed {seed_of(4)}", words_for(collector, trouble)):
+    for part in ("worker ", f"episode {victim}", f"seed {seed_of(victim)}", words_for(collector, trouble)):
         assert part in reason
     if trouble not in ("raise", "sys.exit"):
         assert sum(each.restarts for each in status.workers) >= 1
@@ -414,7 +416,9 @@ async def test_restarts_leak_nothing(collector: str, tmp_path: Path) -> None:
         gc.collect()
         # What one process needs, for it may not have been there then; six that leak hold six times as much.
         await one.until(lambda: psutil.Process().num_fds() <= held[2] + 12, "what the lost ones held is given back")
-    assert sorted(one.lost) == list(fatal)
+    assert len(one.lost) == len(fatal)
+    if collector != "ray":  # see above
+        assert sorted(one.lost) == list(fatal)
     assert restarts == len(fatal)
 
 

@@ -19,7 +19,11 @@ def travelled(factory: EnvFactory) -> EnvFactory:
     return sent
 
 
-@pytest.mark.parametrize("env", [toy, Toy, lambda: Toy(), closure(4), "envs:toy", "envs:Toy"], ids=str)
+@pytest.mark.parametrize(
+    "env",
+    [toy, Toy, lambda: Toy(), closure(4), "envs:toy", "envs:Toy"],
+    ids=lambda each: getattr(each, "__name__", str(each)),
+)
 def test_factories_travel(env: object) -> None:
     made = travelled(EnvFactory.of(env))()  # type: ignore[arg-type]
     assert type(made).__name__ == "Toy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -68,4 +69,9 @@ async def inspect(executor: WorkerExecutor, factory: EnvFactory, within_s: float
             "Does its constructor or its first reset wait for something? Raise --start-timeout-s if it is slow."
         ) from error
     except (EOFError, OSError) as error:
+        if "AF_UNIX path too long" in str(error):
+            raise EnvError(
+                "worker processes cannot be started: the path of temporary files is too long for a socket "
+                f"({tempfile.gettempdir()}). Set TMPDIR to a folder with a shorter one."
+            ) from error
         raise EnvError(cause_of_end(error, executor)) from error
