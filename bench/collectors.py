@@ -5,10 +5,10 @@
     python -m bench.collectors --env CartPole-v1 --collectors shared_memory executor
 
 Each cell, a collector with so many workers, is measured in a program of its own: the whole training first (from the
-making of the Trainer to the first finished episode; episodes learned per second once it is under way; PSS of all its
-processes), then collection alone. Right after the one and right before the other, bare processes, one per core, play
-the same environment with the same NumPy policy without any communication: the ceiling that its episodes/s are divided
-by. All cells take turns in each repeat, and medians are reported.
+making of the Trainer to the first finished episode; episodes learned per second once all workers are there), then
+collection alone, with the memory (PSS) of all its processes. Right after the one and right before the other, bare
+processes, one per core, play the same environment with the same NumPy policy without any communication: the ceiling
+that its episodes/s are divided by. All cells take turns in each repeat, and medians are reported.
 
 Bytes moved per episode: what the main process reads and writes through pipes, as the system counts it (Ray's own
 sockets are not counted), and the arrays that go through shared memory, weights included, as computed from their sizes.
@@ -51,6 +51,7 @@ from aiotrain.collect.making import make_collector
 from aiotrain.collect.processes import preload
 from aiotrain.collect.synchronous import SynchronousCollector
 from aiotrain.factory import make_factory
+from aiotrain.status import WorkerState
 from bench.older import OlderWinner
 from bench.system import family, memory
 from bench.throughput import Ceiling, Collection
@@ -82,7 +83,7 @@ def measure_cell(name: str, config: Config, seconds: float) -> dict[str, float]:
 
 
 async def train(config: Config, seconds: float) -> dict[str, float]:
-    """Start-up, episodes learned per second, and memory."""
+    """Start-up, and episodes learned per second once all workers are there."""
     began = time.perf_counter()
     points: list[tuple[float, int]] = []
     async with Trainer(config) as trainer:
@@ -90,22 +91,22 @@ async def train(config: Config, seconds: float) -> dict[str, float]:
             await asyncio.sleep(0.01)
         started = time.perf_counter()
         async for update in trainer:
+            if any(worker.state is WorkerState.STARTING for worker in trainer.status().workers):
+                continue
             points.append((time.perf_counter(), update.episodes))
             warm = [point for point in points if point[0] - points[0][0] >= WARM_UP_S]
             if len(warm) > 2 and warm[-1][0] - warm[0][0] > seconds:
                 break
-        pss = await asyncio.to_thread(lambda: sum(memory(process) for process in family(os.getpid())))
     trained_per_s = (warm[-1][1] - warm[0][1]) / (warm[-1][0] - warm[0][0])
     return {
         "start_up_s": started - began,
         "trained_per_s": trained_per_s,
         "trained_ratio": trained_per_s * update.steps / update.episodes / ceiling(),
-        "pss_mib": pss / 2**20,
     }
 
 
 async def collect(name: str, config: Config, seconds: float) -> dict[str, float]:
-    """Episodes played per second, without a learner, and what that moves."""
+    """Episodes played per second, without a learner, what that moves, and memory."""
     factory = make_factory(config)
     if name in UNTRAINED:
         settings = CollectorSettings(
@@ -131,7 +132,7 @@ async def collect(name: str, config: Config, seconds: float) -> dict[str, float]
         "main_cpu_ms": measured["main_cpu_ms_per_episode"],
         "pipes_kib": moved / measured["episodes"] / 1024,
         "shared_kib": 0.0,
-        "collecting_pss_mib": pss / 2**20,
+        "pss_mib": pss / 2**20,
     }
     if config.collector in ("shared_memory", "ray") and name not in UNTRAINED:
         weights = 4 * collection.policy.size * config.workers / config.episodes_per_update  # each pulls each version

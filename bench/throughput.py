@@ -172,7 +172,8 @@ class Collection:
 
     async def measure(self, seconds: float) -> dict[str, float]:
         """What was delivered, from one delivery to another: see the keys. ``cores``: that other programs left free."""
-        await self._play_until(time.perf_counter() + WARM_UP_S)
+        # With many workers to a core, it takes a while until each has played its first.
+        await self._play_until(time.perf_counter() + max(WARM_UP_S, 0.04 * self._config.workers))
         first, cores = self._last, Cores()
         await self._play_until(first.at_s + seconds)
         last, left = self._last, cores.left()
