@@ -297,6 +297,7 @@ def main() -> None:
     )
     config = Config(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(Config)})
     console = Console(width=180)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the cell in progress is ended
     results = measure(
         config, arguments.collectors, arguments.workers, arguments.repeats, arguments.seconds, console.print
     )
