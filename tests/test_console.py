@@ -577,7 +577,9 @@ print("on standard error again", file=sys.stderr)
 def test_output_of_children_is_diverted_to_a_file_of_bounded_size(old: bool, tmp_path: Path) -> None:
     if old:
         (tmp_path / "run").mkdir()
-    done = subprocess.run([sys.executable, "-c", DIVERTED], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", DIVERTED], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.splitlines() == [
         *("mine", "['a child', 'its error', ''] False", ""),
         *(f"False {old}", "on standard output again"),
