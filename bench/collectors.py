@@ -15,7 +15,8 @@ sockets are not counted), and the arrays that go through shared memory, weights 
 
 older_winner is the fastest of the designs that these replace, as it was (bench/older.py): of CAGE 2 it plays the stock
 wrapper, whatever the others play. executor_rebuilding is collector executor with --rebuild-env; synchronous_3 is
-collector synchronous with three barriers a step.
+collector synchronous with three barriers a step; ray_two_nodes is a Ray cluster of two nodes, both on this machine,
+with half of the workers on each.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ from bench.system import family, memory
 from bench.throughput import Ceiling, Collection
 
 COLLECTORS = ["shared_memory", "sequential", "synchronous", "process_per_episode", "executor", "ray"]
-VARIANTS: dict[str, dict[str, Any]] = {"executor_rebuilding": {"collector": "executor", "rebuild_env": True}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "executor_rebuilding": {"collector": "executor", "rebuild_env": True},
+    "ray_two_nodes": {"collector": "ray", "ray_address": "auto"},
+}
 STOCK = {"env": "bench.envs:stock_cage2", "max_episode_steps": 100}
 UNTRAINED: dict[str, Callable[..., Collector]] = {
     "older_winner": OlderWinner,
@@ -75,11 +79,31 @@ END_S = 10.0  # for a cell that is done to end
 def measure_cell(name: str, config: Config, seconds: float) -> dict[str, float]:
     """All figures of one collector; runs in a program of its own."""
     result: dict[str, float] = {}
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    nodes: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if name == "ray_two_nodes":
+        config, nodes = dataclasses.replace(config, workers=config.workers // 2), two_nodes()
+    with nodes, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if name not in UNTRAINED:
             result |= runner.run(train(config, seconds))
         result |= runner.run(collect(name, config, seconds))
     return result
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[None]:
+    """A Ray cluster to which this process is connected: a head that plays nothing, and two nodes."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        ray.init(cluster.address, configure_logging=False, log_to_driver=False)
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 async def train(config: Config, seconds: float) -> dict[str, float]:
