@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -97,6 +97,15 @@ def _discounted_returns_so_far(rewards: FloatArray, lengths: npt.NDArray[Any], g
     return result
 
 
+def _counts(headers: npt.NDArray[np.void], horizons: Sequence[int]) -> FloatArray:
+    """For each step ``[N]``, how many of ``horizons`` it lies within: so many times its reward counts."""
+    lengths = headers["length"]
+    ends = np.cumsum(lengths)
+    step = np.arange(ends[-1]) + np.repeat(headers["episode_steps"] - ends, lengths)
+    counts: FloatArray = np.sum([step < horizon for horizon in horizons], 0, np.float32)
+    return counts
+
+
 # ---------------------------------------------------------------------- update
 
 
@@ -124,6 +133,7 @@ class Learner:
             normalize = spec.observation_kind == "box" and np.dtype(spec.observation_dtype).kind == "f"
         self._input_moments = RunningMoments() if normalize else None
         self._return_moments = RunningMoments()
+        self._entropy_coef = config.entropy_coef
 
     def parameters(self) -> FloatArray:
         """The policy's parameters, flat, for publishing."""
@@ -175,6 +185,8 @@ class Learner:
         learning_rate = config.learning_rate + (config.final_learning_rate - config.learning_rate) * progress
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        final_entropy_coef = config.entropy_coef if config.final_entropy_coef is None else config.final_entropy_coef
+        self._entropy_coef = config.entropy_coef + (final_entropy_coef - config.entropy_coef) * progress
 
         observations = np.concatenate([batch.observations, batch.final_observations])
         masks = np.concatenate([batch.masks, np.zeros((len(batch.headers), batch.masks.shape[1]), np.int8)])
@@ -273,7 +285,7 @@ class Learner:
         error = valued[-1].view(-1).index_select(0, rows) - returns
 
         of_log_prob = torch.where(surrogate <= clipped, surrogate, 0) / -count  # dratio / dlog p = ratio
-        network.actor.backward(acted, policy.backward(rows, actions, of_log_prob, -config.entropy_coef / count))
+        network.actor.backward(acted, policy.backward(rows, actions, of_log_prob, -self._entropy_coef / count))
         of_values = error.new_zeros(len(inputs)).index_add_(0, rows, error, alpha=config.value_coef / count)
         network.critic.backward(valued, of_values[:, None])
 
@@ -304,6 +316,8 @@ class Learner:
 
     def _scaled_rewards(self, batch: Trajectories) -> FloatArray:
         rewards = batch.rewards + batch.bonuses
+        if self._config.horizons:
+            rewards *= _counts(batch.headers, self._config.horizons)
         if not self._config.scale_rewards:
             return rewards
         returns = _discounted_returns_so_far(rewards, batch.headers["length"], self._config.gamma)

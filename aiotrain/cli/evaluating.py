@@ -46,8 +46,9 @@ class EvaluateArguments:
     """Seed of all randomness; none repeats episodes of the training."""
     simulator: Literal["compiled", "cyborg"] | None = None
     """What plays CAGE 2. Default: with --protocol the compiled engine, else what the run trained on."""
-    rules: Literal["main", "leaderboard"] = "main"
-    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has."""
+    rules: Literal["main", "leaderboard"] | None = None
+    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has. Default: those
+    of the training; with --agent, main."""
     env: str | None = None
     """Environment, where the run's cannot be found again: a Gymnasium id, or module:factory."""
     max_episode_steps: int | None = None
