@@ -387,6 +387,42 @@ def test_advantages_are_brought_to_mean_0_and_deviation_1_over_the_batch() -> No
     assert advantage.std() == pytest.approx(1, rel=1e-5)
 
 
+def test_a_reward_counts_once_for_each_horizon_it_lies_within() -> None:
+    """Of an episode in one slot as of one in two fragments, whose second begins with its fourth step."""
+    spec = spec_of()
+    whole = trajectories(spec, [7])
+    cut = trajectories(spec, [3, 4], episodes=[0, 0], fragments=[0, 1], ended=[False, True])
+    cut.headers["episode_steps"] = [3, 7]
+    for batch in (whole, cut):
+        counted = dataclasses.replace(batch, rewards=batch.rewards * np.array([3, 3, 2, 2, 2, 1, 0], np.float32))
+        learned = []
+        for horizons, played_batch in (((2, 6, 5), batch), ((), counted)):
+            one = learner(spec, dataclasses.replace(PLAIN, horizons=horizons, scale_rewards=True))
+            for _ in range(2):
+                one.update(played_batch, 0.0)
+            learned.append(one.parameters())
+        np.testing.assert_array_equal(*learned)
+
+
+def test_the_entropy_bonus_changes_along_a_straight_line() -> None:
+    spec = spec_of()
+    batch = trajectories(spec, [30])
+    learned = {}
+    for name, progress, coefs in (
+        ("half way", 0.5, {"entropy_coef": 0.5, "final_entropy_coef": 0.1}),
+        ("the mean", 0.5, {"entropy_coef": 0.3}),
+        ("none given", 1.0, {"entropy_coef": 0.3}),
+        ("the end", 1.0, {"entropy_coef": 0.5, "final_entropy_coef": 0.3}),
+        ("the beginning", 0.0, {"entropy_coef": 0.5, "final_entropy_coef": 0.3}),
+    ):
+        one = learner(spec, dataclasses.replace(PLAIN, final_learning_rate=PLAIN.learning_rate, **coefs))
+        one.update(batch, progress)
+        learned[name] = one.parameters()
+    for name in ("half way", "none given", "the end"):
+        np.testing.assert_allclose(learned[name], learned["the mean"], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert not np.allclose(learned["the beginning"], learned["the mean"], rtol=1e-5, atol=1e-6)
+
+
 # ----------------------------------------------------------------------- update
 
 

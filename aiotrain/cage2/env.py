@@ -83,8 +83,9 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         wrapper: `departures` then lists why, and a warning says so once.
 
     Raises ValueError for an unknown red agent, for shares that cannot be, for ``max_steps`` below 1, for an incomplete
-    scenario, for what is no order of the five types, for a workflow with a scenario whose hosts are of other types, for an unknown observation
-    or set of actions, and for ``"memory"`` or ``"compact"`` with another scenario than ``scenario2()``.
+    scenario, for what is no order of the five types, for a workflow with a scenario whose hosts are of other types,
+    for an unknown observation or set of actions, and for ``"memory"`` or ``"compact"`` with another scenario than
+    ``scenario2()``.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)

@@ -30,7 +30,7 @@ class EvaluateArguments:
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """Folder of the run. Left out with --agent."""
+    """Folder of the run, or a checkpoint in it. Left out with --agent."""
     protocol: Literal["cage2"] | None = None
     """How to evaluate. Default: episodes of the environment that the run trained on."""
     agent: Literal["sleep", "random", "greedy-heuristic"] | None = None
@@ -54,7 +54,7 @@ class EvaluateArguments:
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps, where some never end. Default: as in training."""
     json: Path | None = None
-    """File for the numbers. Default: evaluation.json in the run's folder."""
+    """File for the numbers. Default: evaluation.json in the run's folder; of a checkpoint or an agent, none."""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -90,7 +90,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signals.last
     output.print(table)
-    path = chosen.json or (None if run is None else run / "evaluation.json")
+    path = chosen.json or (None if run is None or not run.is_dir() else run / "evaluation.json")
     if path is not None:
         try:
             write_whole(path, json.dumps(numbers, indent=2).encode() + b"\n")

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.challenge import CELLS, EPISODES, Cell, total_score
 from aiotrain.cage2.workflows import order_text
+from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.evaluation.episodes import (
     Evaluation,
@@ -30,7 +31,6 @@ from aiotrain.evaluation.episodes import (
     uniform,
 )
 from aiotrain.evaluation.runs import load_run, order_of
-from aiotrain.config import Config
 from aiotrain.factory import make_factory
 
 __all__ = [
@@ -87,7 +87,7 @@ def evaluate(
     rules: Rules | None = None,
     progress: Progress = lambda count, of: None,
 ) -> Evaluation:
-    """Play ``episodes``, at least 2, with the policy of the finished run in the folder ``run``.
+    """Play ``episodes``, at least 2, with the policy of the finished run in the folder ``run``, or of a checkpoint.
 
     The environment is made as the run's config.json says, unless ``env`` (as of Config) and ``max_episode_steps`` say
     otherwise; where it or its red_agent is a module:name, that module is imported, so let nobody else's run name it.
@@ -131,8 +131,7 @@ def evaluate_cage2(
     The same agent plays ``episodes``, at least 2, of 30, 50 and 100 steps against each red agent of the challenge, and
     is not told which. By the ``rules`` "leaderboard" came about what is in ``aiotrain.cage2.challenge.LEADERBOARD``;
     "main" are those of csle-cyborg, and of CybORG since (default: the run's; of an agent, main). The greedy heuristic
-    follows a ``workflow`` too (default:
-    critical_first). All else is as for `evaluate`.
+    follows a ``workflow`` too (default: critical_first). All else is as for `evaluate`.
     """
     _refuse(episodes, seed)
     if (run is None) == (agent is None):

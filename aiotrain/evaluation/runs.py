@@ -51,7 +51,10 @@ class Trained:
 
 
 def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[..., Any] | None = None) -> Trained:
-    """Read what a run left. Raises ConfigError."""
+    """Read what a run left in its folder, or one of its checkpoints. Raises CheckpointError or ConfigError."""
+    checkpoint = run if run.parent.name == "checkpoints" else None
+    if checkpoint is not None:
+        run = checkpoint.parent.parent
     config = _read_config(run)
     if env is not None:
         config = dataclasses.replace(config, env=env)
@@ -73,7 +76,7 @@ def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[
         if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
             weights = run / f"weights-{'-'.join(order)}.safetensors"
         config = dataclasses.replace(config, workflow=order_text(order))
-    policy, spec = load_policy(weights)
+    policy, spec = load_policy(checkpoint or weights)
     if greedy:
         policy.parameters[:] = policy.shape.greedy(policy.parameters)
         policy.refresh()
