@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aiotrain.actor_critic import ActorCritic, in_one_vector
+from aiotrain.actor_critic import ActorCritic, Bits, in_one_vector
 from aiotrain.config import PPOConfig
 from aiotrain.moments import RunningMoments
 from aiotrain.policy import PolicyShape
@@ -192,7 +192,7 @@ class Learner:
         masks = np.concatenate([batch.masks, np.zeros((len(batch.headers), batch.masks.shape[1]), np.int8)])
         first, rows = self._distinct(_side_by_side(observations, masks) if batch.masks.size else observations)
         allowed = torch.from_numpy(masks[first] != 0).to(self.device) if batch.masks.size else None
-        inputs = self.network.normalize(self._inputs(observations[first]))
+        inputs = self._inputs(observations[first])
         values, final_values = np.split(self.network.value(inputs).cpu().numpy()[rows], [batch.steps])
         estimates = advantages(
             self._scaled_rewards(batch),
@@ -226,7 +226,7 @@ class Learner:
             for steps in order.tensor_split(minibatches):
                 needed, rows_of_steps = torch.unique(row_of_step[steps], return_inverse=True)
                 steps, needed = steps.to(self.device), needed.to(self.device)
-                inputs_of_steps = inputs.index_select(0, needed)
+                inputs_of_steps = inputs[needed]
                 allowed_there = None if allowed is None else allowed.index_select(0, needed)
                 minibatch = (whole.index_select(0, steps) for whole in (actions, old_log_probs, advantage, returns))
                 terms_of_epoch.append(
@@ -261,7 +261,7 @@ class Learner:
 
     def _differentiate(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Bits,
         allowed: Tensor | None,
         rows: Tensor,
         actions: Tensor,
@@ -285,9 +285,9 @@ class Learner:
         error = valued[-1].view(-1).index_select(0, rows) - returns
 
         of_log_prob = torch.where(surrogate <= clipped, surrogate, 0) / -count  # dratio / dlog p = ratio
-        network.actor.backward(acted, policy.backward(rows, actions, of_log_prob, -self._entropy_coef / count))
+        network.actor.backward(inputs, acted, policy.backward(rows, actions, of_log_prob, -self._entropy_coef / count))
         of_values = error.new_zeros(len(inputs)).index_add_(0, rows, error, alpha=config.value_coef / count)
-        network.critic.backward(valued, of_values[:, None])
+        network.critic.backward(inputs, valued, of_values[:, None])
 
         excess = ratio - 1
         return torch.stack(
@@ -307,12 +307,16 @@ class Learner:
         gradient.mul_((self._config.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1))
         self._optimizer.step()
 
-    def _inputs(self, observations: npt.NDArray[Any]) -> Tensor:
+    def _inputs(self, observations: npt.NDArray[Any]) -> Tensor | Bits:
         """Observations as the network's inputs ``[N, inputs]``, moved to the device in their own, smaller dtype."""
+        if self._spec.observation_kind == "bits" and self.device.type == "cpu" and not self.network.normalizes:
+            return Bits(observations.reshape(len(observations), -1))
         stored = torch.from_numpy(np.ascontiguousarray(observations)).to(self.device)
         if self._spec.observation_kind == "one_hot":
-            return functional.one_hot(stored.long() - self._spec.observation_start, self._spec.inputs).float()
-        return stored.reshape(len(stored), self._spec.inputs).float()
+            dense = functional.one_hot(stored.long() - self._spec.observation_start, self._spec.inputs).float()
+        else:
+            dense = stored.reshape(len(stored), self._spec.inputs).float()
+        return self.network.normalize(dense)
 
     def _scaled_rewards(self, batch: Trajectories) -> FloatArray:
         rewards = batch.rewards + batch.bonuses
