@@ -31,6 +31,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _ADAM_EPSILON = 1e-5
 _LARGEST_WEIGHT = 10.0  # of a step that an older policy played; many versions of lag would let one step outweigh all
+_MANY_BITS = 128  # inputs from which on products with the ones alone are faster (python -m bench.learner)
 _SMALLEST_DEVIATION = 1e-6  # of returns: less is none at all, and no measure of the rewards' scale
 
 
@@ -132,6 +133,9 @@ class Learner:
         if normalize is None:
             normalize = spec.observation_kind == "box" and np.dtype(spec.observation_dtype).kind == "f"
         self._input_moments = RunningMoments() if normalize else None
+        self._takes_bits = (
+            spec.observation_kind == "bits" and spec.inputs >= _MANY_BITS and device.type == "cpu" and not normalize
+        )
         self._return_moments = RunningMoments()
         self._entropy_coef = config.entropy_coef
 
@@ -199,7 +203,7 @@ class Learner:
             values,
             final_values,
             batch.headers["length"],
-            batch.headers["terminated"],
+            self._has_no_future(batch.headers),
             config.gamma,
             config.gae_lambda,
         )
@@ -309,7 +313,7 @@ class Learner:
 
     def _inputs(self, observations: npt.NDArray[Any]) -> Tensor | Bits:
         """Observations as the network's inputs ``[N, inputs]``, moved to the device in their own, smaller dtype."""
-        if self._spec.observation_kind == "bits" and self.device.type == "cpu" and not self.network.normalizes:
+        if self._takes_bits:
             return Bits(observations.reshape(len(observations), -1))
         stored = torch.from_numpy(np.ascontiguousarray(observations)).to(self.device)
         if self._spec.observation_kind == "one_hot":
@@ -317,6 +321,13 @@ class Learner:
         else:
             dense = stored.reshape(len(stored), self._spec.inputs).float()
         return self.network.normalize(dense)
+
+    def _has_no_future(self, headers: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+        """Which trajectories ``[M]`` nothing can follow that counts."""
+        over: npt.NDArray[np.bool_] = headers["terminated"]
+        if self._config.horizons:
+            over = over | (headers["episode_steps"] >= max(self._config.horizons))
+        return over
 
     def _scaled_rewards(self, batch: Trajectories) -> FloatArray:
         rewards = batch.rewards + batch.bonuses
