@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=1_000, help="a cell, for points of the curve")
     parser.add_argument("--last-episodes", type=int, default=10_000, help="a cell, for the finished run")
     parser.add_argument("--cyborg-episodes", type=int, default=200, help="a cell, on csle-cyborg; 0: none")
-    parser.add_argument("--out", type=Path, default=Path("champion"), metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=Path("runs/champion"), metavar="FOLDER")
     arguments, others = parser.parse_known_args()
     config = tyro.cli(Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=CHAMPION)
     results = []
