@@ -1,7 +1,9 @@
 """What a search over workflows comes to, next to plain PPO and to simpler ways of choosing, on equal budgets.
 
     python -m bench.workflows --csv curves.csv --png curves.png         # 20,000 episodes, three seeds, some minutes
+    python -m bench.workflows --observation memory --actions compact --strategies "GP-UCB, 16 orders together"
 
+Every other flag is one of aiotrain's own.
 Each strategy trains with the same observations, actions and budget. Of a search, the best order is then the one that
 the search itself ranks first. Its policy, as plain PPO's, plays 1,000 fresh episodes with sampled actions: their mean
 return is what counts, with their compliance. Policies without learning give the scale: random actions, and the greedy
@@ -13,30 +15,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
+import dataclasses
 import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
-from safetensors.numpy import load_file
 
-from aiotrain import Config, Trainer
-from aiotrain.actor_critic import ActorCritic
+from aiotrain import Config, Trainer, evaluate
 from aiotrain.cage2.baselines import greedy_actions
-from aiotrain.cage2.rollout import Rollout
-from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS
+from aiotrain.cage2.scenario import NUM_ACTIONS
 from aiotrain.cage2.vector_env import Cage2VectorEnv
-from aiotrain.cage2.workflows import NAMED_ORDERS, Order, parse_order
+from aiotrain.cage2.workflows import NAMED_ORDERS, Order
+from aiotrain.cli import Arguments
 from aiotrain.config import SearchConfig
-from aiotrain.policy import PolicyShape
 
 STEPS = 100
 STRATEGIES: dict[str, dict[str, Any] | None] = {
@@ -65,71 +63,36 @@ def run(strategy: str, seed: int, args: argparse.Namespace) -> tuple[dict[str, A
     settings = STRATEGIES[strategy]
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        config = Config(
-            red_agent=args.red_agent,
-            workers=args.workers,
-            total_episodes=args.episodes,
+        config = dataclasses.replace(
+            args.config,
             seed=seed,
             run_dir=str(run_dir),
             workflow="none" if settings is None else "search",
             workflow_search=SearchConfig(**(settings or {})),
         )
         began = time.monotonic()
-        trainer, curve = asyncio.run(train(config))
+        trainer, curve = asyncio.run(train(config.config()))
         result: dict[str, Any] = {"strategy": strategy, "seed": seed, "seconds": time.monotonic() - began}
-        weights, order = run_dir / "weights.safetensors", None
+        order = None
         if settings is not None and (found := trainer.status().workflow) is not None:
             if not found.best:
-                raise SystemExit(f"{strategy}: no training of an order ended; --episodes {args.episodes} are too few")
-            order = parse_order(found.best[0].workflow)
-            result |= {"order": found.best[0].workflow, "trainings": found.trainings, "complied": found.complied}
-            if settings.get("inherit") == "nearest":
-                weights = run_dir / f"weights-{'-'.join(order)}.safetensors"
-        result |= play(weights, trainer.policy_shape, order, args)
-    return result, curve
-
-
-def play(path: Path, shape: PolicyShape, order: Order | None, args: argparse.Namespace) -> dict[str, float]:
-    """Mean return, its standard error, and mean compliance of fresh episodes with the weights in a file."""
-    network = ActorCritic(shape, torch.Generator())
-    network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in load_file(path).items()})
-    rollout = Rollout(shape.layers, red_agent=args.red_agent)
-    rollout.refresh(network.flat_parameters())
-    count = args.played
-    arrays = SimpleNamespace(
-        observations=np.zeros((count, STEPS + 1, shape.inputs), np.int8),
-        actions=np.zeros((count, STEPS), np.int16),
-        log_probs=np.zeros((count, STEPS), np.float32),
-        rewards=np.zeros((count, STEPS), np.float32),
-    )
-    generator = np.random.default_rng(1)
-    kinds = [HOST_TYPES.index(kind) for kind in order or HOST_TYPES]
-    records = rollout.play(
-        generator.integers(0, 2**63, count).astype(np.uint64),
-        generator.random((count, STEPS), np.float32),
-        np.tile(np.array(kinds, np.uint8), (count, 1)),
-        np.arange(count),
-        arrays,
-    )
-    fixed = records[records["fixes"] > 0]
-    result = mean_and_error(records["return_tenths"] / 10)
-    if order and len(fixed):
-        result["compliance"] = float((fixed["compliant_fixes"] / fixed["fixes"]).mean())
-    return result
-
-
-def mean_and_error(returns: npt.NDArray[Any]) -> dict[str, float]:
-    return {"mean": float(returns.mean()), "error": float(returns.std() / np.sqrt(len(returns)))}
+                raise SystemExit(f"{strategy}: no training of an order ended; a larger --total-episodes is needed")
+            order = found.best[0].workflow
+            result |= {"order": order, "trainings": found.trainings, "complied": found.complied}
+        played = evaluate(run_dir, episodes=args.played, workflow=order, seed=1).summary()
+    result |= {"mean": played["mean_return"], "error": played["standard_error"]}
+    return result | ({"compliance": played["compliance"]} if "compliance" in played else {}), curve
 
 
 def without_learning(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Mean returns of random actions, and of the greedy heuristic by two orders."""
+    red_agent = args.config.red_agent
     generator = np.random.default_rng(1)
     rows = []
     orders: dict[str, Order | None] = {"random actions": None}
     orders |= {f"greedy, true state, {name}": NAMED_ORDERS[name] for name in ("critical_first", "reverse")}
     for name, order in orders.items():
-        env = Cage2VectorEnv(args.played, red_agent=args.red_agent, max_steps=STEPS)
+        env = Cage2VectorEnv(args.played, red_agent=red_agent, max_steps=STEPS)
         greedy = None if order is None else greedy_actions(order)
         _, info = env.reset(seed=1)
         returns = np.zeros(args.played)
@@ -137,7 +100,8 @@ def without_learning(args: argparse.Namespace) -> list[dict[str, Any]]:
             actions = generator.integers(0, NUM_ACTIONS, args.played) if greedy is None else greedy[info["red_hosts"]]
             _, rewards, _, _, info = env.step(actions)
             returns += rewards
-        rows.append({"strategy": name} | mean_and_error(returns))
+        error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
+        rows.append({"strategy": name, "mean": float(returns.mean()), "error": error})
     return rows
 
 
@@ -166,14 +130,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategies", choices=STRATEGIES, nargs="+", default=list(STRATEGIES), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--episodes", type=int, default=20_000, help="budget of a training (default %(default)s)")
     parser.add_argument("--played", type=int, default=1_000, help="episodes played at the end (default %(default)s)")
-    parser.add_argument("--red-agent", default="B_lineAgent")
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="all curves")
     parser.add_argument("--png", type=Path, metavar="FILE", help="a picture of them; needs matplotlib")
-    args = parser.parse_args()
+    args, others = parser.parse_known_args()
+    args.config = tyro.cli(
+        Arguments,
+        args=others,
+        config=(tyro.conf.OmitArgPrefixes,),
+        default=Arguments(workers=2, total_episodes=20_000),
+    )
 
     results: list[dict[str, Any]] = []
     curves: dict[tuple[str, int], Curve] = {}
@@ -185,7 +152,9 @@ def main() -> None:
             console.print(
                 {key: round(value, 3) if isinstance(value, float) else value for key, value in result.items()}
             )
-    table = Table(title=f"CAGE 2, {args.red_agent}, {args.episodes:,} episodes, {len(args.seeds)} seeds")
+    table = Table(
+        title=f"CAGE 2, {args.config.red_agent}, {args.config.total_episodes:,} episodes, {len(args.seeds)} seeds"
+    )
     table.add_column("strategy")
     for column in ("mean return, each seed", "median", "compliance", "trainings", "complied", "s"):
         table.add_column(column, justify="right")
