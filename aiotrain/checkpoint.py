@@ -79,27 +79,32 @@ def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
             spec = _described(EnvSpec, metadata.get("environment"))
             if PolicyShape.of(spec, shape.hidden) != shape:
                 raise ValueError("the policy's inputs and outputs are not those of its environment")
-            names = ["input_mean", "input_scale"]
-            shapes: list[tuple[int, ...]] = [(shape.inputs,), (shape.inputs,)]
-            for index, (fan_in, fan_out) in enumerate(shape.layers):
-                names += [f"actor.{2 * index}.weight", f"actor.{2 * index}.bias"]  # between them, there is a tanh
-                shapes += [(fan_out, fan_in), (fan_out,)]
-            if shape.kind == "gaussian":
-                names.append("log_std")
-                shapes.append((shape.outputs,))
-            tensors = [file.get_tensor(name) for name in names]
-        for name, tensor, expected in zip(names, tensors, shapes, strict=True):
-            if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-                raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
-        policy = NumpyPolicy(shape)
-        for view, tensor in zip(shape.split(policy.parameters), tensors, strict=True):
-            view[...] = tensor.T
+            policy = _policy_of(shape, file.get_tensor)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}; a run writes its weights when it ends") from None
     except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} holds no policy of this version of aiotrain, or is damaged: {error}") from error
-    policy.refresh()
     return policy, spec
+
+
+def _policy_of(shape: PolicyShape, tensor_of: Callable[[str], npt.NDArray[Any]]) -> NumpyPolicy:
+    """The policy among a learner's tensors. Raises ValueError for one that is not what it should be."""
+    names = ["input_mean", "input_scale"]
+    shapes: list[tuple[int, ...]] = [(shape.inputs,), (shape.inputs,)]
+    for index, (fan_in, fan_out) in enumerate(shape.layers):
+        names += [f"actor.{2 * index}.weight", f"actor.{2 * index}.bias"]  # between them, there is a tanh
+        shapes += [(fan_out, fan_in), (fan_out,)]
+    if shape.kind == "gaussian":
+        names.append("log_std")
+        shapes.append((shape.outputs,))
+    policy = NumpyPolicy(shape)
+    for view, name, expected in zip(shape.split(policy.parameters), names, shapes, strict=True):
+        tensor = tensor_of(name)
+        if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
+        view[...] = tensor.T
+    policy.refresh()
+    return policy
 
 
 def _described(kind: Callable[..., _Described], text: str | None) -> _Described:
@@ -269,6 +274,13 @@ class Checkpoint(NamedTuple):
                     )
                 )
             )
+
+    def policy(self) -> tuple[NumpyPolicy, EnvSpec]:
+        """The policy as it was, and the environment that it was trained for. Raises CheckpointError."""
+        with self.refusing():
+            spec = _described(EnvSpec, json.dumps(self.state["environment"]))
+            shape = PolicyShape.of(spec, self.config.ppo.hidden_sizes)
+            return _policy_of(shape, self.state["learner"]["network"].__getitem__), spec
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:

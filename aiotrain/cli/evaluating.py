@@ -30,7 +30,7 @@ class EvaluateArguments:
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """Folder of the run. Left out with --agent."""
+    """Folder of the run, or one of its checkpoints. Left out with --agent."""
     protocol: Literal["cage2"] | None = None
     """How to evaluate. Default: episodes of the environment that the run trained on."""
     agent: Literal["sleep", "random", "greedy-heuristic"] | None = None
@@ -53,7 +53,7 @@ class EvaluateArguments:
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps, where some never end. Default: as in training."""
     json: Path | None = None
-    """File for the numbers. Default: evaluation.json in the run's folder."""
+    """File for the numbers. Default: evaluation.json in the run's folder; of a checkpoint, none."""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -89,7 +89,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signals.last
     output.print(table)
-    path = chosen.json or (None if run is None else run / "evaluation.json")
+    path = chosen.json or (run / "evaluation.json" if run is not None and run.is_dir() else None)
     if path is not None:
         try:
             write_whole(path, json.dumps(numbers, indent=2).encode() + b"\n")
