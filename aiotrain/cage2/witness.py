@@ -344,7 +344,8 @@ def _red_outcome(red: _Red, before: _Truth, now: _Truth) -> str:
             return "red was privileged already" if already >> HOST_INDEX[red.target] & 1 else ""
         case "Impact":
             if not red.success:
-                return "no session there, or no OTService known"
+                held = now.held >> HOST_INDEX[red.target] & 1
+                return "red knows no OTService" if held else "red has no session there"
             return "OTService is down" if now.service_down else "OTService runs on"
     return ""
 

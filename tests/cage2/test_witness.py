@@ -13,12 +13,24 @@ from blue_policies import POLICIES, Policy
 from recorder import LeanReference
 from replay import Replay
 
+from aiotrain.cage2 import make
 from aiotrain.cage2.compiled_env import Cage2CompiledEnv
 from aiotrain.cage2.engine import RED_AGENTS
-from aiotrain.cage2.scenario import HOSTS, action_index
+from aiotrain.cage2.scenario import HOST_INDEX, HOSTS, action_index
 from aiotrain.cage2.witness import Scene, Witness
 
 EPISODES = 3  # of each of the 12 blue policies
+ALWAYS_SEEN = {
+    *("blue Sleep None", "blue Restore True", "blue DecoyApache True", "blue DecoyApache False"),
+    *("stands already", "cannot stand", "finds nothing", "red was not there"),
+}
+SEEN_OF_RED = {
+    *("red DiscoverRemoteSystems True", "red DiscoverNetworkServices True", "red Impact True", "red Impact False"),
+    *(f"red {name} {success}" for name in ("ExploitRemoteService", "PrivilegeEscalate") for success in (True, False)),
+    *("by SSHBruteForce", "HTTPSRFI meets DecoyTomcat", "EternalBlue in vain", "red has no session there"),
+    *("red was privileged already", "the way is closed", "OTService is down", "OTService runs on"),
+    *("red loses it", "red stays", "finds malware"),
+}
 
 
 class Witnessed(Replay):
@@ -74,26 +86,14 @@ def test_both_simulators_tell_the_same_of_the_same_draws(red_agent: str) -> None
     for number, policy in enumerate(POLICIES.values()):
         for episode in range(EPISODES):
             replay.play(policy, 1000 * number + episode, 60)
-    expected = {"blue Restore True", "blue DecoyApache True", "blue DecoyApache False", "stands already", "cannot stand"}
-    expected |= {"finds nothing", "red was not there"}
-    if red_agent != "SleepAgent":
-        expected |= {f"red {name} True" for name in ("DiscoverRemoteSystems", "DiscoverNetworkServices", "Impact")}
-        expected |= {f"red {name} {success}" for name in ("ExploitRemoteService", "PrivilegeEscalate") for success in (True, False)}
-        expected |= {"by SSHBruteForce", "by HTTPSRFI", "red loses it", "red stays", "finds malware", "OTService is down"}
-        expected |= {"the way is closed", "OTService runs on", "red has no session there"}
-        assert any(" meets Decoy" in outcome for outcome in replay.seen)
-        assert any(outcome.endswith(" in vain") for outcome in replay.seen)
-    else:
-        expected.add("red Sleep None")
-    assert expected <= set(replay.seen), f"not seen: {expected - set(replay.seen)}"
+    missing = (ALWAYS_SEEN | ({"red Sleep None"} if red_agent == "SleepAgent" else SEEN_OF_RED)) - set(replay.seen)
+    assert not missing, "the policies no longer reach some outcomes"
 
 
 @pytest.mark.parametrize("simulator", ["compiled", "cyborg"])
 @pytest.mark.parametrize("red_agent", RED_AGENTS)
 def test_costs_make_up_the_reward(red_agent: str, simulator: str) -> None:
-    import aiotrain.cage2
-
-    env: Any = aiotrain.cage2.make(simulator, red_agent=red_agent)
+    env: Any = make(simulator, red_agent=red_agent)
     witness, rng = Witness(env), np.random.default_rng(1)
     for seed in range(3):
         _, info = env.reset(seed=seed)
@@ -104,34 +104,29 @@ def test_costs_make_up_the_reward(red_agent: str, simulator: str) -> None:
             scene = witness.after(action, table)
             assert scene.red_agent == red_agent
             assert reward == pytest.approx(-sum(cost for _, cost in scene.costs))
-            assert sum(1 << HOSTS.index(host.name) for host in scene.hosts if host.access != "none") == info["red_hosts"]
+            held = [host.name for host in scene.hosts if host.access != "none"]
+            assert held == [name for host, name in enumerate(HOSTS) if info["red_hosts"] >> host & 1]
             for host, bits in zip(scene.hosts, table.reshape(13, 4).tolist(), strict=True):
                 assert host.activity == {(0, 0): "none", (1, 0): "scan", (1, 1): "exploit"}[tuple(bits[:2])]
-                shown = {(0, 0): "no", (1, 0): "unknown", (0, 1): "user", (1, 1): "privileged"}
-                assert host.shown == shown[tuple(bits[2:])]
+                assert host.shown == {(0, 0): "no", (1, 0): "unknown", (0, 1): "user", (1, 1): "privileged"}[*bits[2:],]
 
 
-def test_decoys_are_told_by_name_until_a_restore() -> None:
+@pytest.mark.parametrize("simulator", ["compiled", "cyborg"])
+def test_decoys_are_told_by_name_until_a_restore(simulator: str) -> None:
     """The engine itself cannot tell Apache from Vsftpd: both open port 80."""
-    for simulator in ("compiled", "cyborg"):
-        import aiotrain.cage2
-
-        env: Any = aiotrain.cage2.make(simulator, red_agent="SleepAgent")
-        witness = Witness(env)
-        env.reset(seed=0)
-        witness.begin()
-        stood = []
-        kinds = ("DecoyVsftpd", "DecoyApache", "DecoyTomcat", "DecoyVsftpd", "DecoyFemitter", "Restore", "DecoyApache")
-        for kind in kinds:
-            action = action_index(kind, "Op_Server0")
-            scene = witness.after(action, env.step(action)[0])
-            stood.append((scene.blue.success, scene.hosts[HOSTS.index("Op_Server0")].decoys))
-        assert stood == [
-            (True, ("DecoyVsftpd",)),
-            (False, ("DecoyVsftpd",)),  # its port is taken
-            (True, ("DecoyVsftpd", "DecoyTomcat")),
-            (True, ("DecoyVsftpd", "DecoyTomcat")),  # a second one of it
-            (False, ("DecoyVsftpd", "DecoyTomcat")),  # which runs on Windows alone
-            (True, ()),
-            (True, ("DecoyApache",)),
-        ]
+    env: Any = make(simulator, red_agent="SleepAgent")
+    witness = Witness(env)
+    env.reset(seed=0)
+    witness.begin()
+    for kind, success, stand in (
+        ("DecoyVsftpd", True, ["DecoyVsftpd"]),
+        ("DecoyApache", False, ["DecoyVsftpd"]),  # its port is taken
+        ("DecoyTomcat", True, ["DecoyVsftpd", "DecoyTomcat"]),
+        ("DecoyVsftpd", True, ["DecoyVsftpd", "DecoyTomcat"]),  # a second one of it
+        ("DecoyFemitter", False, ["DecoyVsftpd", "DecoyTomcat"]),  # which is made for Windows
+        ("Restore", True, []),
+        ("DecoyApache", True, ["DecoyApache"]),
+    ):
+        action = action_index(kind, "Op_Server0")
+        scene = witness.after(action, env.step(action)[0])
+        assert (scene.blue.success, [*scene.hosts[HOST_INDEX["Op_Server0"]].decoys]) == (success, stand), kind

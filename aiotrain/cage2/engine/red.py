@@ -100,23 +100,18 @@ def _gain(env: Any, host: Any) -> Any:
 
 
 @part
-def choose_exploit(state: Any, index: Any, tape: Any, host: Any) -> Any:
-    """Draw the exploit for a host, as its bit, from the ports that red remembers; 0 where it remembers none."""
-    ports = state[index].remembered[host]
+def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
+    env = state[index]
+    ports = env.remembered[host]
     options = NUM_OPTIONS[ports]
+    if options == 0:
+        return False
     service = BEST_OPTION[ports]
     if options > 1:
         other = OTHER_OPTIONS[ports, draw(state, index, tape, options - 1)]
         if not happens(state, index, tape, ODDS_OF_BEST):
             service = other
-    return service
-
-
-@part
-def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
-    env = state[index]
-    service = choose_exploit(state, index, tape, host)
-    if service == 0 or not _reachable(env, host):
+    if not _reachable(env, host):
         return False
     genuine = (SERVICES[host] & service) != 0
     if not genuine and (env.decoys[host] & service) == 0:
@@ -190,20 +185,6 @@ def _impact(env: Any) -> Any:
 
 
 @part
-def b_line_host(state: Any, index: Any, tape: Any) -> Any:
-    """Tell the host that B_lineAgent turns to in a stage other than a sweep; the first time, it draws a user host."""
-    env = state[index]
-    role = STAGE_ROLE[env.stage]
-    if role == 0:
-        if env.target == 0:
-            env.target = FIRST_USER_TARGET + draw(state, index, tape, 4)
-        return np.int64(env.target)
-    if role == 1:
-        return np.int64(ENTRY_SERVER[env.target])
-    return np.int64(ENTERPRISE2 if role == 2 else OP_SERVER0)
-
-
-@part
 def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
     """Play B_lineAgent: a fixed line to Op_Server0 that falls back a little at each failure."""
     env = state[index]
@@ -213,7 +194,16 @@ def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
     if action == SWEEP:
         env.stage = stage + 1  # both of its sweeps are of subnets that are always open
         return
-    host = b_line_host(state, index, tape)
+    if role == 0:
+        if env.target == 0:
+            env.target = FIRST_USER_TARGET + draw(state, index, tape, 4)
+        host: Any = np.int64(env.target)
+    elif role == 1:
+        host = np.int64(ENTRY_SERVER[env.target])
+    elif role == 2:
+        host = ENTERPRISE2
+    else:
+        host = OP_SERVER0
     if action == SCAN:
         _scan(env, host, decoyed)
         env.stage = stage + 1
