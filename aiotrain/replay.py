@@ -170,15 +170,16 @@ class Replay:
             witness = Witness(env)
         try:
             observation, info = env.reset(seed=seed)
+            self._refuse(observation, info)
             if witness is not None:
                 witness.begin()
             while not ending:
-                self._refuse(observation, info)
                 given, odds = self._act(observation, info, generator)
                 observation, reward, terminated, truncated, info = env.step(given)
                 step += 1
-                episode_return += float(reward)
                 ending = "terminated" if terminated else "truncated" if truncated else ""
+                self._refuse(observation, info if not ending else None, reward)
+                episode_return += float(reward)
                 scene = None
                 if witness is not None and self._menu is not None:
                     scene = witness.after(self._menu[given], observation)
@@ -199,10 +200,14 @@ class Replay:
             where = f"{self.setting.environment}, seed {seed}, step {step}"
             raise EnvError(f"{where}: the environment raised\n{traceback.format_exc()}".rstrip()) from error
 
-    def _refuse(self, observation: Any, info: Mapping[str, Any]) -> None:
-        """Raise InvalidStepError for what no policy can act on."""
+    def _refuse(self, observation: Any, info: Mapping[str, Any] | None, reward: Any = 0.0) -> None:
+        """Raise InvalidStepError for what no environment may return; without ``info``, no action follows."""
         fault = observation_fault(observation, self._spec)
-        if fault or (self._spec.has_action_mask and (fault := mask_fault(info, self._spec))):
+        if not fault and self._spec.has_action_mask and info is not None:
+            fault = mask_fault(info, self._spec)
+        if not fault and not math.isfinite(reward):
+            fault = f"a reward of {reward}"
+        if fault:
             raise InvalidStepError(f"the environment returned {fault}")
 
     def _name(self, action: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import math
 import signal
 from collections.abc import Sequence
@@ -80,31 +81,31 @@ def replay(arguments: Sequence[str]) -> int:
             with output.status("loading") if output.is_terminal else contextlib.nullcontext():
                 played = Replay(**what)
             with contextlib.closing(played):
-                return _show(played, chosen, output)
+                _show(played, chosen, output)
     except KeyboardInterrupt:
         return 128 + signals.last
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return 128 + signal.SIGHUP  # the terminal was closed, and is not that of this session
+    return 0
 
 
-def _show(played: Replay, chosen: ReplayArguments, output: Output) -> int:
-    """Show the episode in one of the ways that there are; the exit code."""
+def _show(played: Replay, chosen: ReplayArguments, output: Output) -> None:
+    """Show the episode in one of the ways that there are."""
     if chosen.save is not None:
         _save(played, chosen.save, chosen.fps)
         output.print(f"written to {printable(str(chosen.save))}", soft_wrap=True)
-        return 0
-    if played.setting.simulator and can_draw(output):
+    elif played.setting.simulator and can_draw(output):
         from aiotrain.console.viewer import Keys, watch
 
         moments = list(played.play())
-        try:
-            with Keys() as keys:
-                watch(played.setting, moments, output, fps=chosen.fps, stopped=chosen.step, wait=keys.wait)
-        except OSError:  # the terminal was closed
-            return 128 + signal.SIGHUP
-        return 0
-    if chosen.step:
+        with Keys() as keys:
+            watch(played.setting, moments, output, fps=chosen.fps, stopped=chosen.step, wait=keys.wait)
+    elif chosen.step:
         raise ConfigError("step: what is shown step by step is an episode of CAGE 2, in a terminal")
-    _tell(played, output)
-    return 0
+    else:
+        _tell(played, output)
 
 
 def _tell(played: Replay, output: Output) -> None:
@@ -115,6 +116,8 @@ def _tell(played: Replay, output: Output) -> None:
         lines = [heading(played.setting, moment.scene)] if moment.step == 1 else []
         text = "\n".join([*lines, plain_moment(moment)])
         output.print(text.encode(output.encoding, "replace").decode(output.encoding), soft_wrap=True)
+        if output.quiet:  # whoever reads it has gone
+            break
 
 
 def _save(played: Replay, path: Path, fps: float) -> None:

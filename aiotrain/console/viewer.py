@@ -45,7 +45,7 @@ class Keys:
 
     def __enter__(self) -> Self:
         self._pressed: deque[Key] = deque()
-        self._terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
+        self._terminal = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         if self._terminal is not None:
             self._before = termios.tcgetattr(self._terminal)
             tty.setcbreak(self._terminal)
