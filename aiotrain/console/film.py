@@ -53,7 +53,7 @@ def film(frames: Sequence[Frame], *, title: str, width: int, height: int, frame_
             ".frame:last-child{visibility:visible;animation-name:show-last}",
             _keyframes("show", frame_s / duration),
             _keyframes("show-last", (frame_s + _LAST_S) / duration),
-            "@media(prefers-reduced-motion:reduce){.frame{animation:none}}",
+            "@media(prefers-reduced-motion:reduce){.frame,.frame:last-child{animation:none}}",
             "</style>",
             "<defs>",
             *(f'<g id="r{number}">{row}</g>' for row, number in rows.items()),
@@ -94,7 +94,7 @@ def _x(cells: int) -> str:
 
 def _keyframes(name: str, share: float) -> str:
     """An animation that shows what it is given for a ``share`` of its time, from its beginning."""
-    return f"@keyframes {name}{{0%{{visibility:visible}}{100 * share:.6g}%{{visibility:hidden}}}}"
+    return f"@keyframes {name}{{0%{{visibility:visible}}{100 * share:.6g}%,to{{visibility:hidden}}}}"
 
 
 def _class(style: str) -> str:

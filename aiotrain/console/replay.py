@@ -34,7 +34,7 @@ _SHORT: Final = 4
 _HEIGHTS: Final = " ▁▂▃▄▅▆▇█"
 _COSTS: Final = (0.0, 0.1, 0.3, 0.9, 1.1, 2.1, 4.0, 9.9)
 """What a step may cost at most to be drawn as low as this: the same in all frames, unlike a scale up to the largest."""
-_KEYS: Final = "space stop  ← → step  q quit"
+_KEYS: Final = "space stop ← → step q quit"
 
 
 def render_moment(setting: Setting, moments: Sequence[Moment], width: int, height: int, keys: bool = False) -> Frame:
@@ -177,18 +177,18 @@ def _legend(keys: bool, width: int) -> Line:
 def _steps(moments: Sequence[Moment], width: int, height: int) -> list[Line]:
     """List the last steps, the newest first."""
     number = len(str(moments[-1].step))
-    each = (width - number - 2 * 3 - 7) // 2
+    room = width - number - 2 * 3 - 7
     lines = []
     for moment in moments[: -height - 1 : -1]:
         scene = moment.scene
         assert scene is not None
         line: Line = [(f"{moment.step:>{number}}", "label")]
-        for deed in (scene.blue, scene.red):
+        for deed, share in ((scene.blue, 2 * room // 5), (scene.red, room - 2 * room // 5)):
             mark = {True: "✓ ", False: "✗ ", None: "  "}[deed.success]
             words = " ".join(word for word in (deed.action, deed.target) if word)
             told = f"{words}, {deed.outcome}" if deed.outcome else words
             line += [(" │ ", "border"), (mark, "bad" if deed.success is False else "good")]
-            line += fit([(charts.printable(told), "")], each - 2)
+            line += fit([(charts.printable(told), "")], share - 2)
         lines.append([*line, (f"{moment.reward:7.1f}", "bad" if moment.reward else "label")])
     return lines
 
