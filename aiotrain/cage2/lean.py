@@ -121,6 +121,8 @@ class LeanSimulator:
         ]
         self._action_costs = [round(10 * action.cost) for action in self._actions]
         self._observations: dict[str, Any] = {}
+        self.happened: dict[str, tuple[Any, Any]] = {}
+        """By agent, csle-cyborg's action of the last step and the success that it told; those asleep are left out."""
 
     def reset(self, generator: Random) -> tuple[bytearray, int]:
         """Start an episode; returns what `step` returns as ``bits`` and ``red_hosts``."""
@@ -161,15 +163,16 @@ class LeanSimulator:
         """
         state, controller = self._state, self._controller
         done_by_blue = self._actions[index].sim_execute(state).data
+        happened = {"Blue": (self._actions[index], done_by_blue["success"])}
 
         following = {}
-        actions = {}
         for name, interface in self._active.items():
             action = interface.get_action(self._observations[name])
             if not controller.test_valid_action(action, interface):
                 action = InvalidAction(action)
-            actions[name] = action
             following[name] = self._filtered(action.sim_execute(state), name)
+            happened[name] = (action, following[name].data["success"])
+        self.happened = happened
 
         red_hosts, root_cost = self._red_hosts_and_cost()
         cost = root_cost + self._outages_cost()

@@ -30,7 +30,7 @@ class EvaluateArguments:
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """Folder of the run, or a checkpoint in it. Left out with --agent."""
+    """Folder of the run, or one of its checkpoints. Left out with --agent."""
     protocol: Literal["cage2"] | None = None
     """How to evaluate. Default: episodes of the environment that the run trained on."""
     agent: Literal["sleep", "random", "greedy-heuristic"] | None = None
@@ -90,7 +90,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signals.last
     output.print(table)
-    path = chosen.json or (None if run is None or not run.is_dir() else run / "evaluation.json")
+    path = chosen.json or (run / "evaluation.json" if run is not None and run.is_dir() else None)
     if path is not None:
         try:
             write_whole(path, json.dumps(numbers, indent=2).encode() + b"\n")

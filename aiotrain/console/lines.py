@@ -37,6 +37,8 @@ STYLES: Final = {
         "learn": "#af87d7",
         "idle": "grey50",
         "hint": "italic #d7af00",
+        "blue": "bold #ffffff on #005faf",
+        "red": "bold #ffffff on #af0000",
         # from the bottom of a chart to its top
         "ramp0": "#5f87d7",
         "ramp1": "#5fafd7",

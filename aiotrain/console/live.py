@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from aiotrain.console import charts
 from aiotrain.console.frame import render
@@ -104,16 +104,17 @@ async def _frames(
         last = get_status()
         # What failed before it has learned anything has no numbers: the error shall stand alone.
         nothing = last.phase == "failed" and not last.updates
-        terminal.write(("" if nothing else _ansi(console, last, width, height - 1)) + held.text())
+        terminal.write(("" if nothing else ansi(console, render(last, width, height - 1))) + held.text())
         terminal.flush()
 
 
 def _draw(console: Console, screen: Screen, status: Status) -> None:
     width, height = console.size
-    screen.draw(_ansi(console, status, width, height).splitlines(), (width, height))
+    screen.draw(ansi(console, render(status, width, height)).splitlines(), (width, height))
 
 
-def _ansi(console: Console, status: Status, width: int, height: int) -> str:
+def ansi(console: Console, frame: RenderableType) -> str:
+    """Return a frame as text for the terminal of ``console``, with its colours."""
     # On a console of its own: one whose terminal was closed ends the process, even while it captures.
     canvas = Console(
         file=io.StringIO(),
@@ -121,12 +122,12 @@ def _ansi(console: Console, status: Status, width: int, height: int) -> str:
         color_system=console.color_system,  # type: ignore[arg-type]  # a property of type str
         no_color=console.no_color,
         legacy_windows=False,
-        width=width,
-        height=height,
+        width=80,  # which a frame does not ask for
+        height=24,
         _environ={},
     )
     with canvas.capture() as capture:
-        canvas.print(render(status, width, height), end="", crop=False)
+        canvas.print(frame, end="", crop=False)
     return capture.get()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.workflows import Order, order_text, parse_order
-from aiotrain.checkpoint import load_policy
+from aiotrain.checkpoint import load_checkpoint, load_policy
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.policy import NumpyPolicy
@@ -51,11 +51,10 @@ class Trained:
 
 
 def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[..., Any] | None = None) -> Trained:
-    """Read what a run left in its folder, or one of its checkpoints. Raises CheckpointError or ConfigError."""
-    checkpoint = run if run.parent.name == "checkpoints" else None
-    if checkpoint is not None:
-        run = checkpoint.parent.parent
-    config = _read_config(run)
+    """Read what a run left in its folder, or in one of its checkpoints. Raises ConfigError or CheckpointError."""
+    checkpoint = load_checkpoint(run) if run.is_file() else None
+    config = _read_config(run) if checkpoint is None else checkpoint.config
+    folder = run if checkpoint is None else checkpoint.path.parent.parent
     if env is not None:
         config = dataclasses.replace(config, env=env)
     elif _only_from_python(str(config.env)):
@@ -64,7 +63,7 @@ def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[
             "be found again by that name. Put what makes it into a module and give env as module:factory (--env), or "
             "evaluate from that program: aiotrain.evaluate(run, env=callable)"
         )
-    weights = run / "weights.safetensors"
+    weights = folder / "weights.safetensors"
     if config.env != CAGE2_ID or config.workflow == "none":
         if workflow is not None:
             raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
@@ -72,11 +71,15 @@ def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[
         if workflow is not None:
             order = order_of(workflow)
         else:
-            order = _best_order(run, config) if config.searches else order_of(config.workflow)
+            order = _best_order(folder, config) if config.searches else order_of(config.workflow)
         if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
-            weights = run / f"weights-{'-'.join(order)}.safetensors"
+            if checkpoint is not None:
+                raise ConfigError(
+                    f"{run} is of a search whose orders have policies of their own: name the run's folder"
+                )
+            weights = folder / f"weights-{'-'.join(order)}.safetensors"
         config = dataclasses.replace(config, workflow=order_text(order))
-    policy, spec = load_policy(checkpoint or weights)
+    policy, spec = load_policy(weights) if checkpoint is None else checkpoint.policy()
     if greedy:
         policy.parameters[:] = policy.shape.greedy(policy.parameters)
         policy.refresh()

@@ -135,6 +135,7 @@ SUBNET: Final = np.array([next(i for i, s in enumerate(SUBNETS.values()) if h in
 SUBNET_HOSTS: Final = np.array([host_set(*hosts) for hosts in SUBNETS.values()], np.uint16)
 """uint16 [3]: the subnet's hosts."""
 USER_SUBNET: Final = list(SUBNETS).index("User")
+ENTERPRISE_SUBNET: Final = list(SUBNETS).index("Enterprise")
 LEARNED: Final = np.array([host_set(*{host, REVEALS.get(host, host)}) for host in HOSTS], np.uint16)
 """uint16 [13]: hosts whose address red knows after it escalated on the host."""
 

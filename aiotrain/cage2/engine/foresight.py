@@ -1,0 +1,103 @@
+"""What red is about to do, for whoever watches an episode: the engine itself keeps no account of it.
+
+Red decides by what it knows and by its draws, neither of which blue's action changes, so that its action follows from
+the record before the step. The decisions are those in ``red.py`` once more, for parts in common would make these
+slower.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from aiotrain.cage2.engine.chance import choose, compiled, draw, happens, part
+from aiotrain.cage2.engine.tables import (
+    B_LINE,
+    BEST_OPTION,
+    ENTERPRISE2,
+    ENTERPRISE_SUBNET,
+    ENTRY_SERVER,
+    ESCALATE,
+    EXPLOIT,
+    FIRST_USER_TARGET,
+    IMPACT,
+    MEANDER,
+    NUM_OPTIONS,
+    ODDS_OF_BEST,
+    OP_SERVER0,
+    OTHER_OPTIONS,
+    SCAN,
+    STAGE_ACTION,
+    STAGE_ROLE,
+    SWEEP,
+    USER_SUBNET,
+)
+
+IDLE: Final = -1
+"""In place of SWEEP ... IMPACT, where red sleeps."""
+
+
+@compiled
+def foresee_one(state: Any, index: Any, tape: Any) -> Any:
+    """Tell what red will do in the step that comes.
+
+    Args:
+        state: records of dtype ``STATE``, shape [num_envs]: a copy, for the draws of the decision are used up.
+        index: the environment.
+        tape: as for ``step_one``.
+
+    Returns:
+        Three int64: SWEEP, SCAN, EXPLOIT, ESCALATE, IMPACT or IDLE; the host, of a SWEEP the subnet; of an EXPLOIT the
+        service attacked, as its bit, 0 where red remembers no port.
+
+    """
+    env = state[index]
+    if env.red == B_LINE:
+        action, target = _b_line(state, index, tape)
+    elif env.red == MEANDER:
+        action, target = _meander(state, index, tape)
+    else:
+        action, target = np.int64(IDLE), np.int64(0)
+    return action, target, _service(state, index, tape, target) if action == EXPLOIT else np.int64(0)
+
+
+@part
+def _b_line(state: Any, index: Any, tape: Any) -> Any:
+    """Tell B_lineAgent's action, and its host or subnet."""
+    env = state[index]
+    action, role = np.int64(STAGE_ACTION[env.stage]), STAGE_ROLE[env.stage]
+    if action == SWEEP:
+        return action, np.int64(USER_SUBNET if env.stage == 0 else ENTERPRISE_SUBNET)
+    if role == 0:
+        return action, np.int64(env.target) if env.target else FIRST_USER_TARGET + draw(state, index, tape, 4)
+    if role == 1:
+        return action, np.int64(ENTRY_SERVER[env.target])
+    return action, np.int64(ENTERPRISE2 if role == 2 else OP_SERVER0)
+
+
+@part
+def _meander(state: Any, index: Any, tape: Any) -> Any:
+    """Tell RedMeanderAgent's action, and its host or subnet."""
+    env = state[index]
+    if (env.escalated >> OP_SERVER0) & 1 != 0:
+        return np.int64(IMPACT), np.int64(OP_SERVER0)
+    unswept = env.known_subnets & ~env.swept
+    if unswept != 0:
+        return np.int64(SWEEP), np.int64(0 if unswept & 1 else (1 if unswept & 2 else 2))
+    candidates = env.known_addresses & ~env.scanned
+    if candidates != 0:
+        return np.int64(SCAN), choose(state, index, tape, candidates)
+    candidates = env.known_names & ~env.escalated & ~(env.mapped & ~env.exploited)
+    if candidates != 0:
+        return np.int64(ESCALATE), choose(state, index, tape, candidates)
+    return np.int64(EXPLOIT), choose(state, index, tape, env.known_addresses & ~env.exploited)
+
+
+@part
+def _service(state: Any, index: Any, tape: Any, host: Any) -> Any:
+    """Tell the service that red attacks on a host."""
+    ports = state[index].remembered[host]
+    if NUM_OPTIONS[ports] > 1:
+        other = OTHER_OPTIONS[ports, draw(state, index, tape, NUM_OPTIONS[ports] - 1)]
+        if not happens(state, index, tape, ODDS_OF_BEST):
+            return np.int64(other)
+    return np.int64(BEST_OPTION[ports])
