@@ -75,6 +75,26 @@ class Endless(Toy):
         super().__init__(shortest=10**9, longest=10**9)
 
 
+class Counted(Toy):
+    """Leaves a file in ``folder`` for each episode that it ended, or broke off, as it does where that is due."""
+
+    def __init__(self, folder: str, breaks_every: int) -> None:
+        super().__init__()
+        self.folder, self.breaks_every = Path(folder), breaks_every
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        answer = super().step(action)
+        if self.steps == 2 and self.episode_seed is not None and self.episode_seed % self.breaks_every == 0:
+            self._mark("broken")
+            raise RuntimeError("the simulator lost its way")
+        if self.steps == self.length:
+            self._mark("ended")
+        return answer
+
+    def _mark(self, what: str) -> None:
+        (self.folder / f"{what}-{os.getpid()}-{time.monotonic_ns()}").touch()
+
+
 class Judged(Toy):
     """Tells an alignment in every step and a compliance from the second one on; remembers what resets were given."""
 

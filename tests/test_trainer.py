@@ -40,6 +40,8 @@ from aiotrain import (
     train,
 )
 from aiotrain import worker as task
+from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.collect.tasks import TaskCollector
 from aiotrain.records import METRICS
 from aiotrain.status import WorkerState
 from envs import BrokenFromTheStart, Endless, Toy, Troubled, Waiting
@@ -170,6 +172,8 @@ def test_accounting_is_exact_where_episodes_are_lost(tmp_path: Path) -> None:
     result, status = run(played())
     assert (result.episodes, result.lost) == (30, 3)
     assert (status.episodes_finished, status.episodes_learned, status.episodes_lost) == (30, 30, 3)
+    assert (status.episodes_played, status.episodes_waiting, status.episodes_given_up) == (33, 0, 0)
+    assert status.adds_up
     assert (status.episodes_in_flight, status.slots_in_use) == (0, 0)
     assert status.steps_finished == result.steps
     assert sum(worker.episodes for worker in status.workers) == 30
@@ -428,6 +432,24 @@ def test_gathering_that_fails_unseen_is_told_by_the_status_and_nowhere_else(capl
     run(look())
     gc.collect()
     assert caplog.messages == [], "asyncio complains of an exception that nobody asked for"
+
+
+@pytest.mark.parametrize("collector", ["shared_memory", "sequential", "process_per_episode"])
+@pytest.mark.parametrize("where", ["_accept", "submit"])
+def test_a_fault_of_the_collector_itself_ends_the_run(
+    where: str, collector: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In callbacks, whose exceptions asyncio would only log."""
+
+    def broken(*args: Any) -> None:
+        raise RuntimeError("a fault of the collector")
+
+    monkeypatch.setattr(SharedMemoryCollector if collector == "shared_memory" else TaskCollector, where, broken)
+    settings = config(collector=collector, max_episode_steps=20)
+    with pytest.raises(RuntimeError, match="a fault of the collector"):
+        run(train(settings))
+    gc.collect()
+    assert caplog.messages == []
 
 
 def test_policy_that_is_no_longer_finite_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
