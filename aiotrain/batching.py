@@ -40,14 +40,22 @@ class Batch:
 
 @dataclass
 class Counts:
-    """Exact accounting: what is finished and not learned waits in a batch that is not whole."""
+    """The account of a run, over all its resumes. Each term is counted where it happens, none from the others:
 
+    played = finished + discarded + lost, and finished = learned + `Batcher.waiting`.
+    """
+
+    played: int = 0
+    """Attempts at episodes that were handed out and came to an end, whatever end. Those that the end of the run breaks
+    off do not count."""
     finished: int = 0
-    """Episodes played to their end."""
+    """Episodes played to their end and kept."""
     steps: int = 0
     """Steps in all delivered trajectories but those thrown away."""
     learned: int = 0
-    """Finished episodes that went into a batch."""
+    """Episodes that a policy version has learned from."""
+    discarded: int = 0
+    """Episodes that were finished and not learned when a run ended that was then resumed: they are played again."""
     lost: int = 0
     """Attempts that began and were lost; most episodes are tried again."""
     given_up: int = 0
@@ -68,6 +76,16 @@ class _OpenBatch:
     out: set[int] = field(default_factory=set)  # counting episodes: those not yet settled
     in_flight: int = 0  # counting steps: trajectories that are out
     parts: list[Trajectories] = field(default_factory=list)
+    ended: int = 0  # episodes that have their end in these
+
+    def take(self, part: Trajectories) -> None:
+        self.parts.append(part)
+        self.ended += int(part.headers["ended"].sum())
+
+    def drop(self, episode: int) -> None:
+        parts, self.parts, self.ended = self.parts, [], 0
+        for part in parts:
+            self.take(part.select(part.headers["episode"] != episode))
 
     @property
     def steps(self) -> int:
@@ -120,6 +138,8 @@ class Batcher:
         self._returned: deque[int] = deque()  # counting steps: episodes that came back unbegun
         self._tries: dict[int, int] = {}
         self._cut: set[int] = set()  # counting steps: episodes of which fragments came back, and not yet the end
+        self._given_up: set[int] = set()  # episodes of batches that are not learned yet
+        self._playing: set[int] = set()  # episodes handed out, until they come to an end or back unbegun
         self.counts = Counts()
 
     # ------------------------------------------------------------- handing out
@@ -146,6 +166,7 @@ class Batcher:
         episodes = tuple(batch.to_launch.popleft() for _ in range(min(at_most, len(batch.to_launch))))
         batch.in_flight += len(episodes)
         self.counts.in_flight += len(episodes)
+        self._playing.update(episodes)
         options = tuple(batch.options[batch.part[episode]] for episode in episodes)
         return Launch(batch.number, episodes, options if any(options) else ())
 
@@ -178,6 +199,7 @@ class Batcher:
         """Take in what became of a launch. Returns episodes that are given up, because they were lost too often."""
         self.counts.in_flight -= len(outcome.launch.episodes)
         self.counts.lost += len(outcome.lost)
+        ended: list[int] = []
         if outcome.trajectories is not None:
             episodes, has_ended = (outcome.trajectories.headers[name] for name in ("episode", "ended"))
             ended = episodes[has_ended].tolist()
@@ -187,12 +209,18 @@ class Batcher:
             self._cut = self._cut.union(kept).difference(ended)
             for episode in kept:
                 self._tries.pop(episode, None)
+        self._playing.difference_update(outcome.unused)
+        for episode in (*ended, *(lost.episode for lost in outcome.lost)):
+            if episode in self._playing:  # what was not handed out, or ends a second time, leaves the account open
+                self._playing.remove(episode)
+                self.counts.played += 1
         cut_short = {lost.episode for lost in outcome.lost} & self._cut
         again: list[int] = []
         given_up: list[int] = []
         for episode in (lost.episode for lost in outcome.lost if lost.episode not in cut_short):
             (again if self._may_retry(episode) else given_up).append(episode)
         self._cut -= cut_short
+        self._given_up.update(given_up, cut_short)
         self.counts.given_up += len(given_up) + len(cut_short)
         if self._steps_per_update is None:
             self._add_counting_episodes(outcome, again, given_up)
@@ -214,7 +242,7 @@ class Batcher:
             homes = set(numbers.tolist())
             for number in homes:
                 part = outcome.trajectories if len(homes) == 1 else outcome.trajectories.select(numbers == number)
-                self._find(number).parts.append(part)
+                self._find(number).take(part)
             for episode in headers["episode"][headers["ended"]].tolist():
                 self._home(episode).out.discard(episode)
         for episode in reversed(outcome.unused):
@@ -224,7 +252,7 @@ class Batcher:
         for episode in again:  # from its beginning, so what there is of it would be there twice
             home = self._home(episode)
             before = home.steps
-            home.parts = [part.select(part.headers["episode"] != episode) for part in home.parts]
+            home.drop(episode)
             self.counts.steps -= before - home.steps  # else a budget in steps would depend on who dies
             home.to_launch.appendleft(episode)
 
@@ -233,7 +261,7 @@ class Batcher:
         count = len(outcome.launch.episodes)
         batch.in_flight -= count
         if outcome.trajectories is not None:
-            batch.parts.append(outcome.trajectories)
+            batch.take(outcome.trajectories)
             count -= len(outcome.trajectories.headers)
         # Where nothing took their places, but a worker died, they are as much part of the batch as before: what is
         # played must not depend on who dies.
@@ -269,7 +297,6 @@ class Batcher:
             return Batch(batch.number, None, np.empty(0, np.int64))
         trajectories = Trajectories.join(batch.parts)
         batch.parts = [trajectories]
-        self.counts.learned += int(trajectories.headers["ended"].sum())
         # Fragments of an episode that an earlier batch began are in no part of this one: they count to the first.
         parts = [batch.part.get(episode, 0) for episode in trajectories.headers["episode"].tolist()]
         return Batch(batch.number, trajectories, np.array(parts, np.int64))
@@ -281,10 +308,18 @@ class Batcher:
     def learned(self) -> None:
         """The batch that was popped first has become a new policy version."""
         self._learned_batches += 1
-        for part in self._popped.popleft().parts:
+        learned = self._popped.popleft()
+        self.counts.learned += learned.ended
+        self._given_up.difference_update(learned.part)
+        for part in learned.parts:
             for episode in part.headers["episode"].tolist():  # it may have begun in a batch that is not learned yet
                 for batch in self._under_way():
                     batch.part.pop(episode, None)
+
+    @property
+    def waiting(self) -> int:
+        """Finished episodes that lie in batches which are not learned yet."""
+        return sum(batch.ended for batch in self._under_way())
 
     @property
     def learned_batches(self) -> int:
@@ -314,22 +349,23 @@ class Batcher:
         """
         under_way = self._under_way()
         again = list(dict.fromkeys([episode for batch in under_way for episode in batch.part] + list(self._returned)))
+        given_up = self.counts.given_up + len(self._cut.difference(again)) - len(self._given_up.intersection(again))
         next_episode = self._next_episode
         if self._steps_per_update is None:
             next_episode, again = min(again, default=next_episode), []
-        unlearned = [part for batch in under_way for part in batch.parts]
-        ended = [int(part.headers["ended"].sum()) for part in unlearned]
-        popped = [int(part.headers["ended"].sum()) for batch in self._popped for part in batch.parts]
+        waiting = self.waiting
         return {
             "batches": self._learned_batches,
             "next_episode": next_episode,
             "again": again,
             "expected_steps": under_way[0].expected_steps if under_way else self._expected_steps,
-            "finished": self.counts.finished - sum(ended),
-            "steps": self.counts.steps - sum(part.steps for part in unlearned),
-            "learned": self.counts.learned - sum(popped),
+            "played": self.counts.played,
+            "finished": self.counts.finished - waiting,
+            "steps": self.counts.steps - sum(batch.steps for batch in under_way),
+            "learned": self.counts.learned,
+            "discarded": self.counts.discarded + waiting,
             "lost": self.counts.lost,
-            "given_up": self.counts.given_up + len(self._cut.difference(again)),
+            "given_up": given_up,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -341,5 +377,5 @@ class Batcher:
         self._learned_batches = self._next_batch = self._first_batch = natural(state["batches"])
         self._next_episode = self._first_episode = natural(state["next_episode"])
         self._returned, self._expected_steps = deque(again), expected_steps
-        for name in ("finished", "steps", "learned", "lost", "given_up"):
+        for name in ("played", "finished", "steps", "learned", "discarded", "lost", "given_up"):
             setattr(self.counts, name, natural(state[name]))

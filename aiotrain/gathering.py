@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiotrain.batching import Batch, Batcher
-from aiotrain.collect import Collector
+from aiotrain.collect import Collector, Outcome
 from aiotrain.errors import EnvError
 from aiotrain.meter import Meter
 
@@ -40,6 +40,7 @@ class Gathering:
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._launching: asyncio.Handle | None = None
         self._given_up_in_a_row = 0
+        self._failure: Exception | None = None  # of a launch
         self.counts = batcher.counts
         self.meter = Meter()
         self._task = asyncio.create_task(self._gather(), name="aiotrain gather")
@@ -62,6 +63,11 @@ class Gathering:
         self._launch_soon()
 
     @property
+    def waiting(self) -> int:
+        """Finished episodes that are not learned yet."""
+        return self._batcher.waiting
+
+    @property
     def exhausted(self) -> bool:
         """Whether the budget is used up, so that nothing will be played but what is under way."""
         return self._batcher.exhausted
@@ -80,7 +86,7 @@ class Gathering:
         while not self._batcher.done:
             self._launch_soon()
             finished_before = self.counts.finished
-            for outcome in await self._collector.outcomes():
+            for outcome in await self._outcomes():
                 given_up = self._batcher.add(outcome)
                 for episode in given_up:
                     self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
@@ -92,6 +98,14 @@ class Gathering:
             while (batch := self._batcher.pop_batch()) is not None:
                 self._batches.append(batch)
                 self._news.set()
+
+    async def _outcomes(self) -> Sequence[Outcome]:
+        try:
+            return await self._collector.outcomes()
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
+            raise self._failure from None
 
     def _gathered(self, task: asyncio.Task[None]) -> None:
         """There will be no more batches. What has ended the gathering is told at once, also if nobody iterates."""
@@ -112,13 +126,18 @@ class Gathering:
         self._launching = None
         if self._is_over():
             return
-        if self._batcher.counts_episodes:
-            self._collector.submit_unfinished()
-        for _ in range(_LAUNCHES_AT_ONCE):
-            if not (room := self._collector.room(self._batcher.wanted())):
-                return
-            self._collector.submit(self._batcher.next_launch(room))
-        self._launch_soon()
+        try:
+            if self._batcher.counts_episodes:
+                self._collector.submit_unfinished()
+            for _ in range(_LAUNCHES_AT_ONCE):
+                if not (room := self._collector.room(self._batcher.wanted())):
+                    return
+                self._collector.submit(self._batcher.next_launch(room))
+        except Exception as error:  # the loop would log it, and the batch would never be whole
+            self._failure = error
+            self._task.cancel()
+        else:
+            self._launch_soon()
 
     def _is_over(self) -> bool:
         return self._task.done() or self._task.cancelling() > 0

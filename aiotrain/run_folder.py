@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,9 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from aiotrain.ppo import Learner
 
 __all__ = ["RunFolder"]
+
+_HALF_WRITTEN = re.compile(r"\.(weights.*\.safetensors|config\.json|updates\.csv)\.\d+")
+"""What `write_whole` calls a file of a run until it is whole."""
 
 
 class RunFolder:
@@ -79,6 +84,7 @@ class RunFolder:
         config, spec = self._config, self._spec
         lines = None if checkpoint is None else {**self._lines, "episodes": self._ledger.episodes}
         self._records = Records(self.path, config.resolved(), config.tensorboard, warn=self._warn, resumed=lines)
+        self._remove_half_written()
         about = {"environment": spec.name, "device": str(self._learner.device), "workers": config.workers}
         if checkpoint is None:
             self.event("start", **about)
@@ -89,6 +95,13 @@ class RunFolder:
                 raise ConfigError(f"run-dir: {self.path} cannot be written to: {error.strerror}") from error
             changes = checkpoint.config.differences(config)
             self.event("resume", checkpoint=checkpoint.path.name, changes=changes, **about)
+
+    def _remove_half_written(self) -> None:
+        """Remove what killed processes have left: as the folder is ours now, no other writes these."""
+        for path in self.path.iterdir():
+            if _HALF_WRITTEN.fullmatch(path.name):
+                with contextlib.suppress(OSError):  # it is in nobody's way
+                    path.unlink()
 
     # ---------------------------------------------------------- while it goes on
 

@@ -109,14 +109,23 @@ class Status:
     steps_total: int | None
     """The budget in environment steps, if there is one besides."""
     episodes_finished: int
-    """Episodes that came to an end: learned + still waiting to be learned."""
+    """Episodes played to their end and kept: learned + waiting."""
     steps_finished: int
     """Environment steps in all trajectories that came back, of unfinished episodes too."""
+
+    episodes_played: int
+    """Attempts at episodes that came to an end: learned + waiting + discarded + lost, each counted for itself, those
+    before a resume included."""
     episodes_learned: int
     """Episodes that went into an update."""
-
+    episodes_waiting: int
+    """Finished episodes in batches that are not learned yet."""
+    episodes_discarded: int
+    """Episodes that waited when the run ended, before it was resumed: they are played again."""
     episodes_lost: int
-    """Attempts at episodes that were lost with a worker or environment."""
+    """Attempts at episodes that were lost with a worker or environment; most are tried again."""
+    episodes_given_up: int
+    """Episodes that were lost and are not tried again."""
     episodes_in_flight: int
     """Trajectories handed to workers and not back yet."""
 
@@ -182,6 +191,13 @@ class Status:
         if self.steps_total is not None:
             shares.append(self.steps_finished / self.steps_total)
         return min(max(shares), 1.0)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the account is exact, as it must be at every moment: its terms are counted apart."""
+        kept = self.episodes_learned + self.episodes_waiting
+        thrown_away = self.episodes_discarded + self.episodes_lost
+        return self.episodes_finished == kept and self.episodes_played == kept + thrown_away
 
     @property
     def over(self) -> bool:

@@ -24,7 +24,7 @@ from aiotrain.config import Config
 from aiotrain.factory import EnvFactory
 from aiotrain.worker.player import episode_streams
 
-__all__ = ["Fault", "FaultyEnv", "Moment", "faulty"]
+__all__ = ["Fault", "FaultyEnv", "Moment", "cause", "faulty"]
 
 Fault = Literal[
     "raise",
@@ -140,7 +140,7 @@ class FaultyEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 return observation, float("nan"), info
             case "shape":
                 return np.zeros((*np.shape(observation), 7), np.asarray(observation).dtype), reward, info
-        _cause(self._fault)
+        cause(self._fault)
         return observation, reward, info
 
 
@@ -151,13 +151,13 @@ class _Trap:
         self._fault = fault
 
     def __float__(self) -> float:
-        _cause(self._fault)
+        cause(self._fault)
         return 0.0
 
 
 def _trouble(fault: Fault, marks: str | None, name: str) -> None:
     if marks is None or _is_first(marks, name):
-        _cause(fault)
+        cause(fault)
 
 
 def _is_first(folder: str, name: str) -> bool:
@@ -168,7 +168,7 @@ def _is_first(folder: str, name: str) -> bool:
     return True
 
 
-def _cause(fault: Fault) -> None:
+def cause(fault: Fault) -> None:
     """Do what ``fault`` says, in the process that comes here."""
     match fault:
         case "raise":
@@ -185,7 +185,7 @@ def _cause(fault: Fault) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "ignore sigterm":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            _cause("hang")
+            cause("hang")
         case "hang":
             while True:
                 time.sleep(60)

@@ -260,7 +260,9 @@ class Trainer:
         if self._workflows is not None and self._search is not None:
             reason = "budget" if self._notes.phase == "finished" else self._notes.phase
             self._workflows.end([running for running in self._search.running if running.episodes], reason)
-        self._notes.event("end", phase=self._notes.phase, episodes=self.episodes)
+        counts = self._counts
+        account = self._account() | {"learned": self.episodes, "in_flight": counts.in_flight}
+        self._notes.event("end", phase=self._notes.phase, episodes=self.episodes, **account)
         try:
             if self._folder is not None:
                 self._folder.close()
@@ -329,7 +331,11 @@ class Trainer:
         update: Update | None = None
         if batch.trajectories is not None:
             update = self._ledger.add(
-                batch.trajectories, self._version, metrics, collect_s=began_s - asked_s, learn_s=learn_s
+                batch.trajectories,
+                self._version,
+                {**metrics, **self._account()},
+                collect_s=began_s - asked_s,
+                learn_s=learn_s,
             )
         self._is_whole = was_whole
         if self._folder is not None and update is not None:
@@ -372,6 +378,21 @@ class Trainer:
         """Episodes learned so far."""
         return self._ledger.episodes
 
+    @property
+    def _counts(self) -> Counts:
+        return Counts() if self._gathering is None else self._gathering.counts
+
+    def _account(self) -> dict[str, int]:
+        """Where all that was played went, beside what was learned: metrics of records.METRICS."""
+        counts = self._counts
+        return {
+            "played": counts.played,
+            "waiting": 0 if self._gathering is None else self._gathering.waiting,
+            "discarded": counts.discarded,
+            "lost": counts.lost,
+            "given_up": counts.given_up,
+        }
+
     def result(self) -> Result:
         """What the training came to so far."""
         if self._gathering is None:
@@ -389,8 +410,8 @@ class Trainer:
     def status(self) -> Status:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
-        factory, gathering = self._factory, self._gathering
-        counts, meter = (Counts(), Meter()) if gathering is None else (gathering.counts, gathering.meter)
+        factory, counts, account = self._factory, self._counts, self._account()
+        meter = Meter() if self._gathering is None else self._gathering.meter
         last = self._ledger.last
         trained_s = max(self._ledger.trained_s(), 1e-9)
         workers_s = max(self._ledger.trained_now_s(), 1e-9) * len(collector.workers)
@@ -409,8 +430,12 @@ class Trainer:
             steps_total=self.config.total_steps,
             episodes_finished=counts.finished,
             steps_finished=counts.steps,
+            episodes_played=account["played"],
             episodes_learned=self._ledger.episodes,
-            episodes_lost=counts.lost,
+            episodes_waiting=account["waiting"],
+            episodes_discarded=account["discarded"],
+            episodes_lost=account["lost"],
+            episodes_given_up=account["given_up"],
             episodes_in_flight=counts.in_flight,
             episodes_per_s=rates[0],
             steps_per_s=rates[1],

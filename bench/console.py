@@ -34,7 +34,7 @@ def statuses(workers: int, updates: int, count: int) -> list[Status]:
     running = tuple(TrainingStatus(order, 12 + place, 250, 0.92) for place in range(3))
     best = tuple(OrderEstimate(order, -50.0 - place, 2.5, place < 3) for place in range(5))
     first = Status(
-        "bench", "CAGE 2", "shared_memory", "cpu", "training", 0.0, 0.0, 10**6, None, 0, 0, 0, 2, 120,
+        "bench", "CAGE 2", "shared_memory", "cpu", "training", 0.0, 0.0, 10**6, None, 0, 0, 0, 0, 0, 0, 2, 0, 120,
         74.3, 7430.0, 70.1, 7010.0, (), (), 256, 188, 12_900_000, 412, 0.8, 0.27, 0.63, 0.1, 0.58,
         returns, 0.92, {}, updates, ("Worker 17 was killed by signal 9; restarted.",) * 5, 5, "Worker 3: ValueError",
         WorkflowStatus(running, 0.95, 11, 7, best),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +12,8 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+from aiotrain.testing import cause, faulty
 
 Observation = Literal["box", "bits", "one_hot"]
 Action = Literal["discrete", "shifted", "gaussian"]
@@ -73,6 +72,26 @@ class Endless(Toy):
 
     def __init__(self) -> None:
         super().__init__(shortest=10**9, longest=10**9)
+
+
+class Counted(Toy):
+    """Leaves a file in ``folder`` for each episode that it ended, or broke off, as it does where that is due."""
+
+    def __init__(self, folder: str, breaks_every: int) -> None:
+        super().__init__()
+        self.folder, self.breaks_every = Path(folder), breaks_every
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        answer = super().step(action)
+        if self.steps == 2 and self.episode_seed is not None and self.episode_seed % self.breaks_every == 0:
+            self._mark("broken")
+            raise RuntimeError("the simulator lost its way")
+        if self.steps == self.length:
+            self._mark("ended")
+        return answer
+
+    def _mark(self, what: str) -> None:
+        (self.folder / f"{what}-{os.getpid()}-{time.monotonic_ns()}").touch()
 
 
 class Judged(Toy):
@@ -150,88 +169,17 @@ class Obedient(gymnasium.Env[Any, Any]):
         return np.zeros(6, np.int8), {"action_mask": self.mask.copy()}
 
 
-Trouble = Literal["raise", "sys.exit", "os._exit", "kill", "hang", "nan reward", "nan observation", "shape"]
+def failing_later(episode: int, run_seed: int, marks: Path) -> Callable[[], gymnasium.Env[Any, Any]]:
+    """Makes environments that raise in ``episode``, once; and then their making does, once."""
+    make = faulty(Toy, "raise", episodes=[episode], run_seed=run_seed, marks=marks)
 
-
-class Troubled(Toy):
-    """Does ``trouble`` in step ``at_step``, or in the reset (0), of the episodes reset with ``seeds``; only once each
-    if ``marks`` is a folder to remember that in."""
-
-    def __init__(
-        self, trouble: Trouble, seeds: Container[int | None], marks: str | None = None, at_step: int = 2, **toy: Any
-    ) -> None:
-        super().__init__(**toy)
-        self.trouble, self.seeds, self.marks, self.at_step = trouble, seeds, marks, at_step
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, info = super().reset(seed=seed, options=options)
-        return self._trouble(observation, 0.0)[0], info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, *rest = super().step(action)
-        return *self._trouble(observation, reward), *rest
-
-    def _trouble(self, observation: Any, reward: Any) -> tuple[Any, Any]:
-        if self.steps == self.at_step and self.episode_seed in self.seeds and self._is_new():
-            match self.trouble:
-                case "nan reward":
-                    reward = float("nan")
-                case "nan observation":
-                    observation = observation * np.float32("nan")
-                case "shape":
-                    observation = np.zeros(7, np.float32)
-                case trouble:
-                    make_trouble(trouble)
-        return observation, reward
-
-    def _is_new(self) -> bool:
-        if self.marks is None:
-            return True
-        try:
-            (Path(self.marks) / str(self.episode_seed)).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
-
-
-def make_trouble(trouble: str) -> None:
-    match trouble:
-        case "raise":
-            raise RuntimeError("the simulator lost its way")
-        case "sys.exit":
-            sys.exit("the simulator has had enough")
-        case "os._exit":
-            os._exit(3)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "hang":
-            while True:
-                time.sleep(60)
-
-
-class BrokenFromTheStart(Toy):
-    """Does ``trouble`` where it is made, or in its first reset."""
-
-    def __init__(self, trouble: Trouble, where: Literal["init", "reset"]) -> None:
-        super().__init__()
-        self.trouble, self.where = trouble, where
-        if where == "init":
-            make_trouble(trouble)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        if self.where == "reset":
-            make_trouble(self.trouble)
-        return super().reset(seed=seed, options=options)
-
-
-class FailingLater(Troubled):
-    """Raises in the episode reset with ``seed``, once, and then once where it is made anew."""
-
-    def __init__(self, seed: int, marks: str) -> None:
-        super().__init__("raise", (seed,), marks)
-        if Path(marks, str(seed)).exists() and not Path(marks, "refused").exists():
-            Path(marks, "refused").touch()
+    def make_again() -> gymnasium.Env[Any, Any]:
+        if any(marks.iterdir()) and not (marks / "refused").exists():
+            (marks / "refused").touch()
             raise RuntimeError("no licence for another simulator")
+        return make()
+
+    return make_again
 
 
 class Paid(Toy):
@@ -246,33 +194,23 @@ class Paid(Toy):
         return observation, self.worth, *rest
 
 
-class Informing(Toy):
-    """Its info cannot travel."""
+class Interrupted(Toy):
+    """Its process is killed while it sends the answer to a task in which it played the episode reset with ``seed``."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        observation, _ = super().reset(seed=seed)
-        return observation, {"lock": threading.Lock()}
+    def __init__(self, seed: int, mark: str) -> None:
+        super().__init__()
+        self.seed, self.mark = seed, Path(mark)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        *answer, _ = super().step(action)
-        return *answer, {"lock": threading.Lock()}
-
-
-class Interrupted(Troubled):
-    """Its process is killed while it sends the answer to a task."""
-
-    def __init__(self, seed: int, marks: str) -> None:
-        super().__init__("kill", (seed,), marks)
-
-    def _trouble(self, observation: Any, reward: Any) -> tuple[Any, Any]:
-        if self.steps == self.at_step and self.episode_seed in self.seeds and self._is_new():
+        if self.episode_seed == self.seed and not self.mark.exists():
+            self.mark.touch()
 
             def send_half(connection: Connection, answer: bytes, write: Any = os.write) -> None:
                 write(connection.fileno(), answer[: len(answer) // 2])
-                make_trouble("kill")
+                cause("kill")
 
             Connection._send = send_half  # type: ignore[attr-defined]
-        return observation, reward
+        return super().step(action)
 
 
 class Waiting(Toy):

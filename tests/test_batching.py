@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -63,6 +64,13 @@ def launches(batcher: Batcher, at_most: int) -> list[Launch]:
     return found
 
 
+def adds_up(batcher: Batcher) -> bool:
+    """Whether the terms of its account, each counted for itself, give its sum."""
+    counts = batcher.counts
+    played = counts.learned + batcher.waiting + counts.discarded + counts.lost
+    return counts.played == played and counts.finished == counts.learned + batcher.waiting
+
+
 def test_launches_come_in_order_and_no_further_than_the_lag_allows() -> None:
     one = batcher(max_policy_lag=1)
     assert launches(one, 3) == [Launch(0, (0, 1, 2)), Launch(0, (3,)), Launch(1, (4, 5, 6)), Launch(1, (7,))]
@@ -120,7 +128,9 @@ def test_lost_episode_is_tried_three_times_and_then_missing() -> None:
     batch = one.pop_batch()
     assert batch is not None
     assert batch.trajectories.headers["episode"].tolist() == [0, 1, 3]
+    one.learned()
     assert (one.counts.lost, one.counts.given_up, one.counts.learned) == (3, 1, 3)
+    assert adds_up(one)
 
 
 def test_finishing_clears_the_tries() -> None:
@@ -410,6 +420,7 @@ class World:
             self.batches.append(batch)
             self.batcher.learned()
             self.version = batch.number + 1
+        assert adds_up(self.batcher), f"{self.batcher.counts} and {self.batcher.waiting} waiting"
 
 
 @given(SEEDS, st.integers(0, 3), st.integers(1, 5), st.integers(5, 14))
@@ -500,7 +511,9 @@ def test_at_lag_0_resuming_changes_no_batch(seed: int, turns: int, counted: dict
     following = resumed(begun, seed + 1, **counted)
     following.run()
     assert_same(whole.batches, begun.batches + following.batches)
-    assert following.batcher.counts == whole.batcher.counts
+    counts = following.batcher.counts
+    assert adds_up(following.batcher)
+    assert dataclasses.replace(counts, played=counts.played - counts.discarded, discarded=0) == whole.batcher.counts
 
 
 @given(SEEDS, st.integers(0, 60), st.integers(0, 3), st.integers(0, 3), COUNTED)
@@ -523,6 +536,131 @@ def test_what_is_under_way_is_played_again_and_counts_once(
     given_up = {*begun.given_up, *following.given_up}
     if not counted:
         assert {*learned, *given_up} == set(range(12))
+
+
+class Fleet:
+    """Workers that play in slots of two steps, break episodes off and die, and a run that is stopped and resumed.
+
+    It keeps an account of its own.
+    """
+
+    workers = 3
+    slot_steps = 2
+
+    def __init__(self, seed: int, **settings: Any) -> None:
+        self.settings = {"slot_steps": self.slot_steps, **settings}
+        self.random = Random(seed)
+        self.ended = self.lost = self.learned = self.discarded = 0
+        self.resumes = 0
+        self.batcher = batcher(**self.settings)
+        self.begin()
+
+    def begin(self) -> None:
+        self.queues: list[deque[Launch]] = [deque() for _ in range(self.workers)]
+        self.unfinished: list[dict[int, int]] = [{} for _ in range(self.workers)]  # for each episode, fragments so far
+        self.popped: deque[Batch] = deque()
+
+    def run(self) -> None:
+        for _ in range(5_000):
+            if self.batcher.done and not self.popped:
+                return
+            self.one_turn()
+            self.check()
+        raise AssertionError(f"no end is in sight: {self.batcher.counts}")
+
+    def check(self) -> None:
+        counts = self.batcher.counts
+        assert adds_up(self.batcher), f"{counts} and {self.batcher.waiting} waiting"
+        terms = (counts.played, counts.learned, counts.discarded, counts.lost)
+        assert terms == (self.ended + self.lost, self.learned, self.discarded, self.lost)
+        assert self.batcher.waiting == self.ended - self.learned - self.discarded
+
+    def one_turn(self) -> None:
+        match self.random.choices(["launch", "play", "pop", "learn", "resume"], [6, 9, 3, 3, 0.3])[0]:
+            case "launch" if self.batcher.wanted():
+                self.random.choice(self.queues).append(self.batcher.next_launch(self.random.randint(1, 4)))
+            case "play":
+                self.play(self.random.randrange(self.workers))
+            case "pop" if (batch := self.batcher.pop_batch()) is not None:
+                self.popped.append(batch)
+            case "learn" if self.popped:
+                self.learned += int(headers_of(self.popped.popleft())["ended"].sum())
+                self.batcher.learned()
+            case "resume" if self.resumes < 3:
+                self.resumes += 1
+                self.discarded = self.ended - self.learned
+                state = json.loads(json.dumps(self.batcher.state_dict()))
+                self.batcher = batcher(**self.settings)
+                self.batcher.load_state_dict(state)
+                self.begin()
+
+    def play(self, worker: int) -> None:
+        queue, unfinished = self.queues[worker], self.unfinished[worker]
+        if not queue and (not unfinished or not self.batcher.counts_episodes):
+            return
+        launch = queue.popleft() if queue else Launch(-1, ())
+        slots = len(launch.episodes) or len(unfinished)
+        todo = deque([*unfinished, *launch.episodes])
+        parts, lost = [], []
+        while todo and slots:
+            episode, slots = todo.popleft(), slots - 1
+            fate = self.random.choices(["played", "breaks", "dies"], [12, 1, 1])[0]
+            if fate != "played":
+                lost.append(episode)
+                if fate == "dies":  # with all that waits in it, and what is queued was not begun
+                    lost += [each for each in unfinished if each not in lost]
+                    todo = deque(each for each in todo if each not in unfinished)
+                    break
+                unfinished.pop(episode, None)
+                continue
+            fragment = unfinished.pop(episode, 0)
+            left = length_of(episode) - fragment * self.slot_steps
+            ends = left <= self.slot_steps
+            length, ended = min(left, self.slot_steps), [ends]
+            parts.append(
+                trajectories(SPEC, [length], episodes=[episode], fragments=[fragment], ended=ended, terminated=ended)
+            )
+            self.ended += ends
+            if not ends:
+                unfinished[episode] = fragment + 1
+        if lost and fate == "dies":
+            unfinished.clear()
+            for waiting in queue:
+                self.take(Outcome(waiting, None, waiting.episodes, ()))
+            queue.clear()
+        self.lost += len(lost)
+        unused = tuple(each for each in launch.episodes if each in todo)
+        self.take(
+            Outcome(
+                launch,
+                Trajectories.join(parts) if parts else None,
+                unused,
+                tuple(LostEpisode(each, "it broke") for each in lost),
+            )
+        )
+
+    def take(self, outcome: Outcome) -> None:
+        self.batcher.add(outcome)
+
+
+@given(SEEDS, st.integers(0, 3), COUNTED)
+def test_the_account_is_exact_at_every_moment(seed: int, lag: int, counted: dict[str, Any]) -> None:
+    """Whatever is late, broken off, dies in the middle of an episode, or is stopped and resumed."""
+    fleet = Fleet(seed, max_policy_lag=lag, **counted)
+    fleet.run()
+    counts = fleet.batcher.counts
+    assert fleet.batcher.waiting == 0
+    if not counted:
+        assert counts.learned + counts.given_up == 12, "each episode of the budget is learned once, or given up"
+
+
+def test_what_a_collector_delivers_twice_leaves_the_account_open() -> None:
+    one = batcher()
+    (launch,) = launches(one, 4)
+    one.add(outcome(launch))
+    assert adds_up(one)
+    one.add(Outcome(Launch(-1, ()), played([2]), (), ()))
+    assert not adds_up(one)
 
 
 def test_episode_of_which_fragments_are_learned_is_not_played_again() -> None:

@@ -34,6 +34,7 @@ ENVIRONMENTS = '''
     """Environments that tests name as module:factory."""
 
     import os
+    import time
 
     import gymnasium
 
@@ -67,6 +68,19 @@ ENVIRONMENTS = '''
                 Debugged.stopped = True
                 breakpoint()
             return super().step(action)
+
+    class Hanging(Tiny):
+        def step(self, action):
+            open("hangs", "w").close()
+            while True:
+                self.wait()
+
+        def wait(self):
+            time.sleep(60)
+
+    class Spinning(Hanging):
+        def wait(self):
+            pass
 
     class Printing(Tiny):
         def reset(self, **given):
@@ -388,7 +402,7 @@ def test_a_run_leaves_its_files_and_a_line_for_every_update(
     assert events[-1]["phase"] == "finished"
     assert all(tensor.size for tensor in load_file(run / "weights.safetensors").values())
     assert re.findall(r"^update=(\d+)", out, re.MULTILINE) == ["1", "2"]
-    assert "20 played = 20 learned + 0 waiting + 0 lost" in out
+    assert "20 played = 20 learned + 0 waiting + 0 discarded + 0 lost" in out
     assert re.search("^warning: .*--steps-per-update", out, re.MULTILINE), "Tiny tells no time limit"
     assert out.index("warning: ") < out.index("update=1"), "told too late for who waits for the first update"
 
@@ -494,6 +508,18 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_the_terminal_usable(sta
     screen, _, after = shown.rpartition("\x1b[?1049l")
     assert screen.endswith("\x1b[?7h\x1b[?25h"), f"no cursor or no wrapping afterwards: {screen[-40:]!r}"
     assert "\x1b[?1049h" not in after
+
+
+@pytest.mark.parametrize("env", ["Hanging", "Spinning"])
+def test_a_second_signal_ends_also_what_hangs_in_the_main_process(env: str, start: Start, folder: Path) -> None:
+    """The event loop does not come to its turn: it is an environment's."""
+    process = start("--env", f"tiny_envs:{env}", "--collector", "sequential", "--run-dir", "run", *SMALL)
+    wait_until((folder / "hangs").exists, process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=5)
+    assert process.returncode in (130, 143), err
+    assert err == ""
 
 
 @pytest.mark.parametrize(("command", "code"), [("c", 0), ("q", 130)])

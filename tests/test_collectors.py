@@ -25,26 +25,21 @@ from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepErr
 from aiotrain.policy import NumpyPolicy
 from aiotrain.ring import Trajectories
 from aiotrain.status import WorkerState
+from aiotrain.testing import Fault, Moment, cause, faulty
 from aiotrain.trainer import Trainer
-from aiotrain.worker import episode_streams
 from envs import (
     Action,
-    BrokenFromTheStart,
     Endless,
-    FailingLater,
-    Informing,
     Interrupted,
     Masked,
     Observation,
     Paid,
     Toy,
-    Trouble,
-    Troubled,
     Waiting,
-    make_trouble,
+    failing_later,
 )
 from making import weights_for
-from playing import COLLECTORS, LIMITED, WITHIN_S, Play, assert_same_play, seed_of
+from playing import COLLECTORS, LIMITED, SEED, WITHIN_S, Play, assert_same_play, seed_of
 
 SEPARATE = [name for name in COLLECTORS if name != "sequential"]  # whose environments are in other processes
 LIMIT = 1_000  # steps, for the collectors that cannot do without
@@ -234,9 +229,9 @@ async def test_endless_environments_are_cut_or_refused(collector: str) -> None:
 
 # -------------------------------------------------------------------- disasters
 
-TROUBLES: dict[Trouble, str] = {
-    "raise": "the simulator lost its way",
-    "sys.exit": "the simulator has had enough",
+TROUBLES: dict[Fault, str] = {
+    "raise": "RuntimeError: a fault that was injected",
+    "sys.exit": "SystemExit: a fault that was injected",
     "os._exit": "exit code 3",
     "kill": "SIGKILL",
     "hang": "hung for",
@@ -244,14 +239,14 @@ TROUBLES: dict[Trouble, str] = {
 RAYS_WORDS = "the actor's process was lost"  # it does not tell how
 
 
-def words_for(collector: str, trouble: Trouble) -> str:
+def words_for(collector: str, trouble: Fault) -> str:
     return RAYS_WORDS if collector == "ray" and trouble in ("os._exit", "kill") else TROUBLES[trouble]
 
 
 SHORT = {"episode_timeout_s": 0.4, "start_timeout_s": 3.0}
 
 
-def each_in(*troubles: Trouble) -> Any:
+def each_in(*troubles: Fault) -> Any:
     """Every collector in each of these troubles; what ends or hangs its process, only where that is not this one."""
     survived = dict.fromkeys(SEPARATE, troubles)
     survived["sequential"] = tuple(each for each in troubles if each in ("raise", "sys.exit"))
@@ -260,18 +255,18 @@ def each_in(*troubles: Trouble) -> Any:
 
 @each_in("raise", "sys.exit", "os._exit", "kill", "hang")
 @pytest.mark.asyncio
-async def test_trouble_costs_its_episode_and_nothing_else(collector: str, trouble: Trouble, tmp_path: Path) -> None:
-    await play_through_trouble(collector, trouble, 2, tmp_path)
+async def test_trouble_costs_its_episode_and_nothing_else(collector: str, trouble: Fault, tmp_path: Path) -> None:
+    await play_through_trouble(collector, trouble, "step", tmp_path)
 
 
 @each_in("raise", "os._exit")
 @pytest.mark.asyncio
-async def test_trouble_in_a_reset_costs_no_more(collector: str, trouble: Trouble, tmp_path: Path) -> None:
-    await play_through_trouble(collector, trouble, 0, tmp_path)
+async def test_trouble_in_a_reset_costs_no_more(collector: str, trouble: Fault, tmp_path: Path) -> None:
+    await play_through_trouble(collector, trouble, "reset", tmp_path)
 
 
-async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, tmp_path: Path) -> None:
-    env = functools.partial(Troubled, trouble, (seed_of(4),), str(tmp_path), at_step)
+async def play_through_trouble(collector: str, trouble: Fault, at: Moment, tmp_path: Path) -> None:
+    env = faulty(Toy, trouble, at=at, episodes=[4], run_seed=SEED, marks=tmp_path)
     async with player(env, collector, workers=2, **(SHORT if trouble == "hang" else {})) as one:
         await one.open()
         got = await one.play(8)
@@ -295,7 +290,7 @@ async def play_through_trouble(collector: str, trouble: Trouble, at_step: int, t
 @pytest.mark.asyncio
 async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, lost: list[int], tmp_path: Path) -> None:
     """Nobody waits for the other half for ever. Where episodes do not travel in the answer, they count."""
-    env = functools.partial(Interrupted, seed_of(4), str(tmp_path))
+    env = functools.partial(Interrupted, seed_of(4), str(tmp_path / "mark"))
     async with player(env, collector, workers=2, **SHORT) as one:
         await one.open()
         got = await one.play(8)
@@ -304,22 +299,22 @@ async def test_death_in_the_middle_of_an_answer_costs_its_task(collector: str, l
 
 
 @every
-@pytest.mark.parametrize(("trouble", "at_step", "words"), [("nan observation", 0, "NaN"), ("shape", 2, "shape")])
+@pytest.mark.parametrize(("trouble", "at", "words"), [("nan", "reset", "NaN"), ("shape", "step", "shape")])
 @pytest.mark.asyncio
-async def test_invalid_steps_end_the_run_by_name(collector: str, trouble: Trouble, at_step: int, words: str) -> None:
-    env = functools.partial(Troubled, trouble, (seed_of(4),), at_step=at_step)
+async def test_invalid_steps_end_the_run_by_name(collector: str, trouble: Fault, at: Moment, words: str) -> None:
+    env = faulty(Toy, trouble, at=at, episodes=[4], run_seed=SEED)
     async with player(env, collector, workers=2) as one:
         await one.open()
         with pytest.raises(InvalidStepError, match=words) as caught:
             await one.play(8)
-    for part in ("worker ", "episode 4", f"seed {seed_of(4)}", f"step {at_step}"):
+    for part in ("worker ", "episode 4", f"seed {seed_of(4)}", f"step {0 if at == 'reset' else 2}"):
         assert part in str(caught.value)
 
 
 @every
 @pytest.mark.asyncio
 async def test_info_that_cannot_travel_costs_nothing(collector: str) -> None:
-    async with player(Informing, collector) as one:
+    async with player(faulty(Toy, "unpicklable"), collector) as one:
         await one.open()
         got = await one.play(4)
     assert_same_play(got, await expected(Toy, 4))
@@ -329,7 +324,7 @@ async def test_info_that_cannot_travel_costs_nothing(collector: str) -> None:
 @every
 @pytest.mark.asyncio
 async def test_factory_that_fails_later_costs_a_task(collector: str, tmp_path: Path) -> None:
-    async with player(functools.partial(FailingLater, seed_of(4), str(tmp_path)), collector, workers=2) as one:
+    async with player(failing_later(4, SEED, tmp_path), collector, workers=2) as one:
         await one.open()
         got = await one.play(8)
     assert_same_play(got, await expected(Toy, 8))
@@ -342,8 +337,8 @@ async def test_factory_that_fails_later_costs_a_task(collector: str, tmp_path: P
 
 @each_in("raise", "os._exit")
 @pytest.mark.asyncio
-async def test_environment_that_cannot_be_played_ends_the_run(collector: str, trouble: Trouble) -> None:
-    env = functools.partial(Troubled, trouble, range(2**31))
+async def test_environment_that_cannot_be_played_ends_the_run(collector: str, trouble: Fault) -> None:
+    env = faulty(Toy, trouble)
     async with Trainer(training(env, collector, total_episodes=60, workers=2)) as trainer:
         with pytest.raises(AiotrainError) as caught:
             async with asyncio.timeout(WITHIN_S):
@@ -359,8 +354,7 @@ async def test_environment_that_cannot_be_played_ends_the_run(collector: str, tr
 @every_separate
 @pytest.mark.asyncio
 async def test_episode_that_always_kills_its_worker_is_given_up_alone(collector: str) -> None:
-    seed = episode_streams(4, 4)[0]
-    env = functools.partial(Troubled, "kill", (seed,))
+    env = faulty(Toy, "kill", episodes=[4], run_seed=4)
     async with Trainer(training(env, collector, total_episodes=12)) as trainer:
         async with asyncio.timeout(WITHIN_S):
             updates = [update.episodes async for update in trainer]
@@ -372,8 +366,8 @@ async def test_episode_that_always_kills_its_worker_is_given_up_alone(collector:
 
 @each_in("raise", "kill")
 @pytest.mark.asyncio
-async def test_environment_that_cannot_start_is_told_at_once(collector: str, trouble: Trouble) -> None:
-    async with player(functools.partial(BrokenFromTheStart, trouble, "init"), collector) as one:
+async def test_environment_that_cannot_start_is_told_at_once(collector: str, trouble: Fault) -> None:
+    async with player(faulty(Toy, trouble, at="make"), collector) as one:
         with pytest.raises(EnvError, match=TROUBLES[trouble]):
             await asyncio.wait_for(one.collector.start(), WITHIN_S)
 
@@ -389,7 +383,7 @@ async def test_worker_that_is_not_ready_in_time_is_told_with_the_setting(collect
             try:
                 (tmp_path / "made").touch(exist_ok=False)
             except FileExistsError:
-                make_trouble("hang")
+                cause("hang")
 
     async with player(Single, collector, workers=2, start_timeout_s=3.0) as one:
         await one.open()
@@ -401,7 +395,7 @@ async def test_worker_that_is_not_ready_in_time_is_told_with_the_setting(collect
 @pytest.mark.asyncio
 async def test_restarts_leak_nothing(collector: str, tmp_path: Path) -> None:
     fatal = range(1, 12, 2)
-    env = functools.partial(Troubled, "os._exit", [seed_of(episode) for episode in fatal], str(tmp_path))
+    env = faulty(Toy, "os._exit", episodes=fatal, run_seed=SEED, marks=tmp_path)
     held: list[int] = []
 
     def count() -> None:

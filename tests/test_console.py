@@ -60,8 +60,12 @@ def status(workers: int = 100, **changes: Any) -> Status:
         steps_total=None,
         episodes_finished=43_210,
         steps_finished=4_321_000,
+        episodes_played=43_215,
         episodes_learned=43_000,
+        episodes_waiting=210,
+        episodes_discarded=3,
         episodes_lost=2,
+        episodes_given_up=0,
         episodes_in_flight=120,
         episodes_per_s=74.3,
         steps_per_s=7430.0,
@@ -126,7 +130,7 @@ def test_frame_says_all_that_matters(width: int, height: int) -> None:
         *("43%", "43,210 / 100,000 episodes", "74.3 now", "70.1 mean", "7,430 now", "7,010 mean"),
         *("188/256 slots", "12.3 MiB", "v412", "lag 0.80", "27%", "63%", "10%", "58%"),
         *("latest -0.2326", "best -0.2326", "-0.0123", "2.5e-04", "signal 9"),
-        "played 43,212 = learned 43,000 + waiting 210 + lost 2",
+        "played 43,215 = learned 43,000 + waiting 210 + discarded 3 + lost 2",
         "Workers wait for the learner",
     ):
         assert expected in text, f"{expected!r} is missing at {width}x{height}:\n{text}"
@@ -385,8 +389,8 @@ def test_plain_line_is_one_stable_ascii_line() -> None:
     assert line.isascii()
     assert line.isprintable()
     assert line.startswith(
-        "update=430 episodes=43210/100000 learned=43000 lost=2 return=-0.232558 best=-0.232558"
-        " eps=74.3 sps=7430 lag=0.8 elapsed_s=754.2 policy_loss=-0.0123 value_loss=12.3"
+        "update=430 episodes=43210/100000 played=43215 learned=43000 waiting=210 discarded=3 lost=2 given_up=0"
+        " return=-0.232558 best=-0.232558 eps=74.3 sps=7430 lag=0.8 elapsed_s=754.2 policy_loss=-0.0123 value_loss=12.3"
     ), line
     assert "return=nan best=nan" in plain_line(status(returns=()))
     searching = plain_line(status(workflow=search()))
@@ -395,9 +399,13 @@ def test_plain_line_is_one_stable_ascii_line() -> None:
 
 
 def test_summary_accounts_for_every_episode_and_repeats_the_error() -> None:
-    text = str(summary(status(phase="failed", first_error="Worker 3 died\n  at step 7")))
+    text = str(summary(status(phase="failed", episodes_given_up=1, first_error="Worker 3 died\n  at step 7")))
     for expected in (
-        *("failed", "43,212 played = 43,000 learned + 210 waiting + 2 lost", "100,000"),
+        *(
+            "failed",
+            "43,215 played = 43,000 learned + 210 waiting + 3 discarded + 2 lost",
+            "100,000 episodes, 1 given up",
+        ),
         *(
             "70.1 episodes/s",
             "best -0.2326 after 43,000 episodes",

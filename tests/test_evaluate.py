@@ -39,9 +39,10 @@ from aiotrain.config import PPOConfig
 from aiotrain.factory import make_factory
 from aiotrain.policy import PolicyShape
 from aiotrain.records import Records
+from aiotrain.testing import Fault, faulty
 from aiotrain.worker import episode_streams, inspect_env
 from aiotrain.workflow_search import Training
-from envs import Action, Masked, Observation, Toy, Trouble, Troubled
+from envs import Action, Masked, Observation, Toy
 
 ROOT = Path(__file__).parents[1]
 REVERSE = NAMED_ORDERS["reverse"]
@@ -358,12 +359,11 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], messag
             evaluate_cage2(run)
 
 
-@pytest.mark.parametrize(("trouble", "error"), [("raise", EnvError), ("nan reward", InvalidStepError)])
-def test_an_episode_that_breaks_off_names_itself(trouble: Trouble, error: type[Exception], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fault", "error"), [("raise", EnvError), ("nan", InvalidStepError)])
+def test_an_episode_that_breaks_off_names_itself(fault: Fault, error: type[Exception], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "envs:toy")
-    everywhere = range(2**31)
     with pytest.raises(error, match=r"episode \d+, seed \d+, step \d+"):
-        evaluate(run, env=lambda: Troubled(trouble, everywhere), episodes=5)
+        evaluate(run, env=faulty(Toy, fault), episodes=5)
 
 
 def test_ctrl_c_leaves_nothing_behind(run: Path) -> None:

@@ -26,9 +26,10 @@ from aiotrain.errors import ConfigError, InvalidStepError, WorkerError
 from aiotrain.factory import EnvFactory
 from aiotrain.ring import Trajectories
 from aiotrain.status import WorkerState
-from envs import Toy, Troubled, Waiting
+from aiotrain.testing import faulty
+from envs import Toy, Waiting
 from making import weights_for
-from playing import WITHIN_S, Play, assert_same_play, seed_of
+from playing import SEED, WITHIN_S, Play, assert_same_play, seed_of
 
 SLOT_STEPS = 5
 
@@ -102,7 +103,7 @@ async def test_versions_that_a_node_never_saw(cluster: Cluster) -> None:
 async def test_death_costs_its_episode_and_nothing_else(
     cluster: Cluster, expected: Trajectories, tmp_path: Path
 ) -> None:
-    async with player(functools.partial(Troubled, "os._exit", (seed_of(4),), str(tmp_path))) as one:
+    async with player(faulty(Toy, "os._exit", episodes=[4], run_seed=SEED, marks=tmp_path)) as one:
         await one.open(SLOT_STEPS)
         assert_same_play(await one.play(30), expected)
         status = one.collector.describe()
@@ -117,7 +118,7 @@ async def test_death_costs_its_episode_and_nothing_else(
 
 @pytest.mark.asyncio
 async def test_invalid_steps_end_the_run_by_name(cluster: Cluster) -> None:
-    async with player(functools.partial(Troubled, "nan reward", (seed_of(4),))) as one:
+    async with player(faulty(Toy, "nan", episodes=[4], run_seed=SEED)) as one:
         await one.open()
         with pytest.raises(InvalidStepError, match=rf"worker \d, episode 4, seed {seed_of(4)}, step 2.*reward of nan"):
             await one.play(30)

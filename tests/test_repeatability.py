@@ -12,9 +12,9 @@ import pytest
 import uvloop
 
 from aiotrain import Config, PPOConfig, Result, Trainer, Update, train
-from aiotrain import worker as task
 from aiotrain.config import SearchConfig
-from envs import Toy, Troubled
+from aiotrain.testing import faulty
+from envs import Toy
 
 WITHIN_S = 90
 SMALL = PPOConfig(hidden_sizes=(8,), epochs=2, minibatch_size=64)
@@ -44,8 +44,7 @@ def expected(counted: str) -> Result:
 def test_the_same_weights_with_any_workers_whoever_dies(
     counted: str, workers: int, envs: int, runner: Any, tmp_path: Path
 ) -> None:
-    seeds = [task.episode_streams(0, episode)[0] for episode in (2, 11, 12)]
-    troubled = functools.partial(Troubled, "os._exit", seeds, str(tmp_path))
+    troubled = faulty(Toy, "os._exit", episodes=[2, 11, 12], marks=tmp_path)
     result = run(config(troubled, workers=workers, envs_per_worker=envs, **COUNTED[counted]), runner)
     assert result.lost >= 3
     np.testing.assert_array_equal(result.weights, expected(counted).weights)

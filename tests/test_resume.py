@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from aiotrain.checkpoint import load_checkpoint
 from aiotrain.cli import main
 from aiotrain.config import MAY_CHANGE, SearchConfig
 from aiotrain.ppo import Learner
-from envs import Endless, Toy
+from envs import Counted, Endless, Toy
 
 RUN = Path(__file__).parents[1] / "run.py"
 WITHIN_S = 90
 SMALL = PPOConfig(hidden_sizes=(8,), epochs=2, minibatch_size=64)
 TIMES = ("elapsed_s", "collect_s", "learn_s", "episodes_per_s")
+CHANCE = (*TIMES, "played", "discarded")
+"""Columns that differ from run to run: these two by what workers had played when the run was interrupted."""
 
 
 def config(folder: Path | None, env: Any = "envs:toy", **changes: Any) -> Config:
@@ -49,9 +52,9 @@ def config(folder: Path | None, env: Any = "envs:toy", **changes: Any) -> Config
 
 
 def rows(folder: Path, name: str = "updates.csv") -> list[dict[str, str]]:
-    """The rows of a file but for the times."""
+    """The rows of a file but for what chance decides."""
     with (folder / name).open(newline="") as file:
-        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+        return [{key: value for key, value in row.items() if key not in CHANCE} for row in csv.DictReader(file)]
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -68,8 +71,10 @@ async def _some(trainer: Trainer, updates: int | None) -> Trainer:
         done = 0
         async for _ in trainer:
             done += 1
+            assert trainer.status().adds_up
             if done == updates:
                 break
+    assert trainer.status().adds_up
     return trainer
 
 
@@ -184,6 +189,23 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     assert rows(folder) == rows(tmp_path / "whole")
 
 
+def test_what_a_killed_process_left_half_written_goes_when_the_run_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    half = [run / f".{name}.4711" for name in ("weights.safetensors", "weights-user-op.safetensors", "config.json")]
+    mine = [run / name for name in (".notes.4711", ".weights.safetensors", ".evaluation.json.4711")]
+    for path in (*half, *mine):
+        path.write_text("half a fi")
+    some(config(run), 2)
+    assert not any(path.exists() for path in half), "left by a start"
+    for path in half:
+        path.write_text("half a fi")
+    (run / "checkpoints" / ".update-000002.safetensors.4711").write_text("half a checkpoi")
+    resume(run)
+    assert [path.name for path in run.rglob(".*") if path not in mine] == []
+    assert all(path.exists() for path in mine), "what is not the run's own"
+
+
 def test_interrupted_by_a_signal_the_way_on_is_told(tmp_path: Path) -> None:
     process = command(tmp_path, *FLAGS, "--total-episodes", "100000", "--run-dir", "my run")
     while not (tmp_path / "my run" / "updates.csv").exists():
@@ -206,7 +228,7 @@ def test_with_policy_lag_nothing_is_lost_or_counted_twice(kind: str, tmp_path: P
     trainer = resume(tmp_path / "run")
     status = trainer.status()
     assert status.phase == "finished"
-    assert status.episodes_learned == status.episodes_finished
+    assert status.episodes_waiting == 0
     assert status.steps_finished == trainer.result().steps
     found = rows(tmp_path / "run")
     assert [int(row["update"]) for row in found] == list(range(1, len(found) + 1))
@@ -214,6 +236,37 @@ def test_with_policy_lag_nothing_is_lost_or_counted_twice(kind: str, tmp_path: P
     assert max(int(row["max_policy_lag"]) for row in found) <= 2
     if "steps_per_update" not in settings:
         assert status.episodes_learned == settings.get("total_episodes", 60)
+
+
+def test_the_account_goes_on_over_a_resume_in_all_files(tmp_path: Path) -> None:
+    """Counted besides by the environments themselves, which leave a mark for every episode that comes to its end."""
+    folder, marks = tmp_path / "run", tmp_path / "marks"
+    marks.mkdir()
+    settings: dict[str, Any] = {"deterministic": False, "max_policy_lag": 2, "total_episodes": 100}
+
+    def env() -> Counted:
+        return Counted(str(marks), breaks_every=7)
+
+    begun = some(config(folder, env, **settings), 2).status()
+    assert begun.episodes_waiting + begun.episodes_in_flight > 0, "it was left in the middle"
+    resumed = resume(folder, env=env).status()
+    assert resumed.episodes_discarded == begun.episodes_waiting
+    assert resumed.episodes_learned + resumed.episodes_given_up == 100
+    assert resumed.episodes_lost > begun.episodes_lost > 0
+    assert resumed.adds_up
+    ends = Counter(path.name.split("-")[0] for path in marks.iterdir())
+    known = resumed.episodes_learned + resumed.episodes_discarded, resumed.episodes_lost
+    # What was played to its end while the run was left may not have come back any more.
+    unknown = (ends["ended"] - known[0], ends["broken"] - known[1])
+    assert all(0 <= each <= begun.episodes_in_flight for each in unknown), f"{unknown} of {begun.episodes_in_flight}"
+
+    with (folder / "updates.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            terms = [int(row[name]) for name in ("episodes", "waiting", "discarded", "lost")]
+            assert int(row["played"]) == sum(terms), row
+    (end,) = [event for event in events(folder) if event["event"] == "end"]
+    told = {name: end[name] for name in ("played", "learned", "waiting", "discarded", "lost", "given_up")}
+    assert told == {name: getattr(resumed, f"episodes_{name}") for name in told}
 
 
 def test_episodes_longer_than_a_slot(tmp_path: Path) -> None:

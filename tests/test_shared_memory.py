@@ -22,8 +22,9 @@ from aiotrain.collect import Launch, processes, shared_memory
 from aiotrain.errors import AiotrainError, WorkerError
 from aiotrain.ring import Trajectories
 from aiotrain.status import WorkerState
-from envs import Endless, Toy, Troubled, Waiting
-from playing import WITHIN_S, Play, seed_of
+from aiotrain.testing import faulty
+from envs import Endless, Toy, Waiting
+from playing import SEED, WITHIN_S, Play
 
 
 def pids(one: Play) -> list[int]:
@@ -63,7 +64,7 @@ async def test_endless_episodes_make_fragments() -> None:
 
 @pytest.mark.asyncio
 async def test_what_was_sealed_before_the_death_counts(tmp_path: Path) -> None:
-    env = functools.partial(Troubled, "kill", (seed_of(3),), str(tmp_path))
+    env = faulty(Toy, "kill", episodes=[3], run_seed=SEED, marks=tmp_path)
     async with Play(env) as one:
         await one.open()
         await until_ready(one)
@@ -82,7 +83,7 @@ async def test_what_was_sealed_before_the_death_counts(tmp_path: Path) -> None:
 async def test_deaths_are_in_a_row_only_if_nothing_was_delivered_between_them(tmp_path: Path) -> None:
     """One worker that dies in every other episode, more often than would end a run, with what it sealed before."""
     fatal = range(1, 16, 2)
-    env = functools.partial(Troubled, "kill", [seed_of(episode) for episode in fatal], str(tmp_path))
+    env = faulty(Toy, "kill", episodes=fatal, run_seed=SEED, marks=tmp_path)
     async with Play(env, workers=1) as one:
         await one.open()
         await until_ready(one)
@@ -111,8 +112,7 @@ async def test_worker_killed_while_it_has_nothing_to_do_is_replaced() -> None:
 @pytest.mark.asyncio
 async def test_environment_that_always_kills_its_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "_DEATHS_IN_A_ROW", 2)
-    seeds = [seed_of(episode) for episode in range(10)]
-    async with Play(functools.partial(Troubled, "os._exit", seeds), workers=1) as one:
+    async with Play(faulty(Toy, "os._exit"), workers=1) as one:
         await one.open()
         with pytest.raises(WorkerError, match="exit code 3"):
             await one.play(10)
@@ -168,7 +168,7 @@ async def test_no_thread_of_a_worker_outlives_close(monkeypatch: pytest.MonkeyPa
         assert late.wait(WITHIN_S)
 
     monkeypatch.setattr(manager, "join_executor_internals", ends_late)
-    async with Play(functools.partial(Troubled, "kill", (seed_of(3),), str(tmp_path))) as one:
+    async with Play(faulty(Toy, "kill", episodes=[3], run_seed=SEED, marks=tmp_path)) as one:
         await one.open()
         await one.play(5)
         managers = [thread for thread in threading.enumerate() if isinstance(thread, manager)]
@@ -217,7 +217,8 @@ import asyncio, ctypes, functools, os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from envs import Toy
-from test_shared_memory import Play, pids, seed_of, until_ready
+from playing import Play, seed_of
+from test_shared_memory import pids, until_ready
 MARKS = Path({marks!r})
 class Stuck(Toy):
     def step(self, action):

@@ -39,10 +39,12 @@ from aiotrain import (
     shm,
     train,
 )
-from aiotrain import worker as task
+from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.collect.tasks import TaskCollector
 from aiotrain.records import METRICS
 from aiotrain.status import WorkerState
-from envs import BrokenFromTheStart, Endless, Toy, Troubled, Waiting
+from aiotrain.testing import faulty
+from envs import Endless, Toy, Waiting
 
 SMALL = PPOConfig(hidden_sizes=(8,), epochs=2, minibatch_size=64)
 WITHIN_S = 60
@@ -158,8 +160,7 @@ def test_two_trainers_in_one_process() -> None:
 
 
 def test_accounting_is_exact_where_episodes_are_lost(tmp_path: Path) -> None:
-    seeds = [task.episode_streams(0, episode)[0] for episode in (3, 14, 15)]
-    env = functools.partial(Troubled, "os._exit", seeds, str(tmp_path))
+    env = faulty(Toy, "os._exit", episodes=[3, 14, 15], marks=tmp_path)
 
     async def played() -> tuple[Result, Any]:
         async with Trainer(config(env)) as trainer:
@@ -170,6 +171,8 @@ def test_accounting_is_exact_where_episodes_are_lost(tmp_path: Path) -> None:
     result, status = run(played())
     assert (result.episodes, result.lost) == (30, 3)
     assert (status.episodes_finished, status.episodes_learned, status.episodes_lost) == (30, 30, 3)
+    assert (status.episodes_played, status.episodes_waiting, status.episodes_given_up) == (33, 0, 0)
+    assert status.adds_up
     assert (status.episodes_in_flight, status.slots_in_use) == (0, 0)
     assert status.steps_finished == result.steps
     assert sum(worker.episodes for worker in status.workers) == 30
@@ -417,7 +420,7 @@ def test_gathering_that_fails_unseen_is_told_by_the_status_and_nowhere_else(capl
     """The user is not in the loop when the error comes."""
 
     async def look() -> None:
-        env = functools.partial(Troubled, "nan reward", range(2**31))
+        env = faulty(Toy, "nan")
         async with Trainer(config(env)) as trainer:
             while trainer.status().first_error is None:
                 await asyncio.sleep(0.005)
@@ -428,6 +431,24 @@ def test_gathering_that_fails_unseen_is_told_by_the_status_and_nowhere_else(capl
     run(look())
     gc.collect()
     assert caplog.messages == [], "asyncio complains of an exception that nobody asked for"
+
+
+@pytest.mark.parametrize("collector", ["shared_memory", "sequential", "process_per_episode"])
+@pytest.mark.parametrize("where", ["_accept", "submit"])
+def test_a_fault_of_the_collector_itself_ends_the_run(
+    where: str, collector: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In callbacks, whose exceptions asyncio would only log."""
+
+    def broken(*args: Any) -> None:
+        raise RuntimeError("a fault of the collector")
+
+    monkeypatch.setattr(SharedMemoryCollector if collector == "shared_memory" else TaskCollector, where, broken)
+    settings = config(collector=collector, max_episode_steps=20)
+    with pytest.raises(RuntimeError, match="a fault of the collector"):
+        run(train(settings))
+    gc.collect()
+    assert caplog.messages == []
 
 
 def test_policy_that_is_no_longer_finite_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +468,7 @@ def test_policy_that_is_no_longer_finite_ends_the_run(monkeypatch: pytest.Monkey
 
 def test_error_that_is_seen_twice_is_one_event(tmp_path: Path) -> None:
     """As it ends the gathering, and as it comes out of the loop."""
-    env = functools.partial(Troubled, "nan reward", range(2**31))
+    env = faulty(Toy, "nan")
     with pytest.raises(InvalidStepError):
         run(train(config(env, run_dir=str(tmp_path / "run"))))
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
@@ -459,8 +480,8 @@ def test_error_that_is_seen_twice_is_one_event(tmp_path: Path) -> None:
 
 
 def test_environment_that_cannot_be_made_fails_on_entering() -> None:
-    with pytest.raises(EnvError, match="the simulator lost its way"):
-        run(train(config(functools.partial(BrokenFromTheStart, "raise", "init"))))
+    with pytest.raises(EnvError, match="a fault that was injected"):
+        run(train(config(faulty(Toy, "raise", at="make"))))
 
 
 def test_too_little_shared_memory_fails_on_entering(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ from aiotrain.factory import EnvFactory, make_factory
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ring import BROKEN_OFF, SEALED, Ring, RingLayout
 from aiotrain.spaces import EnvSpec
+from aiotrain.testing import Fault, Moment, faulty
 from aiotrain.worker import LocalPlayer, Player, Posting, episode_streams, make_player
-from envs import Action, BrokenFromTheStart, Endless, Judged, Masked, Observation, Toy, Trouble, Troubled
+from envs import Action, Endless, Judged, Masked, Observation, Toy
 from making import spec_of, weights_for
 
 Make = Callable[..., tuple[Player, Ring]]
@@ -221,40 +222,42 @@ def test_whole_episodes_whose_places_fragments_took_are_unused() -> None:
 
 @pytest.mark.parametrize("envs", [1, 3])
 def test_failed_episode_is_reported_and_the_others_are_played(player: Make, envs: int) -> None:
-    one, ring = player(EnvFactory.of(Troubled, trouble="raise", seeds=(seed_of(1),)), envs=envs)
+    one, ring = player(EnvFactory.of(faulty(Toy, "raise", episodes=[1], run_seed=SEED)), envs=envs)
     slots = ring.lend(4)
     result = one.play(slots, [0, 1, 2, 3])
     (failure,) = result.failures
     assert failure[:3] == (2, 1, False)
-    for part in ("worker 2", "episode 1", f"seed {seed_of(1)}", "step 1", "the simulator lost its way", "Traceback"):
+    for part in ("worker 2", "episode 1", f"seed {seed_of(1)}", "step 1", "a fault that was injected", "Traceback"):
         assert part in failure.report
     states = dict(ring.headers[["episode", "state"]][slots].tolist())
     assert states == {0: SEALED, 1: BROKEN_OFF, 2: SEALED, 3: SEALED}, "the watch takes what plays on for a hang"
 
 
 def test_sys_exit_costs_the_episode_and_not_the_worker(player: Make) -> None:
-    one, ring = player(EnvFactory.of(Troubled, trouble="sys.exit", seeds=(seed_of(0),)))
+    one, ring = player(EnvFactory.of(faulty(Toy, "sys.exit", episodes=[0], run_seed=SEED)))
     result = one.play(ring.lend(2), [0, 1])
     assert [failure.episode for failure in result.failures] == [0]
     assert "SystemExit" in result.failures[0].report
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"),
+    ("fault", "at", "words"),
     [
-        ("nan reward", "a reward of nan"),
-        ("nan observation", "3 values that are NaN or infinite"),
-        ("shape", r"observation of shape \(7,\) where the space says \(3,\)"),
+        ("nan", "step", "a reward of nan"),
+        ("nan", "reset", "3 values that are NaN or infinite"),
+        ("shape", "step", r"observation of shape \(3, 7\) where the space says \(3,\)"),
     ],
 )
 @pytest.mark.parametrize("envs", [1, 3])
-def test_what_cannot_be_learned_from_is_refused_by_name(player: Make, trouble: Trouble, words: str, envs: int) -> None:
-    one, ring = player(EnvFactory.of(Troubled, trouble=trouble, seeds=(seed_of(1),)), envs=envs)
+def test_what_cannot_be_learned_from_is_refused_by_name(
+    player: Make, fault: Fault, at: Moment, words: str, envs: int
+) -> None:
+    one, ring = player(EnvFactory.of(faulty(Toy, fault, at=at, episodes=[1], run_seed=SEED)), envs=envs)
     slots = ring.lend(3)
     (failure,) = one.play(slots, [0, 1, 2]).failures
     assert failure.invalid
     assert re.search(words, failure.report)
-    assert f"worker 2, episode 1, seed {seed_of(1)}, step 2" in failure.report
+    assert f"worker 2, episode 1, seed {seed_of(1)}, step {0 if at == 'reset' else 2}" in failure.report
     assert sorted(ring.headers["episode"][ring.sealed(slots)].tolist()) == [0, 2]
 
 
@@ -360,14 +363,14 @@ def test_inspect_finds_out_whether_there_are_masks(monkeypatch: pytest.MonkeyPat
         worker.inspect(EnvFactory.of(Masked, wrong_at=0, wrong=np.zeros(5, np.int8)))
 
 
-@pytest.mark.parametrize("where", ["init", "reset"])
-@pytest.mark.parametrize("trouble", ["raise", "sys.exit"])
-def test_inspect_says_what_the_environment_raised(where: str, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", ["make", "reset"])
+@pytest.mark.parametrize("fault", ["raise", "sys.exit"])
+def test_inspect_says_what_the_environment_raised(at: Moment, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_state", worker._State())
     with pytest.raises(EnvError, match="Traceback") as caught:
-        worker.inspect(EnvFactory.of(BrokenFromTheStart, trouble=trouble, where=where))
-    assert "the simulator" in str(caught.value)
-    assert ("cannot be made" if where == "init" else "first reset") in str(caught.value)
+        worker.inspect(EnvFactory.of(faulty(Toy, fault, at=at)))
+    assert "a fault that was injected" in str(caught.value)
+    assert ("cannot be made" if at == "make" else "first reset") in str(caught.value)
 
 
 def test_inspect_refuses_a_first_observation_of_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import threading
+import time
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from aiotrain.trainer import Trainer
 
 __all__ = ["Interruption", "SignalsInterrupt"]
+
+_ANSWER_S = 0.5  # for the event loop to act on a second signal, before the process ends without it
 
 
 class SignalsInterrupt:
@@ -58,22 +63,53 @@ class Interruption:
             # inherits that this one is ignored, as it ignores the others by itself.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             resource_tracker.ensure_running()
+        self._loop = asyncio.get_running_loop()
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
         for each in self._before:
-            asyncio.get_running_loop().add_signal_handler(each, self._arrived, each)
+            signal.signal(each, lambda *_: None)
+            signal.siginterrupt(each, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._listening = threading.Thread(target=self._listen, args=(reading,), name="aiotrain-signals", daemon=True)
+        self._listening.start()
+
+    def _listen(self, reading: int) -> None:
+        """Tell the loop which signals come, in a thread: the loop has not its turn while an environment hangs in this
+        process, as ``sequential`` has them. So the second one ends the process also if the loop does not."""
+        count = 0
+        with open(reading, "rb", buffering=0) as pipe:
+            while number := pipe.read(1):
+                if number[0] not in self._before:
+                    with contextlib.suppress(OSError):
+                        os.write(self._wakeup_before, number)  # another's, which the loop may wait for
+                    continue
+                which = signal.Signals(number[0])
+                self._loop.call_soon_threadsafe(self._arrived, which)
+                count += 1
+                if count == 2:
+                    time.sleep(_ANSWER_S)
+                    self._leave(which)
 
     def _arrived(self, which: signal.Signals) -> None:
         if self.by is not None:
+            self._leave(which)
+        self.by = which
+        self._task.cancel()
+
+    def _leave(self, which: int) -> None:
+        try:
             self._trainer.abort()
             from aiotrain.console.screen import LEAVE
 
             if os.isatty(self._output.terminal):
                 os.write(self._output.terminal, LEAVE.encode())
+        finally:
             os._exit(128 + which)
-        self.by = which
-        self._task.cancel()
 
     def forget(self) -> None:
         """Leave the signals to whoever had them before."""
+        signal.set_wakeup_fd(self._wakeup_before)
         for each, handler in self._before.items():
-            asyncio.get_running_loop().remove_signal_handler(each)
             signal.signal(each, handler)
+        os.close(self._writing)
+        self._listening.join()

@@ -48,13 +48,27 @@ class BaseCollector:
         self._news.clear()
         outcomes, self._outcomes = self._outcomes, []
         if self._failure is not None:
-            raise self._failure
+            if not outcomes:
+                raise self._failure
+            self._news.set()  # what came back before counts: the next call raises
         return outcomes
 
     def _fail(self, error: BaseException) -> None:
         """End the run with ``error``; the first one counts."""
         self._failure = self._failure or error
         self._news.set()
+
+    def _settling(self, callback: Callable[..., None], *args: Any) -> Callable[[Any], None]:
+        """What calls ``callback`` with ``args`` and what is done, and ends the run if that raises: asyncio would log it
+        and go on, with a launch that never has an outcome."""
+
+        def settle(done: Any) -> None:
+            try:
+                callback(*args, done)
+            except Exception as error:
+                self._fail(error)
+
+        return settle
 
     @property
     def _too_slow(self) -> str:

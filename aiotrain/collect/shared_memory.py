@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import math
 import time
 from collections import deque
@@ -188,7 +187,7 @@ class SharedMemoryCollector(BaseCollector):
         except BrokenProcessPool as error:  # the worker died with nothing to do, so that no future told of it
             future = loop.create_future()
             future.set_exception(error)
-        future.add_done_callback(functools.partial(self._task_done, worker, sent))
+        future.add_done_callback(self._settling(self._task_done, worker, sent))
 
     def _task_done(self, worker: _Worker, sent: _Task, future: asyncio.Future[task.PlayResult]) -> None:
         """The commit: what the future's slots hold counts from here on."""

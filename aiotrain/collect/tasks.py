@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -149,7 +148,7 @@ class TaskCollector(BaseCollector, abc.ABC):
         worker.tasks += 1
         work = asyncio.get_running_loop().create_task(self._play(index, launch))
         self._tasks.add(work)
-        work.add_done_callback(functools.partial(self._task_done, worker, launch))
+        work.add_done_callback(self._settling(self._task_done, worker, launch))
 
     def submit_unfinished(self) -> None:
         """See Collector."""

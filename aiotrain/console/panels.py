@@ -358,26 +358,16 @@ def workflow(search: WorkflowStatus, width: int, height: int) -> list[Line]:
 
 def accounting(status: Status, width: int) -> list[Line]:
     """Say where every episode went, to the digit."""
-    return flow(
-        [
-            field("played", f"{played(status):,}"),
-            field("= learned", f"{status.episodes_learned:,}"),
-            field("+ waiting", f"{waiting(status):,}"),
-            field("+ lost", f"{status.episodes_lost:,}", "bad" if status.episodes_lost else "value"),
-        ],
-        width,
-        gap=1,
-    )
-
-
-def played(status: Status) -> int:
-    """Return the episodes that were begun and came to any end."""
-    return status.episodes_finished + status.episodes_lost
-
-
-def waiting(status: Status) -> int:
-    """Return the finished episodes that still wait to be learned."""
-    return status.episodes_finished - status.episodes_learned
+    fields = [
+        field("played", f"{status.episodes_played:,}"),
+        field("= learned", f"{status.episodes_learned:,}"),
+        field("+ waiting", f"{status.episodes_waiting:,}"),
+        field("+ discarded", f"{status.episodes_discarded:,}"),
+        field("+ lost", f"{status.episodes_lost:,}", "bad" if status.episodes_lost else "value"),
+    ]
+    if status.episodes_given_up:
+        fields.append(field("given up", f"{status.episodes_given_up:,}", "bad"))
+    return flow(fields, width, gap=1)
 
 
 def error(status: Status, width: int, height: int) -> list[Line]:

@@ -17,18 +17,22 @@ from aiotrain.status import Status, WorkflowStatus
 def plain_line(status: Status) -> str:
     """Return the run's state as one line of ASCII `key=value` pairs, always the same keys first.
 
-    Keys: update (count), episodes (finished/budget), learned, lost (counts), return and best (mean
-    return of the last update and of the best one), eps and sps (episodes and steps per second), lag (publishes),
-    elapsed_s; in a search workflow (the order in training, or how many there are); with a workflow compliance (of the
-    last update's episodes); then the losses by name. A quantity without a value is nan.
+    Keys: update (count), episodes (finished/budget), played, learned, waiting, discarded, lost, given_up (counts, as of
+    Status), return and best (mean return of the last update and of the best one), eps and sps (episodes and steps per
+    second), lag (publishes), elapsed_s; in a search workflow (the order in training, or how many there are); with a
+    workflow compliance (of the last update's episodes); then the losses by name. A quantity without a value is nan.
     """
     best = max((value for _, value in charts.finite(status.returns)), default=math.nan)
     latest = status.returns[-1][1] if status.returns else math.nan
     pairs = {
         "update": f"{status.updates}",
         "episodes": f"{status.episodes_finished}/{status.episodes_total}",
+        "played": f"{status.episodes_played}",
         "learned": f"{status.episodes_learned}",
+        "waiting": f"{status.episodes_waiting}",
+        "discarded": f"{status.episodes_discarded}",
         "lost": f"{status.episodes_lost}",
+        "given_up": f"{status.episodes_given_up}",
         "return": f"{latest:.6g}",
         "best": f"{best:.6g}",
         "eps": f"{status.episodes_per_s:.4g}",
@@ -59,10 +63,10 @@ def summary(status: Status) -> Text:
 
     row(status.phase, f"{charts.printable(status.run_name)} after {charts.duration(status.elapsed_s)}")
     accounts = (
-        f"{panels.played(status):,} played = {status.episodes_learned:,} learned"
-        f" + {panels.waiting(status):,} waiting + {status.episodes_lost:,} lost"
+        f"{status.episodes_played:,} played = {status.episodes_learned:,} learned + {status.episodes_waiting:,} waiting"
+        f" + {status.episodes_discarded:,} discarded + {status.episodes_lost:,} lost"
     )
-    row("episodes", f"{accounts}\n{'':12}of a budget of {panels.budget(status)}")
+    row("episodes", f"{accounts}\n{'':12}of a budget of {panels.budget(status)}, {status.episodes_given_up:,} given up")
     episodes_rate, steps_rate = charts.rate(status.mean_episodes_per_s), charts.rate(status.mean_steps_per_s)
     mean = f"{episodes_rate} episodes/s, {steps_rate} steps/s"
     row("throughput", f"{mean} on average, {status.steps_finished:,} steps")
