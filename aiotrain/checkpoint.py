@@ -33,11 +33,13 @@ from aiotrain.spaces import EnvSpec
 __all__ = [
     "Checkpoint",
     "Checkpoints",
+    "described",
     "library_versions",
     "load_checkpoint",
     "load_policy",
     "natural",
     "save_weights",
+    "tensors_of",
     "write_whole",
 ]
 
@@ -59,9 +61,19 @@ def save_weights(path: Path, tensors: Mapping[str, npt.NDArray[Any]], shape: Pol
 
     The file is complete under its name or not there: it is written beside it, flushed to disk, and renamed.
     """
-    metadata = {"policy": json.dumps(dataclasses.asdict(shape)), "environment": json.dumps(dataclasses.asdict(spec))}
-    data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
+    data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, described(shape, spec))
     write_whole(path, data)
+
+
+def described(shape: PolicyShape, spec: EnvSpec) -> dict[str, str]:
+    """What `load_policy` needs of a file's metadata."""
+    return {"policy": json.dumps(dataclasses.asdict(shape)), "environment": json.dumps(dataclasses.asdict(spec))}
+
+
+def tensors_of(policy: NumpyPolicy) -> Tensors:
+    """The parameters of ``policy`` by the names that `load_policy` knows; weights are ``[out, in]``."""
+    names, views = _tensor_names(policy.shape), policy.shape.split(policy.parameters)
+    return {name: np.ascontiguousarray(view.T) for name, view in zip(names, views, strict=True)}
 
 
 def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
@@ -75,38 +87,53 @@ def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
-            shape = _described(PolicyShape, metadata.get("policy"))
-            spec = _described(EnvSpec, metadata.get("environment"))
+            shape = _read_back(PolicyShape, metadata.get("policy"))
+            spec = _read_back(EnvSpec, metadata.get("environment"))
             if PolicyShape.of(spec, shape.hidden) != shape:
                 raise ValueError("the policy's inputs and outputs are not those of its environment")
-            names = ["input_mean", "input_scale"]
-            shapes: list[tuple[int, ...]] = [(shape.inputs,), (shape.inputs,)]
-            for index, (fan_in, fan_out) in enumerate(shape.layers):
-                names += [f"actor.{2 * index}.weight", f"actor.{2 * index}.bias"]  # between them, there is a tanh
-                shapes += [(fan_out, fan_in), (fan_out,)]
-            if shape.kind == "gaussian":
-                names.append("log_std")
-                shapes.append((shape.outputs,))
-            tensors = [file.get_tensor(name) for name in names]
-        for name, tensor, expected in zip(names, tensors, shapes, strict=True):
-            if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-                raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
-        policy = NumpyPolicy(shape)
-        for view, tensor in zip(shape.split(policy.parameters), tensors, strict=True):
-            view[...] = tensor.T
+            policy = _policy(shape, file.get_tensor)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}; a run writes its weights when it ends") from None
     except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} holds no policy of this version of aiotrain, or is damaged: {error}") from error
-    policy.refresh()
     return policy, spec
 
 
-def _described(kind: Callable[..., _Described], text: str | None) -> _Described:
-    """What `save_weights` wrote of a dataclass. Raises TypeError or ValueError if it did not."""
+def _tensor_names(shape: PolicyShape) -> list[str]:
+    """Names in a file of weights, in the order in which the parameters lie in the flat vector."""
+    names = ["input_mean", "input_scale"]
+    for index in range(len(shape.layers)):
+        names += [f"actor.{2 * index}.weight", f"actor.{2 * index}.bias"]  # between them, there is a tanh
+    return [*names, "log_std"] if shape.kind == "gaussian" else names
+
+
+def _policy(shape: PolicyShape, tensor_of: Callable[[str], npt.NDArray[Any]]) -> NumpyPolicy:
+    """The policy whose parameters ``tensor_of`` gives by their names. Raises ValueError for what does not fit."""
+    shapes: list[tuple[int, ...]] = [(shape.inputs,), (shape.inputs,)]
+    for fan_in, fan_out in shape.layers:
+        shapes += [(fan_out, fan_in), (fan_out,)]
+    if shape.kind == "gaussian":
+        shapes.append((shape.outputs,))
+    names = _tensor_names(shape)
+    tensors = [tensor_of(name) for name in names]
+    for name, tensor, expected in zip(names, tensors, shapes, strict=True):
+        if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
+    policy = NumpyPolicy(shape)
+    for view, tensor in zip(shape.split(policy.parameters), tensors, strict=True):
+        view[...] = tensor.T
+    policy.refresh()
+    return policy
+
+
+def _read_back(kind: Callable[..., _Described], text: str | None) -> _Described:
+    """The dataclass that `described` wrote down. Raises TypeError or ValueError if it did not."""
     if text is None:
         raise ValueError("its metadata lack what aiotrain writes there")
-    values: dict[str, Any] = json.loads(text)
+    return _rebuilt(kind, json.loads(text))
+
+
+def _rebuilt(kind: Callable[..., _Described], values: Mapping[str, Any]) -> _Described:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -269,6 +296,13 @@ class Checkpoint(NamedTuple):
                     )
                 )
             )
+
+    def policy(self) -> tuple[NumpyPolicy, EnvSpec]:
+        """The policy as it was then, and the environment that it is trained for. Raises CheckpointError."""
+        with self.refusing():
+            spec = _rebuilt(EnvSpec, self.state["environment"])
+            shape = PolicyShape.of(spec, self.config.ppo.hidden_sizes)
+            return _policy(shape, self.state["learner"]["network"].__getitem__), spec
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:

@@ -50,6 +50,8 @@ class Arguments(Config):
 
     aiotrain evaluate RUN plays what it learned (aiotrain evaluate --help).
 
+    aiotrain export RUN writes its policy to files (aiotrain export --help).
+
     aiotrain --resume RUN goes on with a run, with its settings.
     """
 

@@ -19,7 +19,7 @@ from aiotrain.policy import NumpyPolicy
 from aiotrain.search import GpUcb
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["Trained", "load_run", "order_of"]
+__all__ = ["Trained", "choose_weights", "load_run", "order_of", "read_config"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Trained:
 
 def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[..., Any] | None = None) -> Trained:
     """Read what a run left. Raises ConfigError."""
-    config = _read_config(run)
+    config = read_config(run)
     if env is not None:
         config = dataclasses.replace(config, env=env)
     elif _only_from_python(str(config.env)):
@@ -61,18 +61,7 @@ def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[
             "be found again by that name. Put what makes it into a module and give env as module:factory (--env), or "
             "evaluate from that program: aiotrain.evaluate(run, env=callable)"
         )
-    weights = run / "weights.safetensors"
-    if config.env != CAGE2_ID or config.workflow == "none":
-        if workflow is not None:
-            raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
-    else:
-        if workflow is not None:
-            order = order_of(workflow)
-        else:
-            order = _best_order(run, config) if config.searches else order_of(config.workflow)
-        if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
-            weights = run / f"weights-{'-'.join(order)}.safetensors"
-        config = dataclasses.replace(config, workflow=order_text(order))
+    config, weights = choose_weights(run, config, workflow)
     policy, spec = load_policy(weights)
     if greedy:
         policy.parameters[:] = policy.shape.greedy(policy.parameters)
@@ -80,7 +69,7 @@ def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[
     return Trained(run, config, policy, spec, "greedy" if greedy else "sampled")
 
 
-def _read_config(run: Path) -> Config:
+def read_config(run: Path) -> Config:
     """The settings of a run, from its config.json. Raises ConfigError."""
     path = run / "config.json"
     if not path.is_file():
@@ -90,6 +79,22 @@ def _read_config(run: Path) -> Config:
         return Config.of(json.loads(path.read_text()))
     except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged, or of another version of aiotrain: {error}") from error
+
+
+def choose_weights(run: Path, config: Config, workflow: str | None) -> tuple[Config, Path]:
+    """The settings with the order that the policy is shown, and the file with that policy. Raises ConfigError."""
+    weights = run / "weights.safetensors"
+    if config.env != CAGE2_ID or config.workflow == "none":
+        if workflow is not None:
+            raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
+        return config, weights
+    if workflow is not None:
+        order = order_of(workflow)
+    else:
+        order = _best_order(run, config) if config.searches else order_of(config.workflow)
+    if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
+        weights = run / f"weights-{'-'.join(order)}.safetensors"
+    return dataclasses.replace(config, workflow=order_text(order)), weights
 
 
 def _only_from_python(env: str) -> bool:
