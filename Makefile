@@ -1,5 +1,6 @@
 # make train   sets everything up and runs the main job      (make train ARGS="--workers 8" passes flags on)
 # make test    sets everything up and passes the tests
+# make champion   sets everything up, trains defenders for all red agents, and evaluates them (an hour)
 # Needs Python 3.11 or later, pip and make.
 
 PYTHON ?= python3
@@ -7,7 +8,10 @@ VENV := .venv
 READY := $(VENV)/.ready
 ARGS ?= --workers 100
 
-.PHONY: train test check setup clean
+.PHONY: champion train test check setup clean
+
+champion: $(READY)
+	$(VENV)/bin/python -m bench.champion
 
 train: $(READY)
 	$(VENV)/bin/python run.py $(ARGS)

@@ -48,6 +48,7 @@ _FORMAT: Final = "aiotrain checkpoint 1"
 _LARGEST_BYTES: Final = 4 << 30
 """Of a checkpoint; what claims to be larger is not read."""
 _NAME: Final = re.compile(r"update-(\d{6,12})\.safetensors")
+_BEST: Final = "best.safetensors"
 _TENSOR: Final = "$tensor"
 """The only key of a JSON object that stands for the array of this name."""
 _FAULTS: Final = (AiotrainError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -76,64 +77,65 @@ def tensors_of(policy: NumpyPolicy) -> Tensors:
     return {name: np.ascontiguousarray(view.T) for name, view in zip(names, views, strict=True)}
 
 
-def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
-    """The policy in a file that a run left, such as weights.safetensors, and the environment that it was trained for.
-
-    ``policy.act(spec.encode(observations), policy.noise(generator, len(observations)))`` draws actions, and their
-    log-probabilities, for observations ``[N, *spec.observation_shape]``; where ``spec.has_action_mask``, it needs
-    their masks too. ``policy.shape`` tells its layers. Nothing in the file is executed. Raises ConfigError if there is
-    none, or it is damaged or no policy of aiotrain.
-    """
-    try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            shape = _read_back(PolicyShape, metadata.get("policy"))
-            spec = _read_back(EnvSpec, metadata.get("environment"))
-            if PolicyShape.of(spec, shape.hidden) != shape:
-                raise ValueError("the policy's inputs and outputs are not those of its environment")
-            policy = _policy(shape, file.get_tensor)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {path}; a run writes its weights when it ends") from None
-    except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} holds no policy of this version of aiotrain, or is damaged: {error}") from error
-    return policy, spec
-
-
 def _tensor_names(shape: PolicyShape) -> list[str]:
-    """Names in a file of weights, in the order in which the parameters lie in the flat vector."""
+    """Names of a policy's tensors, in the order in which its parameters lie in the flat vector."""
     names = ["input_mean", "input_scale"]
     for index in range(len(shape.layers)):
         names += [f"actor.{2 * index}.weight", f"actor.{2 * index}.bias"]  # between them, there is a tanh
     return [*names, "log_std"] if shape.kind == "gaussian" else names
 
 
-def _policy(shape: PolicyShape, tensor_of: Callable[[str], npt.NDArray[Any]]) -> NumpyPolicy:
-    """The policy whose parameters ``tensor_of`` gives by their names. Raises ValueError for what does not fit."""
-    shapes: list[tuple[int, ...]] = [(shape.inputs,), (shape.inputs,)]
-    for fan_in, fan_out in shape.layers:
-        shapes += [(fan_out, fan_in), (fan_out,)]
-    if shape.kind == "gaussian":
-        shapes.append((shape.outputs,))
-    names = _tensor_names(shape)
-    tensors = [tensor_of(name) for name in names]
-    for name, tensor, expected in zip(names, tensors, shapes, strict=True):
-        if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-            raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
-    policy = NumpyPolicy(shape)
-    for view, tensor in zip(shape.split(policy.parameters), tensors, strict=True):
-        view[...] = tensor.T
+def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
+    """The policy in a file that a run left, its weights or a checkpoint, and the environment that it was trained for.
+
+    ``policy.act(spec.encode(observations), policy.noise(generator, len(observations)))`` draws actions, and their
+    log-probabilities, for observations ``[N, *spec.observation_shape]``; where ``spec.has_action_mask``, it needs
+    their masks too. ``policy.shape`` tells its layers. Nothing in the file is executed. Raises ConfigError or
+    CheckpointError if there is none, or it is damaged or no policy of aiotrain.
+    """
+    path = Path(path)
+    try:
+        found: Mapping[str, npt.NDArray[Any]]
+        if _NAME.fullmatch(path.name) or path.name == _BEST:
+            checkpoint = load_checkpoint(path)
+            spec = _described(EnvSpec, checkpoint.state["environment"])
+            shape = PolicyShape.of(spec, checkpoint.config.ppo.hidden_sizes)
+            found = checkpoint.state["learner"]["network"]
+        else:
+            with safe_open(path, "np") as file:
+                metadata = file.metadata() or {}
+                if not metadata.keys() >= {"policy", "environment"}:
+                    raise ValueError("its metadata lack what aiotrain writes there")
+                spec = _described(EnvSpec, json.loads(metadata["environment"]))
+                shape = _described(PolicyShape, json.loads(metadata["policy"]))
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        if PolicyShape.of(spec, shape.hidden) != shape:
+            raise ValueError("the policy's inputs and outputs are not those of its environment")
+        names = _tensor_names(shape)
+        shapes: list[tuple[int, ...]] = [(shape.inputs,), (shape.inputs,)]
+        for fan_in, fan_out in shape.layers:
+            shapes += [(fan_out, fan_in), (fan_out,)]
+        if shape.kind == "gaussian":
+            shapes.append((shape.outputs,))
+        if missing := [name for name in names if name not in found]:
+            raise ValueError(f"there is no {missing[0]}")
+        tensors = [found[name] for name in names]
+        for name, tensor, expected in zip(names, tensors, shapes, strict=True):
+            if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+                raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
+        policy = NumpyPolicy(shape)
+        for view, tensor in zip(shape.split(policy.parameters), tensors, strict=True):
+            view[...] = tensor.T
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}; a run writes its weights when it ends") from None
+    except (OSError, AttributeError, LookupError, RecursionError, SafetensorError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} holds no policy of this version of aiotrain, or is damaged: {error}") from error
     policy.refresh()
-    return policy
+    return policy, spec
 
 
-def _read_back(kind: Callable[..., _Described], text: str | None) -> _Described:
-    """The dataclass that `described` wrote down. Raises TypeError or ValueError if it did not."""
-    if text is None:
-        raise ValueError("its metadata lack what aiotrain writes there")
-    return _rebuilt(kind, json.loads(text))
-
-
-def _rebuilt(kind: Callable[..., _Described], values: Mapping[str, Any]) -> _Described:
+def _described(kind: Callable[..., _Described], values: Mapping[str, Any]) -> _Described:
+    """The dataclass whose fields have these ``values``. Raises AttributeError or TypeError if there is none."""
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -199,7 +201,7 @@ class Checkpoints:
         path = self._folder / f"update-{update:06d}.safetensors"
         write_whole(path, data)
         if is_best:
-            _name_again(path, "best.safetensors", data)
+            _name_again(path, _BEST, data)
             self.best_return = mean_return
         for old in _numbered(self._folder)[self._keep :]:
             old.unlink(missing_ok=True)
@@ -297,13 +299,6 @@ class Checkpoint(NamedTuple):
                 )
             )
 
-    def policy(self) -> tuple[NumpyPolicy, EnvSpec]:
-        """The policy as it was then, and the environment that it is trained for. Raises CheckpointError."""
-        with self.refusing():
-            spec = _rebuilt(EnvSpec, self.state["environment"])
-            shape = PolicyShape.of(spec, self.config.ppo.hidden_sizes)
-            return _policy(shape, self.state["learner"]["network"].__getitem__), spec
-
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:
         """While something is restored from the state: raise CheckpointError, with the file, if that cannot be."""
@@ -323,7 +318,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         raise CheckpointError(f"there is no {source}: name the folder of a run, or a checkpoint in it")
     if not source.is_dir():
         return _read(source)
-    newest, *others = [*_numbered(source / "checkpoints"), source / "checkpoints" / "best.safetensors"]
+    newest, *others = [*_numbered(source / "checkpoints"), source / "checkpoints" / _BEST]
     if not newest.exists():
         raise CheckpointError(f"{source} holds no checkpoint: it is no run, or it was killed before its first one")
     try:

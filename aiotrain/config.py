@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.opponents import MIXED, SHARES, shares_of
 from aiotrain.cage2.workflows import ORDERS, parse_order
 from aiotrain.errors import ConfigError
 
@@ -39,10 +40,15 @@ class PPOConfig:
     """Discount of a reward one step later."""
     gae_lambda: float = 0.9
     """Weight of longer advantage estimates, 0 to 1."""
+    horizons: tuple[int, ...] = ()
+    """Maximise the sum of an episode's returns up to each of these lengths in steps, instead of its whole return. The
+    30, 50 and 100 of CAGE 2's official total are one episode of 100 steps whose rewards count 3, 2 and 1 times."""
     clip_range: float = 0.3
     """How far the probability ratio counts beyond 1."""
     entropy_coef: float = 0.003
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus at the start."""
+    final_entropy_coef: float | None = None
+    """Weight at the end of the budget, reached along a straight line. Default: the same."""
     value_coef: float = 0.5
     """Weight of the value loss."""
     epochs: int = 3
@@ -73,6 +79,11 @@ class PPOConfig:
             (0 <= self.gae_lambda <= 1, f"gae-lambda must lie between 0 and 1, not at {self.gae_lambda:g}"),
             (self.clip_range > 0, f"clip-range must be positive, not {self.clip_range:g}"),
             (self.entropy_coef >= 0, f"entropy-coef cannot be negative ({self.entropy_coef:g})"),
+            (
+                self.final_entropy_coef is None or self.final_entropy_coef >= 0,
+                f"final-entropy-coef cannot be negative ({self.final_entropy_coef})",
+            ),
+            (all(steps >= 1 for steps in self.horizons), f"horizons must be positive, not {self.horizons}"),
             (self.value_coef >= 0, f"value-coef cannot be negative ({self.value_coef:g})"),
             (self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}"),
             (self.minibatch_size >= 2, f"minibatch-size must be at least 2, not {self.minibatch_size}"),
@@ -157,9 +168,13 @@ class Config:
     env: str | Callable[..., Any] = CAGE2_ID
     """Environment: a Gymnasium id, module:factory, or (from Python) a callable that makes one."""
     red_agent: str = "B_lineAgent"
-    """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, or module:Class."""
+    """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, mixed for these in turn, or module:Class."""
+    red_shares: tuple[float, ...] = SHARES
+    """With red-agent mixed: of the episodes, what each of the three plays, as numbers that need not add up to 1."""
     simulator: Literal["compiled", "cyborg"] = "compiled"
     """What plays CAGE 2: the compiled engine, exact and much faster, or csle-cyborg, which takes your own red agent."""
+    rules: Literal["main", "leaderboard"] = "main"
+    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has."""
     workflow: str = "search"
     """CAGE 2's order of host types: search for it, train one (its name or five types with commas), or none."""
     observation: Literal["table", "memory"] = "table"
@@ -303,7 +318,15 @@ class Config:
                     f"{name.replace('_', '-')} ({getattr(self, name)}) is a setting of {CAGE2_ID} and means nothing to "
                     "another env; leave one of the two out",
                 )
-                for name in ("red_agent", "observation", "actions")
+                for name in ("red_agent", "rules", "observation", "actions")
+            ),
+            (
+                self.rules == "main" or self.simulator == "compiled",
+                f"csle-cyborg plays by the rules main alone; for the rules {self.rules}, choose the simulator compiled",
+            ),
+            (
+                self.red_agent == MIXED or self.red_shares == SHARES,
+                f"red-shares means nothing to red-agent {self.red_agent}, only to {MIXED}; leave one of the two out",
             ),
         ]
         for name in ("max_episode_steps", "total_steps", "steps_per_update", "slot_steps"):
@@ -316,6 +339,10 @@ class Config:
                 parse_order(self.workflow)
             except ValueError as error:
                 faults.append(f"{error}; or search, or none")
+        try:
+            shares_of(self.red_agent, self.red_shares)
+        except ValueError as error:
+            faults.append(f"red-shares: {error}")
         return faults
 
     @property

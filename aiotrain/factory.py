@@ -13,6 +13,7 @@ import cloudpickle
 import gymnasium
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.opponents import MIXED
 from aiotrain.cage2.scenario import HOST_TYPES
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.config import Config
@@ -114,8 +115,10 @@ def make_factory(config: Config) -> EnvFactory:
     except ValueError as error:
         raise ConfigError(f"red-agent: {error}") from error
     kwargs: dict[str, Any] = {
-        name: getattr(config, name) for name in ("simulator", "red_agent", "observation", "actions")
+        name: getattr(config, name) for name in ("simulator", "red_agent", "rules", "observation", "actions")
     }
+    if config.red_agent == MIXED:
+        kwargs["red_shares"] = config.red_shares
     if config.workflow != "none":  # a search tells each episode its order
         kwargs["workflow"] = HOST_TYPES if config.workflow == "search" else parse_order(config.workflow)
     if config.max_episode_steps is not None:
@@ -126,10 +129,10 @@ def make_factory(config: Config) -> EnvFactory:
 def _refuse_unknown_red_agent(config: Config) -> None:
     """Raise ValueError. For cyborg, this imports the simulator, which other environments do without."""
     if config.simulator == "compiled":
-        from aiotrain.cage2.scenario import compiled_red_agent
+        from aiotrain.cage2.opponents import compiled_red_agent
 
         compiled_red_agent(config.red_agent)
-    else:
+    elif config.red_agent != MIXED:
         from aiotrain.cage2.env import red_agent_class
 
         red_agent_class(config.red_agent)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aiotrain.actor_critic import ActorCritic, in_one_vector
+from aiotrain.actor_critic import ActorCritic, Bits, in_one_vector
 from aiotrain.config import PPOConfig
 from aiotrain.moments import RunningMoments
 from aiotrain.policy import PolicyShape
@@ -31,6 +31,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _ADAM_EPSILON = 1e-5
 _LARGEST_WEIGHT = 10.0  # of a step that an older policy played; many versions of lag would let one step outweigh all
+_MANY_BITS = 128  # inputs from which on products with the ones alone are faster (python -m bench.learner)
 _SMALLEST_DEVIATION = 1e-6  # of returns: less is none at all, and no measure of the rewards' scale
 
 
@@ -97,6 +98,15 @@ def _discounted_returns_so_far(rewards: FloatArray, lengths: npt.NDArray[Any], g
     return result
 
 
+def _counts(headers: npt.NDArray[np.void], horizons: Sequence[int]) -> FloatArray:
+    """For each step ``[N]``, how many of ``horizons`` it lies within: so many times its reward counts."""
+    lengths = headers["length"]
+    ends = np.cumsum(lengths)
+    step = np.arange(ends[-1]) + np.repeat(headers["episode_steps"] - ends, lengths)
+    counts: FloatArray = np.sum([step < horizon for horizon in horizons], 0, np.float32)
+    return counts
+
+
 # ---------------------------------------------------------------------- update
 
 
@@ -123,7 +133,11 @@ class Learner:
         if normalize is None:
             normalize = spec.observation_kind == "box" and np.dtype(spec.observation_dtype).kind == "f"
         self._input_moments = RunningMoments() if normalize else None
+        self._takes_bits = (
+            spec.observation_kind == "bits" and spec.inputs >= _MANY_BITS and device.type == "cpu" and not normalize
+        )
         self._return_moments = RunningMoments()
+        self._entropy_coef = config.entropy_coef
 
     def parameters(self) -> FloatArray:
         """The policy's parameters, flat, for publishing."""
@@ -175,19 +189,21 @@ class Learner:
         learning_rate = config.learning_rate + (config.final_learning_rate - config.learning_rate) * progress
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        final_entropy_coef = config.entropy_coef if config.final_entropy_coef is None else config.final_entropy_coef
+        self._entropy_coef = config.entropy_coef + (final_entropy_coef - config.entropy_coef) * progress
 
         observations = np.concatenate([batch.observations, batch.final_observations])
         masks = np.concatenate([batch.masks, np.zeros((len(batch.headers), batch.masks.shape[1]), np.int8)])
         first, rows = self._distinct(_side_by_side(observations, masks) if batch.masks.size else observations)
         allowed = torch.from_numpy(masks[first] != 0).to(self.device) if batch.masks.size else None
-        inputs = self.network.normalize(self._inputs(observations[first]))
+        inputs = self._inputs(observations[first])
         values, final_values = np.split(self.network.value(inputs).cpu().numpy()[rows], [batch.steps])
         estimates = advantages(
             self._scaled_rewards(batch),
             values,
             final_values,
             batch.headers["length"],
-            batch.headers["terminated"],
+            self._has_no_future(batch.headers),
             config.gamma,
             config.gae_lambda,
         )
@@ -214,7 +230,7 @@ class Learner:
             for steps in order.tensor_split(minibatches):
                 needed, rows_of_steps = torch.unique(row_of_step[steps], return_inverse=True)
                 steps, needed = steps.to(self.device), needed.to(self.device)
-                inputs_of_steps = inputs.index_select(0, needed)
+                inputs_of_steps = inputs[needed]
                 allowed_there = None if allowed is None else allowed.index_select(0, needed)
                 minibatch = (whole.index_select(0, steps) for whole in (actions, old_log_probs, advantage, returns))
                 terms_of_epoch.append(
@@ -249,7 +265,7 @@ class Learner:
 
     def _differentiate(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Bits,
         allowed: Tensor | None,
         rows: Tensor,
         actions: Tensor,
@@ -273,9 +289,9 @@ class Learner:
         error = valued[-1].view(-1).index_select(0, rows) - returns
 
         of_log_prob = torch.where(surrogate <= clipped, surrogate, 0) / -count  # dratio / dlog p = ratio
-        network.actor.backward(acted, policy.backward(rows, actions, of_log_prob, -config.entropy_coef / count))
+        network.actor.backward(inputs, acted, policy.backward(rows, actions, of_log_prob, -self._entropy_coef / count))
         of_values = error.new_zeros(len(inputs)).index_add_(0, rows, error, alpha=config.value_coef / count)
-        network.critic.backward(valued, of_values[:, None])
+        network.critic.backward(inputs, valued, of_values[:, None])
 
         excess = ratio - 1
         return torch.stack(
@@ -295,15 +311,28 @@ class Learner:
         gradient.mul_((self._config.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1))
         self._optimizer.step()
 
-    def _inputs(self, observations: npt.NDArray[Any]) -> Tensor:
+    def _inputs(self, observations: npt.NDArray[Any]) -> Tensor | Bits:
         """Observations as the network's inputs ``[N, inputs]``, moved to the device in their own, smaller dtype."""
+        if self._takes_bits:
+            return Bits(observations.reshape(len(observations), -1))
         stored = torch.from_numpy(np.ascontiguousarray(observations)).to(self.device)
         if self._spec.observation_kind == "one_hot":
-            return functional.one_hot(stored.long() - self._spec.observation_start, self._spec.inputs).float()
-        return stored.reshape(len(stored), self._spec.inputs).float()
+            dense = functional.one_hot(stored.long() - self._spec.observation_start, self._spec.inputs).float()
+        else:
+            dense = stored.reshape(len(stored), self._spec.inputs).float()
+        return self.network.normalize(dense)
+
+    def _has_no_future(self, headers: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+        """Which trajectories ``[M]`` nothing can follow that counts."""
+        over: npt.NDArray[np.bool_] = headers["terminated"]
+        if self._config.horizons:
+            over = over | (headers["episode_steps"] >= max(self._config.horizons))
+        return over
 
     def _scaled_rewards(self, batch: Trajectories) -> FloatArray:
         rewards = batch.rewards + batch.bonuses
+        if self._config.horizons:
+            rewards *= _counts(batch.headers, self._config.horizons)
         if not self._config.scale_rewards:
             return rewards
         returns = _discounted_returns_so_far(rewards, batch.headers["length"], self._config.gamma)

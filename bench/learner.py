@@ -3,11 +3,12 @@
     python -m bench.learner                                          # CAGE 2, a batch of 50, 200 and 500 episodes
     python -m bench.learner --episodes 200 --minibatch-sizes 1024 4096 --epochs 3 4 --threads 1 2 --json learner.json
 
-Two batches of 100-step episodes. ``cage2`` is played by the compiled engine with the policy of the start, which sees
+Batches of 100-step episodes. ``cage2`` is played by the compiled engine with the policy of the start, which sees
 more different things than any later one; the learner computes what several steps saw only once. In ``distinct``, nobody
-sees the same twice: 77 bits, one in ten set, and random rewards. The ceiling is forward and backward pass of policy and
-value network without biases, tanh, loss or optimiser, for every step of every epoch; so the first batch may be learned
-faster than it. Learner and ceiling take turns; medians, and the median of the ratios within a turn.
+sees the same twice: 77 bits, one in ten set, and random rewards; in ``memory`` neither, of 307 bits, as many as
+``--observation memory`` has, which the learner multiplies by their ones alone. The ceiling is forward and backward pass
+of policy and value network without biases, tanh, loss or optimiser, for every step of every epoch; so a batch may be
+learned faster than it. Learner and ceiling take turns; medians, and the median of the ratios within a turn.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rich.table import Table
 
 from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS
 from aiotrain.cage2.vector_env import Cage2VectorEnv
+from aiotrain.cage2.view import NUM_INPUTS
 from aiotrain.config import PPOConfig
 from aiotrain.policy import NumpyPolicy, PolicyShape
 from aiotrain.ppo import Learner
@@ -114,7 +116,11 @@ def distinct_batch(episodes: int, bits: int = 77) -> tuple[EnvSpec, Trajectories
     )
 
 
-BATCHES = {"cage2": cage2_batch, "distinct": distinct_batch}
+BATCHES = {
+    "cage2": cage2_batch,
+    "distinct": distinct_batch,
+    "memory": lambda episodes: distinct_batch(episodes, NUM_INPUTS),
+}
 
 
 def products(spec: EnvSpec, config: PPOConfig, steps: int) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -18,7 +19,17 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from aiotrain import Config, ConfigError, EnvError, InvalidStepError, SearchConfig, evaluate, evaluate_cage2
+from aiotrain import (
+    AiotrainError,
+    Config,
+    ConfigError,
+    EnvError,
+    InvalidStepError,
+    SearchConfig,
+    evaluate,
+    evaluate_cage2,
+    train,
+)
 from aiotrain.cage2.challenge import Cell
 from aiotrain.cage2.scenario import HOST_TYPES, action_index
 from aiotrain.cage2.workflows import NAMED_ORDERS, ORDERS, order_text
@@ -210,6 +221,39 @@ def test_compact_actions_are_masked_in_evaluation(tmp_path: Path) -> None:
     assert [mean for cell, mean in means.items() if cell.red_agent == "SleepAgent"] == [0, 0, 0]
     assert means[Cell(100, "B_lineAgent")] < -10, "nothing is restored where it may be"
     assert evaluate(run, episodes=2, simulator="cyborg").mean_return < -10
+
+
+def test_a_run_is_evaluated_by_its_own_rules_and_at_each_of_its_checkpoints(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = Config(
+        red_agent="mixed",
+        rules="leaderboard",
+        workflow="none",
+        actions="compact",
+        workers=1,
+        total_episodes=30,
+        episodes_per_update=10,
+        checkpoint_every=1,
+        run_dir=str(run),
+        ppo=PPOConfig(hidden_sizes=(8,), learning_rate=0.05, horizons=(30, 50, 100)),
+    )
+    asyncio.run(asyncio.wait_for(train(config), 60))
+    last = evaluate_cage2(run, episodes=10)
+    assert last.settings["rules"] == "leaderboard"
+    assert evaluate_cage2(run, episodes=10, rules="main").total != last.total
+    checkpoints = sorted((run / "checkpoints").glob("update-*.safetensors"))
+    totals = [evaluate_cage2(each, episodes=10).total for each in checkpoints]
+    assert len(set(totals)) == 3
+    assert totals[-1] == last.total
+    assert evaluate(checkpoints[-1], episodes=10).returns.tolist() == evaluate(run, episodes=10).returns.tolist()
+    with pytest.raises(ConfigError, match="csle-cyborg plays by the rules main alone"):
+        evaluate(run, simulator="cyborg")
+    assert evaluate(run, episodes=2, simulator="cyborg", rules="main").settings["red_agent"] == "mixed"
+    checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:-1])
+    with pytest.raises(AiotrainError, match="cut off"):
+        evaluate(checkpoints[0])
+    with pytest.raises(ConfigError, match=r"update-7|no file|there is no"):
+        evaluate(run / "checkpoints" / "update-7.safetensors")
 
 
 def search_run(folder: Path, trainings: list[tuple[str, float, bool]], **search: Any) -> Path:

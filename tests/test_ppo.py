@@ -316,6 +316,28 @@ def test_what_was_seen_before_is_learned_from_as_if_it_were_new(
     np.testing.assert_allclose(*learned, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("hidden", [(), (8,), (16, 8)], ids=str)
+def test_many_bits_are_learned_from_by_their_ones_as_they_are(hidden: tuple[int, ...]) -> None:
+    """With rows without any one, and inputs that never are."""
+    spec = dataclasses.replace(spec_of("bits"), observation_shape=(300,), inputs=300)
+    config = PPOConfig(hidden_sizes=hidden, minibatch_size=16)
+    batches = [trajectories(spec, [9, 4, 17], seed=i) for i in range(3)]
+    for batch in batches:
+        batch.observations[5] = batch.observations[:, 7] = batch.final_observations[1] = 0
+    learned = []
+    for by_ones in (True, False):
+        one = learner(spec, config)
+        assert one._takes_bits, "300 inputs are not many"
+        one._takes_bits = by_ones
+        for batch in batches:
+            metrics = one.update(on_policy(one, spec, batch), 0.0)
+        learned.append((one.parameters(), *metrics.values()))
+    for with_ones, dense in zip(*learned, strict=True):
+        np.testing.assert_allclose(with_ones, dense, rtol=1e-3, atol=1e-5)
+    assert not learner(dataclasses.replace(spec, observation_kind="box"), config)._takes_bits
+    assert not learner(spec, dataclasses.replace(config, normalize_observations=True))._takes_bits
+
+
 def test_what_was_seen_under_another_mask_is_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = masked(spec_of("bits"))
     config = PPOConfig(hidden_sizes=(8,), minibatch_size=16)
@@ -385,6 +407,54 @@ def test_advantages_are_brought_to_mean_0_and_deviation_1_over_the_batch() -> No
     assert len(advantage) == 20
     assert advantage.mean() == pytest.approx(0, abs=1e-6)
     assert advantage.std() == pytest.approx(1, rel=1e-5)
+
+
+def test_a_reward_counts_once_for_each_horizon_it_lies_within() -> None:
+    """Of an episode in one slot as of one in two fragments, whose second begins with its fourth step."""
+    spec = spec_of()
+    whole = trajectories(spec, [7])
+    cut = trajectories(spec, [3, 4], episodes=[0, 0], fragments=[0, 1], ended=[False, True])
+    cut.headers["episode_steps"] = [3, 7]
+    for batch in (whole, cut):
+        counted = dataclasses.replace(batch, rewards=batch.rewards * np.array([3, 3, 2, 2, 2, 1, 0], np.float32))
+        learned = []
+        for horizons, played_batch in (((2, 6, 5), batch), ((), counted)):
+            one = learner(spec, dataclasses.replace(PLAIN, horizons=horizons, scale_rewards=True))
+            for _ in range(2):
+                one.update(played_batch, 0.0)
+            learned.append(one.parameters())
+        np.testing.assert_array_equal(*learned)
+
+
+def test_beyond_the_last_horizon_there_is_no_future() -> None:
+    """Where an episode is truncated there, as where it terminates; before, what was seen last is worth something."""
+    spec = spec_of()
+    for last, matters in ((6, True), (5, False)):
+        learned = []
+        for terminated in (True, False):
+            one = learner(spec, dataclasses.replace(PLAIN, horizons=(2, last)))
+            one.update(on_policy(one, spec, trajectories(spec, [5], terminated=[terminated])), 0.0)
+            learned.append(np.concatenate([tensor.ravel() for tensor in one.tensors().values()]))
+        assert np.array_equal(*learned) != matters, f"last horizon {last}"
+
+
+def test_the_entropy_bonus_changes_along_a_straight_line() -> None:
+    spec = spec_of()
+    batch = trajectories(spec, [30])
+    learned = {}
+    for name, progress, coefs in (
+        ("half way", 0.5, {"entropy_coef": 0.5, "final_entropy_coef": 0.1}),
+        ("the mean", 0.5, {"entropy_coef": 0.3}),
+        ("none given", 1.0, {"entropy_coef": 0.3}),
+        ("the end", 1.0, {"entropy_coef": 0.5, "final_entropy_coef": 0.3}),
+        ("the beginning", 0.0, {"entropy_coef": 0.5, "final_entropy_coef": 0.3}),
+    ):
+        one = learner(spec, dataclasses.replace(PLAIN, final_learning_rate=PLAIN.learning_rate, **coefs))
+        one.update(batch, progress)
+        learned[name] = one.parameters()
+    for name in ("half way", "none given", "the end"):
+        np.testing.assert_allclose(learned[name], learned["the mean"], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert not np.allclose(learned["the beginning"], learned["the mean"], rtol=1e-5, atol=1e-6)
 
 
 # ----------------------------------------------------------------------- update

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiotrain.cage2.engine import NO_TAPE, allocate, reset_one, restart_one, set_order, step_one
-from aiotrain.cage2.scenario import compiled_red_agent
+from aiotrain.cage2.opponents import SHARES, compiled_red_agent, drawn_red_agent, shares_of
 from aiotrain.cage2.view import BEGUN, View
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
@@ -38,6 +38,7 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         workflow: str | Sequence[str] | None = None,
         observation: str = "table",
         actions: str = "full",
+        red_shares: Sequence[float] = SHARES,
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
@@ -49,6 +50,7 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             inputs if self.workflow is None else inputs + ONE_HOT.shape[1]
         )
         self.action_space = gymnasium.spaces.Discrete(len(self._view.menu))
+        self._shares = shares_of(red_agent, red_shares)
         self._state = allocate(1, red_agent=compiled_red_agent(red_agent), rules=rules, max_steps=max_steps)
         self._seeded = False
 
@@ -65,6 +67,9 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         if self.workflow is not None:
             set_order(self._state, self.workflow)
         super().reset(seed=seed)
+        if self._shares is not None:
+            chance = int(self.np_random.integers(2**63)) if seed is None else seed
+            self._state["red"] = drawn_red_agent(chance, self._shares)
         if seed is not None:
             reset_one(self._state, 0, np.uint64(seed % 2**64))
         elif self._seeded:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from aiotrain.cage2 import simulator
 from aiotrain.cage2.compliance import ComplianceMeter
 from aiotrain.cage2.lean import LeanSimulator, departures
+from aiotrain.cage2.opponents import MIXED, SHARES, drawn_red_agent, shares_of
 from aiotrain.cage2.randomness import Stream, is_redirected
 from aiotrain.cage2.scenario import RED_AGENTS, scenario2
 from aiotrain.cage2.stock import StockSimulator
@@ -62,10 +63,10 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
     global generator, nor other environments.
 
     Parameters
-        ``red_agent``: one of `RED_AGENTS`, a class with the methods of csle-cyborg's BaseAgent, or
-        ``"package.module:Class"``. A class from outside csle-cyborg sees the same observations, action space
-        and ``train`` calls as under csle-cyborg, and its draws from Python's ``random`` (not NumPy's) follow
-        the seed too; a step costs some 35 µs more, and a reset some ms.
+        ``red_agent``: one of `RED_AGENTS`, ``"mixed"`` for one of these in each episode, a class with the methods of
+        csle-cyborg's BaseAgent, or ``"package.module:Class"``. A class from outside csle-cyborg sees the same
+        observations, action space and ``train`` calls as under csle-cyborg, and its draws from Python's ``random``
+        (not NumPy's) follow the seed too; a step costs some 35 µs more, and a reset some ms.
         ``max_steps``: the length of an episode in steps, at least 1; also an attribute, for trainers that
         must know the longest episode.
         ``workflow``: the order of host types to be judged by, as `aiotrain.cage2.workflows.parse_order` reads it;
@@ -73,15 +74,18 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         on. None: no order is shown, and nothing judged.
         ``observation``: ``"table"`` or ``"memory"``.
         ``actions``: ``"full"`` or ``"compact"``.
+        ``red_shares``: of the episodes, what each of `RED_AGENTS` plays where they are mixed, as numbers from 0 on
+        that need not add up to 1. Which one an episode gets depends on its seed, on both simulators in the same way.
         ``scenario``: a dict as csle-cyborg takes it, by default ``aiotrain.cage2.scenario.scenario2()``; the
         environment works on a copy. Bits, actions and ``red_hosts`` follow its hosts and its order of them.
         Hosts, subnets, processes, values, starting positions and green's agent may change freely. What
         changes how rewards or blue's view come about is played by csle-cyborg's own, some 15 times slower
         wrapper: `departures` then lists why, and a warning says so once.
 
-    Raises ValueError for an unknown red agent, for ``max_steps`` below 1, for an incomplete scenario, for what is no
-    order of the five types, for a workflow with a scenario whose hosts are of other types, for an unknown observation
-    or set of actions, and for ``"memory"`` or ``"compact"`` with another scenario than ``scenario2()``.
+    Raises ValueError for an unknown red agent, for shares that cannot be, for ``max_steps`` below 1, for an incomplete
+    scenario, for what is no order of the five types, for a workflow with a scenario whose hosts are of other types,
+    for an unknown observation or set of actions, and for ``"memory"`` or ``"compact"`` with another scenario than
+    ``scenario2()``.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
@@ -94,6 +98,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         workflow: str | Sequence[str] | None = None,
         observation: str = "table",
         actions: str = "full",
+        red_shares: Sequence[float] = SHARES,
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
@@ -104,7 +109,8 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
                 f"observation {observation!r} with actions {actions!r} is made for the hosts and services of Scenario2;"
                 " for a scenario of your own, choose 'table' and 'full'"
             )
-        red = red_agent_class(red_agent)
+        self._shares = shares_of(red_agent, red_shares)
+        reds = [red_agent_class(each) for each in ([red_agent] if self._shares is None else RED_AGENTS)]
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
         self.max_steps = max_steps
         self._elapsed: int | None = None
@@ -117,10 +123,13 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
                     stacklevel=2,
                 )
             # Agents of other colours come from csle_cyborg.agents by name, so only red can be a stranger.
-            self._stream = Stream(everywhere=not is_redirected(red))
+            self._stream = Stream(everywhere=not all(map(is_redirected, reds)))
             with self._stream:
                 driver = StockSimulator if self.departures else LeanSimulator
-                self._simulator: LeanSimulator | StockSimulator = driver(description, {"Red": red})
+                self._simulators: list[LeanSimulator | StockSimulator] = [
+                    driver(copy.deepcopy(description), {"Red": red}) for red in reds
+                ]
+                self._simulator = self._simulators[0]
         except KeyError as error:
             raise ValueError(
                 f"the scenario lacks {error}, or names it somewhere without describing it; "
@@ -153,6 +162,9 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         if workflow is not None:
             self.workflow = requested_order(workflow, shown=self.workflow is not None)
         super().reset(seed=seed)
+        if self._shares is not None:
+            chance = int(self.np_random.integers(2**63)) if seed is None else seed
+            self._simulator = self._simulators[drawn_red_agent(chance, self._shares)]
         if seed is not None:
             self._stream.generator.seed(seed)
         with self._stream as generator:
@@ -209,7 +221,7 @@ def red_agent_class(red_agent: str | type) -> type:
         else:
             if red_agent not in RED_AGENTS:
                 raise ValueError(
-                    unknown_name("red agent", red_agent, RED_AGENTS)
+                    unknown_name("red agent", red_agent, (*RED_AGENTS, MIXED))
                     + '. An agent of your own goes in as a class, or as "package.module:Class".'
                 )
             found = getattr(simulator, red_agent)

@@ -14,6 +14,7 @@ from aiotrain.cage2.engine import NO_TAPE, allocate, compiled, reset_one, step_o
 from aiotrain.cage2.engine.chance import part
 from aiotrain.cage2.forward import GROUP, Network, add_bits, allocate_network, bar, fill, finish, sample
 from aiotrain.cage2.memory import MEMORY, allow, forget, list_inputs, list_table, remember
+from aiotrain.cage2.opponents import SHARES, compiled_red_agent, drawn_red_agent, shares_of
 from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS
 from aiotrain.cage2.view import NUM_INPUTS, actions_of, inputs_of
 
@@ -57,10 +58,11 @@ class Rollout:
     Args:
         layers: (inputs, outputs) of each layer of the policy. It takes the bits of the observation, or these and
             ORDER_BITS to let it see the order, and gives a logit for each action.
-        red_agent: one of ``RED_AGENTS``.
+        red_agent: one of ``RED_AGENTS``, or "mixed".
         rules: one of ``RULES``.
         observation: "table" (52 bits) or "memory" (307), as ``aiotrain.cage2.view`` has them.
         actions: "full" (145) or "compact" (42, masked).
+        red_shares: as of ``Cage2Env``.
 
     Raises:
         ValueError: layers that do not fit together or the scenario, or an unknown agent, rules, observation or set of
@@ -76,6 +78,7 @@ class Rollout:
         rules: str = "main",
         observation: str = "table",
         actions: str = "full",
+        red_shares: Sequence[float] = SHARES,
     ) -> None:
         inputs, outputs = layers[0][0], layers[-1][1]
         bits, self._menu = inputs_of(observation), actions_of(actions)
@@ -90,10 +93,11 @@ class Rollout:
         self._inputs = inputs
         self._size = 2 * inputs + sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
         self._network = allocate_network(layers)
-        self._red_agent, self._rules = red_agent, rules
+        self._red_agent, self._rules = compiled_red_agent(red_agent), rules
+        self._shares = shares_of(red_agent, red_shares)
         self._masked = actions == "compact"
         self._remembers = self._masked or observation == "memory"
-        self._state = allocate(1, red_agent=red_agent, rules=rules, max_steps=0)
+        self._state = allocate(1, red_agent=self._red_agent, rules=rules, max_steps=0)
 
     def refresh(self, parameters: NDArray[np.float32]) -> None:
         """Play with these parameters from now on.
@@ -176,6 +180,8 @@ class Rollout:
             self._state = allocate(count, red_agent=self._red_agent, rules=self._rules, max_steps=0)
         state = self._state[:count]
         state["order"] = orders
+        if self._shares is not None:
+            state["red"] = [drawn_red_agent(seed, self._shares) for seed in seeds.tolist()]
         play_episodes(
             state,
             np.zeros(count if self._remembers else 0, MEMORY),

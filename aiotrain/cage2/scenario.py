@@ -353,14 +353,3 @@ def scenario2() -> dict[str, Any]:
             for name, hosts in SUBNETS.items()
         },
     }
-
-
-def compiled_red_agent(red_agent: str | type) -> str:
-    """``red_agent``, if the compiled engine plays it. Raises ValueError, with the nearest names, if it does not."""
-    if isinstance(red_agent, type) or ":" in red_agent:
-        raise ValueError(
-            f"the compiled simulator plays {', '.join(RED_AGENTS)} only; for {red_agent}, choose the simulator cyborg"
-        )
-    if red_agent not in RED_AGENTS:
-        raise ValueError(unknown_name("red agent", red_agent, RED_AGENTS))
-    return red_agent

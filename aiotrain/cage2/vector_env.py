@@ -20,6 +20,7 @@ from aiotrain.cage2.engine import (
     set_order,
     step_one,
 )
+from aiotrain.cage2.opponents import SHARES, compiled_red_agent, drawn_red_agent, shares_of
 from aiotrain.cage2.view import BEGUN, View
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
@@ -48,7 +49,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
 
     Args:
         num_envs: how many environments.
-        red_agent: a name of ``RED_AGENTS`` for all, or one name for each environment.
+        red_agent: a name of ``RED_AGENTS`` for all, one name for each environment, or "mixed".
         max_steps: the length of an episode in steps, 1 to 65,535.
         rules: "main" (csle-cyborg and CybORG's main branch) or "leaderboard".
         workflow: the order of host types by which all are judged, or None, as of ``Cage2Env``.
@@ -56,6 +57,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         simulator: must stay "compiled".
         observation: "table" or "memory", as of ``Cage2Env``.
         actions: "full" or "compact", as of ``Cage2Env``.
+        red_shares: as of ``Cage2Env``.
 
     Raises:
         ValueError: an argument is out of its range, or asks for what only ``Cage2Env`` can do.
@@ -75,6 +77,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         simulator: str = "compiled",
         observation: str = "table",
         actions: str = "full",
+        red_shares: Sequence[float] = SHARES,
     ) -> None:
         if simulator != "compiled":
             raise ValueError(f"simulator {simulator!r} has no vector environment of its own" + _OTHERWISE)
@@ -85,7 +88,9 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
-        self.state = allocate(num_envs, red_agent=red_agent, rules=rules, max_steps=max_steps)
+        named = compiled_red_agent(red_agent) if isinstance(red_agent, str) else red_agent
+        self._shares = None if named is red_agent else shares_of(str(red_agent), red_shares)
+        self.state = allocate(num_envs, red_agent=named, rules=rules, max_steps=max_steps)
         self.num_envs = num_envs
         self.max_steps = max_steps
         self._view = View(observation, actions, num_envs)
@@ -132,6 +137,8 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
             set_order(self.state, self.workflow)
         # The generator behind np_random, which wrappers use, follows the first seed.
         super().reset(seed=seeds[0])
+        for index, own in enumerate(seeds):
+            self._draw_red_agent(index, own)
         fresh = np.random.SeedSequence().generate_state(self.num_envs, np.uint64) if not self._seeded else None
         for index, own in enumerate(seeds):
             if own is not None:
@@ -165,12 +172,21 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         if chosen.min() < 0 or chosen.max() >= len(self._view.menu):
             raise ValueError(f"actions must lie in 0..{len(self._view.menu) - 1}, got {chosen.min()}..{chosen.max()}")
         chosen = self._view.menu[chosen]
+        if self._shares is not None:
+            for index in np.flatnonzero(self.state["steps"] >= self.max_steps):
+                self._draw_red_agent(int(index), None)
         rewards = np.empty(self.num_envs)
         truncations = np.empty(self.num_envs, np.bool_)
         _advance(self.state, chosen, rewards, truncations)
         terminations = np.zeros(self.num_envs, np.bool_)
         observation, info = self._seen(np.where(self.state["steps"] == 0, BEGUN, chosen))
         return observation, rewards, terminations, truncations, info
+
+    def _draw_red_agent(self, index: int, seed: int | None) -> None:
+        """If red agents are mixed, choose that of an episode which is about to begin."""
+        if self._shares is not None:
+            chance = int(self.np_random.integers(2**63)) if seed is None else seed
+            self.state["red"][index] = drawn_red_agent(chance, self._shares)
 
     def _seen(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.int8], dict[str, Any]]:
         """Observations and info after these ``actions`` among the 145, BEGUN where an episode has begun instead."""

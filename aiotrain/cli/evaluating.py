@@ -30,7 +30,7 @@ class EvaluateArguments:
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """Folder of the run. Left out with --agent."""
+    """Folder of the run, or a checkpoint in it. Left out with --agent."""
     protocol: Literal["cage2"] | None = None
     """How to evaluate. Default: episodes of the environment that the run trained on."""
     agent: Literal["sleep", "random", "greedy-heuristic"] | None = None
@@ -46,14 +46,15 @@ class EvaluateArguments:
     """Seed of all randomness; none repeats episodes of the training."""
     simulator: Literal["compiled", "cyborg"] | None = None
     """What plays CAGE 2. Default: with --protocol the compiled engine, else what the run trained on."""
-    rules: Literal["main", "leaderboard"] = "main"
-    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has."""
+    rules: Literal["main", "leaderboard"] | None = None
+    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has. Default: those
+    of the training; with --agent, main."""
     env: str | None = None
     """Environment, where the run's cannot be found again: a Gymnasium id, or module:factory."""
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps, where some never end. Default: as in training."""
     json: Path | None = None
-    """File for the numbers. Default: evaluation.json in the run's folder."""
+    """File for the numbers. Default: evaluation.json in the run's folder; of a checkpoint or an agent, none."""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -89,7 +90,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signals.last
     output.print(table)
-    path = chosen.json or (None if run is None else run / "evaluation.json")
+    path = chosen.json or (None if run is None or not run.is_dir() else run / "evaluation.json")
     if path is not None:
         try:
             write_whole(path, json.dumps(numbers, indent=2).encode() + b"\n")

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.challenge import CELLS, EPISODES, Cell, total_score
 from aiotrain.cage2.workflows import order_text
+from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.evaluation.episodes import (
     Evaluation,
@@ -30,7 +31,7 @@ from aiotrain.evaluation.episodes import (
     uniform,
 )
 from aiotrain.evaluation.runs import load_run, order_of
-from aiotrain.factory import EnvFactory, make_factory
+from aiotrain.factory import make_factory
 
 __all__ = [
     "BASELINES",
@@ -83,17 +84,16 @@ def evaluate(
     env: str | Callable[..., Any] | None = None,
     max_episode_steps: int | None = None,
     simulator: Simulator | None = None,
-    rules: Rules = "main",
+    rules: Rules | None = None,
     progress: Progress = lambda count, of: None,
 ) -> Evaluation:
-    """Play ``episodes``, at least 2, with the policy of the finished run in the folder ``run``.
+    """Play ``episodes``, at least 2, with the policy of the finished run in the folder ``run``, or of a checkpoint.
 
     The environment is made as the run's config.json says, unless ``env`` (as of Config) and ``max_episode_steps`` say
     otherwise; where it or its red_agent is a module:name, that module is imported, so let nobody else's run name it.
     ``greedy``: take the most probable action, or the Gaussian's mean, instead of drawing one. For CAGE 2, ``workflow``
     is the order that the policy is shown (default: that of the run, of a search the best in workflows.csv),
-    ``simulator`` the one to play on (default: the run's), and ``rules`` those of the compiled one: "main", as
-    csle-cyborg's, or "leaderboard", older ones. ``seed``: of all randomness.
+    ``simulator`` the one to play on, and ``rules`` those to play by (default: the run's). ``seed``: of all randomness.
 
     Raises ConfigError, EnvError or InvalidStepError.
     """
@@ -101,16 +101,14 @@ def evaluate(
     trained = load_run(Path(run), workflow, greedy, env)
     config = trained.config
     is_cage2 = config.env == CAGE2_ID
-    if not is_cage2 and (simulator is not None or rules != "main"):
+    if not is_cage2 and (simulator is not None or rules is not None):
         raise ConfigError(f"simulator and rules are for {CAGE2_ID}, but {run} was trained on another environment")
-    if simulator is not None:
-        config = dataclasses.replace(config, simulator=simulator)
-    if max_episode_steps is not None:
-        config = dataclasses.replace(config, max_episode_steps=max_episode_steps)
-    factory = _by_rules(make_factory(config), rules)
+    changes: dict[str, Any] = {"simulator": simulator, "rules": rules, "max_episode_steps": max_episode_steps}
+    config = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    factory = make_factory(config)
     settings: dict[str, Any] = {"run": str(run), "environment": factory.name}
     if is_cage2:
-        settings |= {"red_agent": config.red_agent, "simulator": config.simulator, "rules": rules}
+        settings |= {"red_agent": config.red_agent, "simulator": config.simulator, "rules": config.rules}
         settings |= {"workflow": config.workflow}
     settings |= {"actions": trained.actions, "episodes": episodes, "seed": seed}
     return Evaluation(settings, *play(factory, trained.policy_for, episodes, fresh_seed(seed, 0), progress))
@@ -125,15 +123,15 @@ def evaluate_cage2(
     workflow: str | None = None,
     seed: int = 0,
     simulator: Simulator = "compiled",
-    rules: Rules = "main",
+    rules: Rules | None = None,
     progress: Progress = lambda count, of: None,
 ) -> ChallengeEvaluation:
     """Evaluate a run, or one of BASELINES, by the official protocol of CAGE Challenge 2.
 
     The same agent plays ``episodes``, at least 2, of 30, 50 and 100 steps against each red agent of the challenge, and
     is not told which. By the ``rules`` "leaderboard" came about what is in ``aiotrain.cage2.challenge.LEADERBOARD``;
-    "main" are those of csle-cyborg, and of CybORG since. The greedy heuristic follows a ``workflow`` too (default:
-    critical_first). All else is as for `evaluate`.
+    "main" are those of csle-cyborg, and of CybORG since (default: the run's; of an agent, main). The greedy heuristic
+    follows a ``workflow`` too (default: critical_first). All else is as for `evaluate`.
     """
     _refuse(episodes, seed)
     if (run is None) == (agent is None):
@@ -153,17 +151,13 @@ def evaluate_cage2(
         settings |= {"run": str(run), "workflow": trained.config.workflow, "actions": trained.actions}
     elif agent == "greedy-heuristic":
         settings["workflow"] = order_text(order_of(workflow or _BASELINE_ORDER))
+    rules = rules or (Config.rules if trained is None else trained.config.rules)
     settings |= {"simulator": simulator, "rules": rules, "episodes": episodes, "seed": seed}
+    base = Config(workflow="none") if trained is None else trained.config
+    base = dataclasses.replace(base, simulator=simulator, rules=rules, red_shares=Config.red_shares)
     cells: dict[Cell, Evaluation] = {}
     for number, cell in enumerate(CELLS):
-        if trained is None:
-            factory = EnvFactory.of(CAGE2_ID, simulator=simulator, red_agent=cell.red_agent, max_steps=cell.steps)
-        else:
-            config = dataclasses.replace(
-                trained.config, simulator=simulator, red_agent=cell.red_agent, max_episode_steps=cell.steps
-            )
-            factory = make_factory(config)
-        factory = _by_rules(factory, rules)
+        factory = make_factory(dataclasses.replace(base, red_agent=cell.red_agent, max_episode_steps=cell.steps))
         run_seed = fresh_seed(seed, 1 + number)  # chance of its own for each, so that their errors are independent
 
         def told(count: int, of: int, before: int = number * episodes) -> None:
@@ -183,14 +177,3 @@ def _refuse(episodes: int, seed: int) -> None:
         raise ConfigError(f"episodes must be at least 2, not {episodes}: one alone has no standard error")
     if seed < 0:
         raise ConfigError(f"seed cannot be negative ({seed})")
-
-
-def _by_rules(factory: EnvFactory, rules: Rules) -> EnvFactory:
-    """The factory of CAGE 2 for other ``rules`` than main, which training plays by. Raises ConfigError."""
-    if rules == "main":
-        return factory
-    if not factory.is_compiled:
-        raise ConfigError(
-            f"csle-cyborg plays by the rules main alone; for the rules {rules}, choose the simulator compiled"
-        )
-    return dataclasses.replace(factory, kwargs=(*factory.kwargs, ("rules", rules)))

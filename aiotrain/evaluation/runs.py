@@ -12,14 +12,14 @@ from typing import Any
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.workflows import Order, order_text, parse_order
-from aiotrain.checkpoint import load_policy
+from aiotrain.checkpoint import Checkpoints, load_policy
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.policy import NumpyPolicy
 from aiotrain.search import GpUcb
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["Trained", "choose_weights", "load_run", "order_of", "read_config"]
+__all__ = ["Trained", "load_run", "order_of", "read_run"]
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,52 @@ class Trained:
 
 
 def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[..., Any] | None = None) -> Trained:
-    """Read what a run left. Raises ConfigError."""
-    config = read_config(run)
-    if env is not None:
-        config = dataclasses.replace(config, env=env)
-    elif _only_from_python(str(config.env)):
+    """Read what a run left, to be played on ``env``, or on what it was trained on. Raises as `read_run`."""
+    trained = read_run(run, workflow, env)
+    if env is None and _only_from_python(str(trained.config.env)):
         raise ConfigError(
-            f"{run} was trained on {config.env}, an environment that a program gave as a Python callable, which cannot "
-            "be found again by that name. Put what makes it into a module and give env as module:factory (--env), or "
-            "evaluate from that program: aiotrain.evaluate(run, env=callable)"
+            f"{run} was trained on {trained.config.env}, an environment that a program gave as a Python callable, "
+            "which cannot be found again by that name. Put what makes it into a module and give env as module:factory "
+            "(--env), or evaluate from that program: aiotrain.evaluate(run, env=callable)"
         )
-    config, weights = choose_weights(run, config, workflow)
-    policy, spec = load_policy(weights)
+    policy = trained.policy
     if greedy:
         policy.parameters[:] = policy.shape.greedy(policy.parameters)
         policy.refresh()
-    return Trained(run, config, policy, spec, "greedy" if greedy else "sampled")
+    return dataclasses.replace(trained, actions="greedy" if greedy else "sampled")
 
 
-def read_config(run: Path) -> Config:
+def read_run(run: Path, workflow: str | None, env: str | Callable[..., Any] | None = None) -> Trained:
+    """Read what a run left in its folder, or one of its checkpoints. Raises CheckpointError or ConfigError."""
+    checkpoint = run if run.parent.name == "checkpoints" else None
+    if checkpoint is not None:
+        run = checkpoint.parent.parent
+    config = _read_config(run)
+    if env is not None:
+        config = dataclasses.replace(config, env=env)
+    weights = run / "weights.safetensors"
+    if config.env != CAGE2_ID or config.workflow == "none":
+        if workflow is not None:
+            raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
+    else:
+        if workflow is not None:
+            order = order_of(workflow)
+        else:
+            order = _best_order(run, config) if config.searches else order_of(config.workflow)
+        if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
+            weights = run / f"weights-{'-'.join(order)}.safetensors"
+            if checkpoint is not None:
+                raise ConfigError(f"{run} has a policy for each order, in {weights.name} and its like: name the folder")
+        config = dataclasses.replace(config, workflow=order_text(order))
+    if checkpoint is None and not weights.exists() and (newest := Checkpoints(run, 1).newest()) is not None:
+        raise ConfigError(
+            f"there is no file {weights}; a run writes its weights when it ends. What it has learned until now is in "
+            f"its checkpoints, such as {newest}: name that"
+        )
+    return Trained(checkpoint or run, config, *load_policy(checkpoint or weights), "sampled")
+
+
+def _read_config(run: Path) -> Config:
     """The settings of a run, from its config.json. Raises ConfigError."""
     path = run / "config.json"
     if not path.is_file():
@@ -79,22 +106,6 @@ def read_config(run: Path) -> Config:
         return Config.of(json.loads(path.read_text()))
     except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged, or of another version of aiotrain: {error}") from error
-
-
-def choose_weights(run: Path, config: Config, workflow: str | None) -> tuple[Config, Path]:
-    """The settings with the order that the policy is shown, and the file with that policy. Raises ConfigError."""
-    weights = run / "weights.safetensors"
-    if config.env != CAGE2_ID or config.workflow == "none":
-        if workflow is not None:
-            raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
-        return config, weights
-    if workflow is not None:
-        order = order_of(workflow)
-    else:
-        order = _best_order(run, config) if config.searches else order_of(config.workflow)
-    if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
-        weights = run / f"weights-{'-'.join(order)}.safetensors"
-    return dataclasses.replace(config, workflow=order_text(order)), weights
 
 
 def _only_from_python(env: str) -> bool:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Final, Literal
 
 from safetensors.numpy import save
 
-from aiotrain.checkpoint import Checkpoints, load_checkpoint, load_policy, tensors_of, write_whole
+from aiotrain.checkpoint import tensors_of, write_whole
 from aiotrain.errors import ConfigError
-from aiotrain.evaluation.runs import Trained, choose_weights, read_config
+from aiotrain.evaluation.runs import Trained, read_run
 from aiotrain.exporting.about import MARK, metadata
 from aiotrain.exporting.agent_file import agent_file
 
@@ -55,11 +56,9 @@ def export(
     chosen = _chosen(formats)
     if greedy and "numpy" not in chosen:
         raise ConfigError(f"export: greedy is a way of acting, and of the formats {', '.join(chosen)} none acts")
-    run, actions = Path(run), "greedy" if greedy else "sampled"
-    if run.is_file():
-        trained, beside = _read_checkpoint(run, workflow, actions), run.parent.parent / f"export-{run.stem}"
-    else:
-        trained, beside = _read_run(run, workflow, actions), run / "export"
+    trained = dataclasses.replace(read_run(Path(run), workflow), actions="greedy" if greedy else "sampled")
+    source = trained.run
+    beside = source.parents[1] / f"export-{source.stem}" if source.is_file() else source / "export"
     folder = beside if folder is None else folder
     contents = {Path(folder, FILES[each]): _content(each, trained) for each in chosen}
     for path in contents:
@@ -85,28 +84,6 @@ def _chosen(formats: Sequence[Format] | None) -> list[Format]:
     if "onnx" in formats and not has_onnx:
         raise ConfigError("export: the package onnx is not installed; pip install 'aiotrain[onnx]', or leave onnx out")
     return list(formats)
-
-
-def _read_run(run: Path, workflow: str | None, actions: str) -> Trained:
-    """What a run came to. Raises ConfigError."""
-    config, weights = choose_weights(run, read_config(run), workflow)
-    checkpoint = Checkpoints(run, 1).newest()
-    if not weights.exists() and checkpoint is not None:
-        raise ConfigError(
-            f"there is no file {weights}: a run writes its weights when it ends. What it has learned until now is in "
-            f"its checkpoints: export {checkpoint}"
-        )
-    return Trained(run, config, *load_policy(weights), actions)
-
-
-def _read_checkpoint(path: Path, workflow: str | None, actions: str) -> Trained:
-    """What a run had come to. Raises CheckpointError or ConfigError."""
-    checkpoint = load_checkpoint(path)
-    run = path.parent.parent
-    config, weights = choose_weights(run, checkpoint.config, workflow)
-    if weights.name != "weights.safetensors":
-        raise ConfigError(f"export: {run} has a policy for each order, in {weights.name} and its like: export {run}")
-    return Trained(path, config, *checkpoint.policy(), actions)
 
 
 def _content(kind: Format, trained: Trained) -> bytes:

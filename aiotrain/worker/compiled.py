@@ -54,9 +54,10 @@ class CompiledPlayer:
         assert posting.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
         self._steps = posting.spec.max_episode_steps
         settings = dict(factory.kwargs)
-        own = {name: settings[name] for name in ("red_agent", "rules", "observation", "actions") if name in settings}
-        self._rollout = Rollout(posting.policy.layers, **own)
-        self._own_order = settings.get("workflow") or HOST_TYPES
+        for name in ("simulator", "max_steps"):
+            settings.pop(name, None)
+        self._own_order = settings.pop("workflow", None) or HOST_TYPES
+        self._rollout = Rollout(posting.policy.layers, **settings)
 
     def refresh(self, version: int) -> None:
         """Act with what was written to ``parameters``, which is this version of the policy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at onc
 class Stage:
     """A ring and weights for players that play against ``red_agent``."""
 
-    def __init__(self, red_agent: str, workflow: str | None, **view: str) -> None:
+    def __init__(self, red_agent: str, workflow: str | None, **view: Any) -> None:
         self.factory = EnvFactory.of(
             CAGE2_ID, simulator="compiled", red_agent=red_agent, max_steps=STEPS, workflow=workflow, **view
         )
@@ -63,6 +64,8 @@ VIEWS = [
     ("RedMeanderAgent", None, {"observation": "memory", "actions": "compact"}),
     ("RedMeanderAgent", None, {"observation": "table", "actions": "compact"}),
     ("B_lineAgent", None, {"observation": "memory", "actions": "full"}),
+    ("mixed", None, {"red_shares": (1, 1, 1)}),
+    ("B_lineAgent", None, {"rules": "leaderboard"}),
 ]
 
 
