@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from aiotrain.evaluation import ChallengeEvaluation, Evaluation, evaluate, evaluate_cage2
+    from aiotrain.exporting import export
     from aiotrain.trainer import Result, Trainer, Update, train
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "WorkerError",
     "evaluate",
     "evaluate_cage2",
+    "export",
     "load_policy",
     "train",
 ]
@@ -59,6 +61,7 @@ _HOMES = {
     "aiotrain.checkpoint": ("load_policy",),
     "aiotrain.config": ("Config", "PPOConfig", "SearchConfig"),
     "aiotrain.evaluation": ("ChallengeEvaluation", "Evaluation", "evaluate", "evaluate_cage2"),
+    "aiotrain.exporting": ("export",),
     "aiotrain.trainer": ("Result", "Trainer", "Update", "train"),
 }
 

@@ -33,11 +33,13 @@ from aiotrain.spaces import EnvSpec
 __all__ = [
     "Checkpoint",
     "Checkpoints",
+    "described",
     "library_versions",
     "load_checkpoint",
     "load_policy",
     "natural",
     "save_weights",
+    "tensors_of",
     "write_whole",
 ]
 
@@ -59,9 +61,27 @@ def save_weights(path: Path, tensors: Mapping[str, npt.NDArray[Any]], shape: Pol
 
     The file is complete under its name or not there: it is written beside it, flushed to disk, and renamed.
     """
-    metadata = {"policy": json.dumps(dataclasses.asdict(shape)), "environment": json.dumps(dataclasses.asdict(spec))}
-    data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
+    data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, described(shape, spec))
     write_whole(path, data)
+
+
+def described(shape: PolicyShape, spec: EnvSpec) -> dict[str, str]:
+    """What `load_policy` needs of a file's metadata."""
+    return {"policy": json.dumps(dataclasses.asdict(shape)), "environment": json.dumps(dataclasses.asdict(spec))}
+
+
+def tensors_of(policy: NumpyPolicy) -> Tensors:
+    """The parameters of ``policy`` by the names that `load_policy` knows; weights are ``[out, in]``."""
+    names, views = _tensor_names(policy.shape), policy.shape.split(policy.parameters)
+    return {name: np.ascontiguousarray(view.T) for name, view in zip(names, views, strict=True)}
+
+
+def _tensor_names(shape: PolicyShape) -> list[str]:
+    """Names of a policy's tensors, in the order in which its parameters lie in the flat vector."""
+    names = ["input_mean", "input_scale"]
+    for index in range(len(shape.layers)):
+        names += [f"actor.{2 * index}.weight", f"actor.{2 * index}.bias"]  # between them, there is a tanh
+    return [*names, "log_std"] if shape.kind == "gaussian" else names
 
 
 def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
@@ -89,16 +109,13 @@ def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
 
 def _policy_of(shape: PolicyShape, tensor_of: Callable[[str], npt.NDArray[Any]]) -> NumpyPolicy:
     """The policy among a learner's tensors. Raises ValueError for one that is not what it should be."""
-    names = ["input_mean", "input_scale"]
     shapes: list[tuple[int, ...]] = [(shape.inputs,), (shape.inputs,)]
-    for index, (fan_in, fan_out) in enumerate(shape.layers):
-        names += [f"actor.{2 * index}.weight", f"actor.{2 * index}.bias"]  # between them, there is a tanh
+    for fan_in, fan_out in shape.layers:
         shapes += [(fan_out, fan_in), (fan_out,)]
     if shape.kind == "gaussian":
-        names.append("log_std")
         shapes.append((shape.outputs,))
     policy = NumpyPolicy(shape)
-    for view, name, expected in zip(shape.split(policy.parameters), names, shapes, strict=True):
+    for view, name, expected in zip(shape.split(policy.parameters), _tensor_names(shape), shapes, strict=True):
         tensor = tensor_of(name)
         if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")

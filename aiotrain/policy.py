@@ -102,7 +102,7 @@ class NumpyPolicy:
         self._log_std = rest.pop() if self.shape.kind == "gaussian" else None
         self._std = None if self._log_std is None else np.exp(self._log_std)
         # With mean 0 and scale 1, as long as nothing is normalised, the inputs are taken as they are.
-        self._normalised = bool((mean != 0).any() or (scale != 1).any())
+        self.normalizes = bool((mean != 0).any() or (scale != 1).any())
         self._mean, self._scale = mean, scale
         self._layers = list(zip(rest[0::2], rest[1::2], strict=True))
 
@@ -113,7 +113,7 @@ class NumpyPolicy:
             padded = np.zeros((count + -count % _ROWS, self.shape.inputs), np.float32)
             padded[:count] = inputs
             inputs = padded
-        if self._normalised:
+        if self.normalizes:
             inputs = np.clip((inputs - self._mean) * self._scale, -INPUT_CLIP, INPUT_CLIP)
         hidden, (last_weight, last_bias) = inputs, self._layers[-1]
         for weight, bias in self._layers[:-1]:

@@ -204,6 +204,7 @@ def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
 def test_help_tells_the_other_commands(help_text: str) -> None:
     assert "aiotrain plot RUN" in help_text
     assert "aiotrain evaluate RUN" in help_text
+    assert "aiotrain export RUN" in help_text
 
 
 def test_help_documents_every_option(help_text: str) -> None:

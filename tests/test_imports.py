@@ -42,10 +42,9 @@ def test_trainer_imports_no_torch_before_it_is_needed() -> None:
     assert python("import sys, aiotrain.trainer\nprint('torch' in sys.modules)") == "False"
 
 
-def test_evaluation_imports_neither_torch_nor_what_compiles() -> None:
-    code = (
-        "import sys, aiotrain.evaluation\nprint(*[name for name in ('torch', 'numba', 'rich') if name in sys.modules])"
-    )
+@pytest.mark.parametrize("module", ["aiotrain.evaluation", "aiotrain.exporting"])
+def test_evaluation_and_export_import_neither_torch_nor_what_compiles(module: str) -> None:
+    code = f"import sys, {module}\nprint(*[name for name in ('torch', 'numba', 'rich') if name in sys.modules])"
     assert python(code) == ""
 
 

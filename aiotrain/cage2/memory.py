@@ -45,7 +45,7 @@ from aiotrain.cage2.view import (
     TIMES,
 )
 
-__all__ = ["MEMORY", "allow", "forget", "list_inputs", "list_table", "remember", "watch"]
+__all__ = ["DECOY_OF_ACTION", "MEMORY", "allow", "forget", "list_inputs", "list_table", "remember", "watch"]
 
 MEMORY: Final = np.dtype(
     [
@@ -100,14 +100,14 @@ _DECOYS_OF_HOST: Final = np.array(
     [sum(1 << i for i, (where, _) in enumerate(_DECOYS) if where == host) for host in range(NUM_HOSTS)], np.uint32
 )
 """uint32 [13]: the set of a host's decoys."""
-_DECOY_OF_ACTION: Final = np.zeros(NUM_ACTIONS, np.uint32)
+DECOY_OF_ACTION: Final = np.zeros(NUM_ACTIONS, np.uint32)
 """uint32 [145]: the set of the decoy that an action places, empty for most."""
 for _action in range(action_index("DecoyApache", HOSTS[0]), action_index("Restore", HOSTS[0])):
     _host, _kind = int(ACTION_HOST[_action]), ACTION_KIND[_action] - FIRST_DECOY
     if DECOY_HOSTS[_kind] >> _host & 1:
         for _i, (_where, _decoy) in enumerate(_DECOYS):
             if _where == _host and DECOY_OPENS[_decoy] == DECOY_OPENS[_kind]:
-                _DECOY_OF_ACTION[_action] = 1 << _i
+                DECOY_OF_ACTION[_action] = 1 << _i
 _NUMBER_OF_KIND: Final = np.array(
     [{ANALYSE: 0, REMOVE: 1, RESTORE: 3}.get(kind, 2) for kind in range(NOTHING)], np.uint8
 )
@@ -148,7 +148,7 @@ def remember(memory: Any, table: Any, action: Any) -> None:
         memory.recent_actions[i] = memory.recent_actions[i - 1]
     memory.recent_actions[0] = action
     # A decoy whose port is taken fails, which leaves the set as it is.
-    memory.to_place &= ~_DECOY_OF_ACTION[action]
+    memory.to_place &= ~DECOY_OF_ACTION[action]
     if ACTION_KIND[action] == RESTORE:
         host = ACTION_HOST[action]
         memory.to_place |= _DECOYS_OF_HOST[host]

@@ -1,4 +1,4 @@
-"""The command line: training, pictures, evaluations and replays, their signals and exit codes.
+"""The command line: training, pictures, evaluations, replays and exports, their signals and exit codes.
 
 Exit codes: 0 the budget was used up; 1 the run failed; 2 it could not start as configured; 129, 130 and 143 it was
 ended by a closed terminal, by Ctrl-C and by SIGTERM.
@@ -21,6 +21,7 @@ import tyro
 from rich.console import Console
 
 from aiotrain.cli.evaluating import evaluate
+from aiotrain.cli.exporting import export
 from aiotrain.cli.replaying import replay
 from aiotrain.cli.training import Arguments, train
 from aiotrain.console import printable, printable_lines
@@ -51,13 +52,15 @@ def run() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, plot, evaluate or replay as ``arguments`` say (default: those of the process). Returns the exit code."""
+    """Train, plot, evaluate, replay or export as ``arguments`` say (default: those of the process); the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
     errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:
         if arguments[:1] == ["plot"]:
             return _plot(tyro.cli(PlotArguments, prog="aiotrain plot", args=arguments[1:]).run)
+        if arguments[:1] == ["export"]:
+            return export(arguments[1:])
         if (here := os.getcwd()) not in sys.path:
             sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
         if arguments[:1] == ["evaluate"]:

@@ -52,6 +52,8 @@ class Arguments(Config):
 
     aiotrain replay RUN shows how (aiotrain replay --help).
 
+    aiotrain export RUN writes its policy to files (aiotrain export --help).
+
     aiotrain --resume RUN goes on with a run, with its settings.
     """
 

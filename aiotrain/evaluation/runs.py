@@ -12,14 +12,14 @@ from typing import Any
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.workflows import Order, order_text, parse_order
-from aiotrain.checkpoint import load_checkpoint, load_policy
+from aiotrain.checkpoint import Checkpoints, load_checkpoint, load_policy
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.policy import NumpyPolicy
 from aiotrain.search import GpUcb
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["Trained", "load_run", "order_of"]
+__all__ = ["Trained", "load_run", "order_of", "read_run"]
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,28 @@ class Trained:
 
 
 def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[..., Any] | None = None) -> Trained:
-    """Read what a run left in its folder, or in one of its checkpoints. Raises ConfigError or CheckpointError."""
+    """Read what a run left, to be played on ``env``, or on what it was trained on. Raises as `read_run`."""
+    trained = read_run(run, workflow, env)
+    if env is None and _only_from_python(str(trained.config.env)):
+        raise ConfigError(
+            f"{run} was trained on {trained.config.env}, an environment that a program gave as a Python callable, "
+            "which cannot be found again by that name. Put what makes it into a module and give env as module:factory "
+            "(--env), or evaluate from that program: aiotrain.evaluate(run, env=callable)"
+        )
+    policy = trained.policy
+    if greedy:
+        policy.parameters[:] = policy.shape.greedy(policy.parameters)
+        policy.refresh()
+    return dataclasses.replace(trained, actions="greedy" if greedy else "sampled")
+
+
+def read_run(run: Path, workflow: str | None, env: str | Callable[..., Any] | None = None) -> Trained:
+    """Read what a run left in its folder, or one of its checkpoints. Raises CheckpointError or ConfigError."""
     checkpoint = load_checkpoint(run) if run.is_file() else None
     config = _read_config(run) if checkpoint is None else checkpoint.config
     folder = run if checkpoint is None else checkpoint.path.parent.parent
     if env is not None:
         config = dataclasses.replace(config, env=env)
-    elif _only_from_python(str(config.env)):
-        raise ConfigError(
-            f"{run} was trained on {config.env}, an environment that a program gave as a Python callable, which cannot "
-            "be found again by that name. Put what makes it into a module and give env as module:factory (--env), or "
-            "evaluate from that program: aiotrain.evaluate(run, env=callable)"
-        )
     weights = folder / "weights.safetensors"
     if config.env != CAGE2_ID or config.workflow == "none":
         if workflow is not None:
@@ -73,17 +83,18 @@ def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[
         else:
             order = _best_order(folder, config) if config.searches else order_of(config.workflow)
         if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
-            if checkpoint is not None:
-                raise ConfigError(
-                    f"{run} is of a search whose orders have policies of their own: name the run's folder"
-                )
             weights = folder / f"weights-{'-'.join(order)}.safetensors"
+            if checkpoint is not None:
+                raise ConfigError(f"{run} has a policy for each order, in {weights.name} and its like: name the folder")
         config = dataclasses.replace(config, workflow=order_text(order))
-    policy, spec = load_policy(weights) if checkpoint is None else checkpoint.policy()
-    if greedy:
-        policy.parameters[:] = policy.shape.greedy(policy.parameters)
-        policy.refresh()
-    return Trained(run, config, policy, spec, "greedy" if greedy else "sampled")
+    if checkpoint is not None:
+        return Trained(run, config, *checkpoint.policy(), "sampled")
+    if not weights.exists() and (newest := Checkpoints(run, 1).newest()) is not None:
+        raise ConfigError(
+            f"there is no file {weights}; a run writes its weights when it ends. What it has learned until now is in "
+            f"its checkpoints, such as {newest}: name that"
+        )
+    return Trained(run, config, *load_policy(weights), "sampled")
 
 
 def _read_config(run: Path) -> Config:
