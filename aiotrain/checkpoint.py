@@ -97,11 +97,12 @@ def _policy_of(shape: PolicyShape, tensor_of: Callable[[str], npt.NDArray[Any]])
     if shape.kind == "gaussian":
         names.append("log_std")
         shapes.append((shape.outputs,))
-    policy = NumpyPolicy(shape)
-    for view, name, expected in zip(shape.split(policy.parameters), names, shapes, strict=True):
-        tensor = tensor_of(name)
+    tensors = [tensor_of(name) for name in names]
+    for name, tensor, expected in zip(names, tensors, shapes, strict=True):
         if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
+    policy = NumpyPolicy(shape)
+    for view, tensor in zip(shape.split(policy.parameters), tensors, strict=True):
         view[...] = tensor.T
     policy.refresh()
     return policy
