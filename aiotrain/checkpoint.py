@@ -114,11 +114,13 @@ def _policy_of(shape: PolicyShape, tensor_of: Callable[[str], npt.NDArray[Any]])
         shapes += [(fan_out, fan_in), (fan_out,)]
     if shape.kind == "gaussian":
         shapes.append((shape.outputs,))
-    policy = NumpyPolicy(shape)
-    for view, name, expected in zip(shape.split(policy.parameters), _tensor_names(shape), shapes, strict=True):
-        tensor = tensor_of(name)
+    names = _tensor_names(shape)
+    tensors = [tensor_of(name) for name in names]
+    for name, tensor, expected in zip(names, tensors, shapes, strict=True):
         if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
+    policy = NumpyPolicy(shape)
+    for view, tensor in zip(shape.split(policy.parameters), tensors, strict=True):
         view[...] = tensor.T
     policy.refresh()
     return policy

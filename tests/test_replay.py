@@ -26,7 +26,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from aiotrain import Config, EnvError, InvalidStepError, evaluate, train
+from aiotrain import Config, ConfigError, EnvError, InvalidStepError, SearchConfig, evaluate, train
 from aiotrain.cage2.baselines import greedy_actions
 from aiotrain.cage2.scenario import HOSTS, action_name
 from aiotrain.cage2.witness import Deed, Host, Scene
@@ -36,15 +36,16 @@ from aiotrain.console.film import film
 from aiotrain.console.replay import heading, plain_moment, render_moment
 from aiotrain.console.viewer import Key, watch
 from aiotrain.replay import Moment, Replay, Setting
-from envs import Action, Masked, Observation, Toy, Trouble, Troubled
+from aiotrain.testing import Fault, faulty
+from envs import Action, Masked, Observation, Toy
 from test_evaluate import ROOT, Counting, write_run
 
 CAGE2 = Config.env
-TROUBLES = [
+FAULTS = [
     ("raise", EnvError),
     ("sys.exit", EnvError),
     ("shape", InvalidStepError),
-    ("nan reward", InvalidStepError),
+    ("nan", InvalidStepError),
     ("nan observation", InvalidStepError),
 ]
 SETTING = Setting(CAGE2, "quiet-river", "sampled", 3, "compiled", "", 30)
@@ -165,12 +166,28 @@ def test_a_checkpoint_is_a_run_as_it_was(tmp_path: Path) -> None:
     assert not list(folder.rglob("evaluation.json")), "of which checkpoint would it tell?"
 
 
-@pytest.mark.parametrize(("trouble", "error"), TROUBLES)
-def test_an_episode_that_breaks_off_says_where(trouble: Trouble, error: type[Exception], tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_search_has_a_policy_for_any_order_or_says_that_it_has_not(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"collector": "sequential", "max_episode_steps": 5, "total_episodes": 40}
+    for inherit in ("latest", "nearest"):
+        folder = tmp_path / inherit
+        search = SearchConfig(inherit=inherit, fixed_episodes=20, parallel_workflows=1)  # type: ignore[arg-type]
+        config = Config(run_dir=str(folder), episodes_per_update=20, workflow_search=search, **settings)
+        asyncio.run(train(config))
+        (last,) = (folder / "checkpoints").glob("update-*")
+        if inherit == "latest":
+            assert play(last, workflow="reverse")[0].order == order_text(NAMED_ORDERS["reverse"])
+            assert play(last)[0].order == play(folder)[0].order
+        else:
+            with pytest.raises(ConfigError, match="a policy for each order, in .*: name the folder"):
+                play(last)
+
+
+@pytest.mark.parametrize(("fault", "error"), FAULTS)
+def test_an_episode_that_breaks_off_says_where(fault: Fault, error: type[Exception], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "envs:toy")
     steps = 1 if error is EnvError else 2  # where it raises, the second one was not made
-    with pytest.raises(error, match=rf"<lambda>, seed \d+, step {steps}: the environment r"):
-        play(run, env=lambda: Troubled(trouble, range(2**31)))
+    with pytest.raises(error, match=rf"seed \d+, step {steps}: the environment r"):
+        play(run, env=faulty(Toy, fault))
 
 
 # ----------------------------------------------------------------------- how it is drawn
@@ -338,7 +355,7 @@ def test_without_a_terminal_there_is_a_line_for_each_step(
         (["run", "--red-agent", "B_line"], "unknown red agent 'B_line'; did you mean B_lineAgent"),
         (["run", "--fps", "0"], "fps must be more than 0, not 0"),
         (["run", "--fps", "nan"], "fps must be more than 0, not nan"),
-        (["run", "--step"], "in a terminal"),
+        (["run", "--paused"], "in a terminal"),
         (["run", "--save", "film.gif"], "film.gif does not end in .svg"),
         (["run", "--save", "nowhere/film.svg"], "save: nowhere/film.svg cannot be written: No such file"),
         (["toy", "--save", "film.svg"], "a picture is of CAGE 2's network"),
@@ -415,10 +432,10 @@ class Pressed:
         return next(self._keys, "")
 
 
-def watched(pressed: Callable[[float], Key], fps: float = 2.0, stopped: bool = False) -> tuple[list[int], str]:
+def watched(pressed: Callable[[float], Key], fps: float = 2.0, paused: bool = False) -> tuple[list[int], str]:
     """The steps shown in this order, and what stays on the normal screen."""
     console = Console(file=StringIO(), force_terminal=True, color_system=None, width=80, height=24)
-    watch(SETTING, MOMENTS, console, fps=fps, stopped=stopped, wait=pressed)
+    watch(SETTING, MOMENTS, console, fps=fps, paused=paused, wait=pressed)
     screen, _, after = cast(StringIO, console.file).getvalue().rpartition("\x1b[?1049l")
     assert screen.endswith("\x1b[?7h\x1b[?25h"), "no cursor or no wrapping afterwards"
     return [int(step) for step in re.findall(r"step (\d+) / 30", screen)], after
@@ -433,13 +450,13 @@ def test_it_goes_on_by_itself() -> None:
     assert len(after.splitlines()) <= 23, "no line is left for the prompt"
 
 
-def test_it_stops_and_goes_by_keys() -> None:
+def test_it_pauses_and_goes_by_keys() -> None:
     steps, after = watched(Pressed("on", "on", "back", "", "", "", "", "back", "back", "on", "quit"))
-    assert list(dict.fromkeys(steps)) == [1, 2, 3], "it went on while it was stopped"
+    assert list(dict.fromkeys(steps)) == [1, 2, 3], "it went on while it was paused"
     assert "step 2 / 30" in after
-    steps, _ = watched(Pressed("stop", *[""] * 20, "stop", "", "", "quit"))
+    steps, _ = watched(Pressed("pause", *[""] * 20, "pause", "", "", "quit"))
     assert steps[-1] == 2, "it does not go on again"
-    steps, after = watched(Pressed(*["on"] * 12), stopped=True)
+    steps, after = watched(Pressed(*["on"] * 12), paused=True)
     assert steps == list(range(1, 13))
     assert "step 12 / 30" in after
 
@@ -477,7 +494,7 @@ def in_terminal(*flags: str, then: Callable[[int, subprocess.Popen[bytes]], obje
 
 def test_keys_of_a_real_terminal() -> None:
     code, shown = in_terminal(
-        *("--step", "--steps", "9"), then=lambda terminal, _: os.write(terminal, b"x\x1b[C\n\x1b[D\x1bOCq")
+        *("--paused", "--steps", "9"), then=lambda terminal, _: os.write(terminal, b"x\x1b[C\n\x1b[D\x1bOCq")
     )
     assert code == 0
     screen, _, after = shown.rpartition("\x1b[?1049l")

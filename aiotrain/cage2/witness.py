@@ -276,8 +276,8 @@ class _Cyborg:
             there = state.hosts[name]
             if any(file.density >= _MALWARE_DENSITY for file in there.files):
                 infected |= 1 << host
-            placed = (_PROCESSES[process.name] for process in there.processes if process.decoy_type)
-            decoys.append(tuple(dict.fromkeys(placed)))
+            stand = (_PROCESSES[process.name] for process in there.processes if process.decoy_type)
+            decoys.append(tuple(dict.fromkeys(stand)))
         service_down = all(process.name != "OTService" for process in state.hosts["Op_Server0"].processes)
         return _Truth(held, privileged, held & ~kept, infected, tuple(decoys), service_down)
 
@@ -288,7 +288,8 @@ class _Cyborg:
             return placed, _Red("Sleep", "", None)
         action, reported = happened["Red"]
         success = True if reported == True else False if reported == False else None  # noqa: E712
-        exploit = type(getattr(action, "sub_action", None)).__name__ if hasattr(action, "sub_action") else ""
+        chosen = getattr(action, "sub_action", None)  # of an ExploitRemoteService
+        exploit = "" if chosen is None else type(chosen).__name__
         return placed, _Red(type(action).__name__, self._target(action), success, exploit)
 
     def _target(self, action: Any) -> str:

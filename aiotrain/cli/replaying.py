@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["replay"]
 
-_NOT_WHAT = ("fps", "step", "save")  # of ReplayArguments: the rest says what is played
+_NOT_WHAT = ("fps", "paused", "save")  # of ReplayArguments: the rest says what is played
 _FILM_SIZE: Final = (100, 32)
 """Columns and lines of a saved picture."""
 
@@ -36,7 +36,7 @@ class ReplayArguments:
     the reward and what it is made of. Of other environments: a line for each step. So it is, too, where the output is
     no terminal. It is the first episode that aiotrain evaluate plays with the same flags.
 
-    Keys: space stops and goes on, → and Enter go a step on, ← goes back, q quits.
+    Keys: space pauses and goes on, → and Enter go a step on, ← goes back, q quits.
     """
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
@@ -59,8 +59,8 @@ class ReplayArguments:
     """Truncate the episode after so many steps. Default: as in training."""
     fps: float = 2.0
     """Steps shown a second."""
-    step: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Begin stopped: each step waits for a key."""
+    paused: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Begin paused: each step waits for a key."""
     save: Path | None = None
     """Write an animated picture (.svg) to this file instead, of an episode of CAGE 2."""
 
@@ -101,9 +101,9 @@ def _show(played: Replay, chosen: ReplayArguments, output: Output) -> None:
 
         moments = list(played.play())
         with Keys() as keys:
-            watch(played.setting, moments, output, fps=chosen.fps, stopped=chosen.step, wait=keys.wait)
-    elif chosen.step:
-        raise ConfigError("step: what is shown step by step is an episode of CAGE 2, in a terminal")
+            watch(played.setting, moments, output, fps=chosen.fps, paused=chosen.paused, wait=keys.wait)
+    elif chosen.paused:
+        raise ConfigError("paused: what waits for keys is an episode of CAGE 2, in a terminal")
     else:
         _tell(played, output)
 

@@ -34,7 +34,7 @@ _SHORT: Final = 4
 _HEIGHTS: Final = " ▁▂▃▄▅▆▇█"
 _COSTS: Final = (0.0, 0.1, 0.3, 0.9, 1.1, 2.1, 4.0, 9.9)
 """What a step may cost at most to be drawn as low as this: the same in all frames, unlike a scale up to the largest."""
-_KEYS: Final = "space stop ← → step q quit"
+_KEYS: Final = "space pause ← → step q quit"
 
 
 def render_moment(setting: Setting, moments: Sequence[Moment], width: int, height: int, keys: bool = False) -> Frame:

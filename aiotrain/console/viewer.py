@@ -23,14 +23,14 @@ from aiotrain.replay import Moment, Setting
 
 __all__ = ["Key", "Keys", "watch"]
 
-Key = Literal["", "stop", "on", "back", "quit"]
+Key = Literal["", "pause", "on", "back", "quit"]
 """What a pressed key asks for; empty: none was pressed."""
 
 _PATIENCE_S: Final = 0.25
 """How soon it is seen that the terminal has another size."""
 _KEY: Final = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 _MEANING: Final[dict[bytes, Key]] = {
-    b" ": "stop",
+    b" ": "pause",
     **dict.fromkeys((b"\r", b"\n", b"\x1b[C", b"\x1bOC"), "on"),
     **dict.fromkeys((b"\x1b[D", b"\x1bOD"), "back"),
     b"q": "quit",
@@ -74,12 +74,12 @@ def watch(
     console: Console,
     *,
     fps: float,
-    stopped: bool,
+    paused: bool,
     wait: Callable[[float], Key],
 ) -> None:
     """Show the ``moments`` of an episode of CAGE 2 one after the other on the alternate screen of a terminal.
 
-    It goes on at ``fps`` moments a second, or if ``stopped`` by keys alone, until the last one is passed or somebody
+    It goes on at ``fps`` moments a second, or if ``paused`` by keys alone, until the last one is passed or somebody
     quits; that frame stays on the normal screen. ``wait`` gives the next key, or "" after the seconds it is given.
     """
     at, left_s = 0, 1 / fps
@@ -88,17 +88,17 @@ def watch(
             width, height = console.size
             frame = render_moment(setting, moments[: at + 1], width, height, keys=True)
             screen.draw(ansi(console, frame).splitlines(), (width, height))
-            pause_s = _PATIENCE_S if stopped else min(left_s, _PATIENCE_S)
+            pause_s = _PATIENCE_S if paused else min(left_s, _PATIENCE_S)
             match wait(pause_s):
                 case "quit":
                     break
-                case "stop":
-                    stopped, left_s = not stopped, 1 / fps
+                case "pause":
+                    paused, left_s = not paused, 1 / fps
                 case "on":
-                    stopped, at = True, at + 1
+                    paused, at = True, at + 1
                 case "back":
-                    stopped, at = True, max(0, at - 1)
-                case "" if not stopped:
+                    paused, at = True, max(0, at - 1)
+                case "" if not paused:
                     left_s -= pause_s
                     if left_s <= 0:
                         at, left_s = at + 1, 1 / fps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from random import Random
 from typing import Any
 
@@ -17,7 +18,10 @@ from aiotrain.cage2 import make
 from aiotrain.cage2.compiled_env import Cage2CompiledEnv
 from aiotrain.cage2.engine import RED_AGENTS
 from aiotrain.cage2.scenario import HOST_INDEX, HOSTS, action_index
+from aiotrain.cage2.simulator import SleepAgent
 from aiotrain.cage2.witness import Scene, Witness
+
+red_actions = import_module("csle_cyborg.shared.actions")
 
 EPISODES = 3  # of each of the 12 blue policies
 ALWAYS_SEEN = {
@@ -130,3 +134,39 @@ def test_decoys_are_told_by_name_until_a_restore(simulator: str) -> None:
         action = action_index(kind, "Op_Server0")
         scene = witness.after(action, env.step(action)[0])
         assert (scene.blue.success, [*scene.hosts[HOST_INDEX["Op_Server0"]].decoys]) == (success, stand), kind
+
+
+class Wandering(SleepAgent):
+    """Attacks by an exploit of its own choice, and asks for what cannot be."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+
+    def get_action(self, observation: Any, action_space: Any) -> Any:
+        self.turn += 1
+        given: dict[str, Any] = {"session": 0, "agent": "Red"}
+        address = observation["User0"]["Interface"][0]["IP Address"] if self.turn == 1 else self.address
+        self.address = address
+        return [
+            red_actions.DiscoverNetworkServices(**given, ip_address=address),
+            red_actions.FTPDirectoryTraversal(**given, ip_address=address, target_session=0),
+            red_actions.PrivilegeEscalate(**given, hostname="Elsewhere"),
+            red_actions.Impact(**given, hostname="User0"),
+            red_actions.Sleep(),
+        ][self.turn - 1]
+
+
+def test_any_red_agent_is_told_of() -> None:
+    env: Any = make("cyborg", red_agent=Wandering)
+    witness = Witness(env)
+    env.reset(seed=0)
+    witness.begin()
+    scenes = [witness.after(0, env.step(0)[0]) for _ in range(5)]
+    assert {scene.red_agent for scene in scenes} == {"Wandering"}
+    assert [scene.red for scene in scenes] == [
+        ("DiscoverNetworkServices", "User0", True, ""),
+        ("FTPDirectoryTraversal", "User0", True, ""),
+        ("InvalidAction", "", False, ""),  # for csle-cyborg asks whether red may know the host
+        ("Impact", "User0", False, "red knows no OTService"),
+        ("Sleep", "", None, ""),
+    ]
