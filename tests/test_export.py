@@ -282,7 +282,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no folder; name that of a run"):
         aiotrain.export(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ConfigError, match="is no folder; name that of a run"):
+    with pytest.raises(CheckpointError, match="a checkpoint is a file in the folder checkpoints of its run"):
         aiotrain.export(tmp_path / "notes.txt")
 
 
