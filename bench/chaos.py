@@ -155,7 +155,7 @@ def main() -> None:
                 pair[name] = runner.run(run(config, every_s))
             table.add_row(*row(f"{name}, seed {seed}", pair[name]))
         results.append(pair)
-    console = Console(width=160)
+    console = Console(width=190)
     console.print(table)
     ratios = [pair["killed"]["episodes_per_s"] / pair["undisturbed"]["episodes_per_s"] for pair in results]
     console.print(f"episodes/s, killed ÷ undisturbed: {statistics.median(ratios):.3f} (median of {len(ratios)})")

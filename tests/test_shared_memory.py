@@ -97,6 +97,22 @@ async def test_deaths_are_in_a_row_only_if_nothing_was_delivered_between_them(tm
 
 @pytest.mark.asyncio
 async def test_worker_killed_while_it_has_nothing_to_do_is_replaced() -> None:
+    """Also if it is not needed."""
+    async with Play(Toy, workers=2) as one:
+        await one.open()
+        await until_ready(one)
+        os.kill(pids(one)[1], signal.SIGKILL)
+        await one.until(lambda: one.collector.describe().workers[1].restarts == 1, "its death is noticed")
+        await until_ready(one)
+    (warning,) = one.warnings
+    assert "worker 1" in warning
+    assert "SIGKILL" in warning
+
+
+@pytest.mark.asyncio
+async def test_worker_killed_while_it_has_nothing_to_do_may_be_given_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anybody looks after it."""
+    monkeypatch.setattr(shared_memory, "_LOOK_S", 2 * WITHIN_S)
     async with Play(Toy, workers=2) as one:
         await one.open()
         await until_ready(one)

@@ -202,6 +202,11 @@ class WorkerExecutor(ProcessPoolExecutor):
             self._manager.join()
 
     @property
+    def is_broken(self) -> bool:
+        """Whether a process has ended that it did not end itself."""
+        return bool(self._broken)
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code of the process that ended first, by itself; minus the signal's number if a signal killed it."""
         codes = [code for process in self.context.started if (code := process.exitcode) is not None]

@@ -43,6 +43,7 @@ _STARTING_AT_ONCE = 4  # processes that are brought up at the same time
 _DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, after which the run fails
 _PAUSE_S = 0.05  # before a worker is brought up again; twice as long each time that it dies in a row …
 _LONGEST_PAUSE_S = 5.0  # … up to this
+_LOOK_S = 0.1  # between two looks at workers that have nothing to do
 _BACKGROUND_S = 2.0  # for the collector's own tasks to end once they are cancelled
 
 
@@ -113,6 +114,7 @@ class SharedMemoryCollector(BaseCollector):
         for worker in self._workers:
             self._spawn(self._bring_up(worker))
         self._spawn(self._watch_for_hung())
+        self._spawn(self._watch_for_dead())
 
     async def _bring_up(self, worker: _Worker) -> None:
         """Start the worker's process and let it join, again and again until it does or the run fails."""
@@ -281,6 +283,16 @@ class SharedMemoryCollector(BaseCollector):
                     f"in a row without finishing an episode. The last death, of worker {worker.index}: {cause}"
                 )
             )
+
+    async def _watch_for_dead(self) -> None:
+        """Replace a worker that has died with nothing to do, so that no future tells of it, before it is needed."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for worker in self._workers:
+                if worker.ready and not worker.tasks and not worker.unfinished:
+                    assert worker.executor is not None
+                    if worker.executor.is_broken:
+                        self._replace(worker, BrokenProcessPool())
 
     async def _watch_for_hung(self) -> None:
         """Kill a worker that has been at one trajectory for longer than allowed; its future then fails."""
