@@ -24,7 +24,7 @@ from aiotrain.cage2.view import actions_of
 from aiotrain.cage2.workflows import order_text
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepError
-from aiotrain.evaluation import BASELINES, Baseline, Simulator
+from aiotrain.evaluation import BASELINES, Baseline, Rules, Simulator
 from aiotrain.evaluation.episodes import fresh_seed, sleeping, uniform
 from aiotrain.evaluation.runs import load_run, order_of
 from aiotrain.factory import make_factory
@@ -109,6 +109,7 @@ class Replay:
         red_agent: str | None = None,
         max_episode_steps: int | None = None,
         simulator: Simulator | None = None,
+        rules: Rules | None = None,
     ) -> None:
         if (run is None) == (agent is None):
             raise ConfigError(f"replay: name the folder of a run, or else an agent: {', '.join(BASELINES)}")
@@ -120,11 +121,15 @@ class Replay:
             config = trained.config
         else:
             config = _of_baseline(str(agent), greedy, workflow, env)
-        if config.env != CAGE2_ID and (red_agent is not None or simulator is not None):
-            raise ConfigError(f"red-agent and simulator are for {CAGE2_ID}; {run} was trained on another environment")
-        asked = {"red_agent": red_agent, "simulator": simulator, "max_episode_steps": max_episode_steps}
-        changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        config = dataclasses.replace(config, **changes)
+        own = {"red_agent": red_agent, "simulator": simulator, "rules": rules}
+        if config.env != CAGE2_ID and any(value is not None for value in own.values()):
+            raise ConfigError(
+                f"red-agent, simulator and rules are for {CAGE2_ID}; {run} was trained on another environment"
+            )
+        asked: dict[str, Any] = {**own, "max_episode_steps": max_episode_steps}
+        if red_agent is not None:
+            asked["red_shares"] = Config.red_shares
+        config = dataclasses.replace(config, **{name: value for name, value in asked.items() if value is not None})
         factory = make_factory(config)
         self._run_seed = fresh_seed(seed, 0)
         self._env, self._spec = inspect_env(factory)

@@ -46,7 +46,6 @@ FAULTS = [
     ("sys.exit", EnvError),
     ("shape", InvalidStepError),
     ("nan", InvalidStepError),
-    ("nan observation", InvalidStepError),
 ]
 SETTING = Setting(CAGE2, "quiet-river", "sampled", 3, "compiled", "", 30)
 
@@ -359,7 +358,7 @@ def test_without_a_terminal_there_is_a_line_for_each_step(
         (["run", "--save", "film.gif"], "film.gif does not end in .svg"),
         (["run", "--save", "nowhere/film.svg"], "save: nowhere/film.svg cannot be written: No such file"),
         (["toy", "--save", "film.svg"], "a picture is of CAGE 2's network"),
-        (["toy", "--red-agent", "B_lineAgent"], "red-agent and simulator are for aiotrain/Cage2-v0"),
+        (["toy", "--red-agent", "B_lineAgent"], "red-agent, simulator and rules are for aiotrain/Cage2-v0"),
         (["--agent", "sleep", "--greedy"], "greedy and env are for the policy of a run"),
         (["--agent", "random", "--workflow", "reverse"], "workflow means nothing to the agent random"),
     ],

@@ -53,6 +53,8 @@ class ReplayArguments:
     """CAGE 2's red agent. Default: that of the training."""
     simulator: Literal["compiled", "cyborg"] | None = None
     """What plays CAGE 2. Default: what the run trained on."""
+    rules: Literal["main", "leaderboard"] | None = None
+    """CAGE 2's rules, as evaluate has them. Default: those of the training."""
     env: str | None = None
     """Environment, where the run's cannot be found again: a Gymnasium id, or module:factory."""
     max_episode_steps: Annotated[int | None, tyro.conf.arg(aliases=("--steps",))] = None

@@ -129,8 +129,6 @@ def test_of_orders_with_a_policy_each_the_named_one_is_exported(tmp_path: Path) 
     assert agent.ABOUT["workflow"] == order_text(ORDERS[7])
     with pytest.raises(ConfigError, match=f"there is no file .*weights-{'-'.join(ORDERS[8])}.safetensors"):
         aiotrain.export(run, workflow=order_text(ORDERS[8]))
-    with pytest.raises(ConfigError, match=r"a policy for each order, in .*: name the folder"):
-        aiotrain.export(run / "checkpoints" / "best.safetensors", workflow="reverse")
     with pytest.raises(ConfigError, match="no training of an order has ended; name one"):
         aiotrain.export(run)
 
