@@ -1,6 +1,6 @@
 """Trains defenders for the unknown red agent, and evaluates them by CAGE Challenge 2's official protocol.
 
-    python -m bench.champion                                     # both rules, three seeds each: some hours of two cores
+    python -m bench.champion                                     # both rules, three seeds each: an hour of two cores
     python -m bench.champion --rules main --seeds 0 --total-episodes 60000
 
 Every other flag is one of aiotrain's own; what they are by default is `CHAMPION`. Each run's checkpoints are evaluated
@@ -35,17 +35,17 @@ CHAMPION = Arguments(
     observation="memory",
     actions="compact",
     workers=2,
-    total_episodes=400_000,
+    total_episodes=880 * 512,
     episodes_per_update=512,
     max_policy_lag=0,
     learner_threads=2,
-    checkpoint_every=20,
+    checkpoint_every=10,
     keep_checkpoints=100_000,
     ppo=PPOConfig(
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         final_learning_rate=3e-5,
-        gamma=0.998,
-        gae_lambda=0.95,
+        gamma=1.0,
+        gae_lambda=0.97,
         horizons=(30, 50, 100),
         clip_range=0.2,
         entropy_coef=0.01,
