@@ -42,7 +42,7 @@ class Batch:
 class Counts:
     """The account of a run, over all its resumes. Each term is counted where it happens, none from the others:
 
-    played = finished + discarded + lost, and finished = learned + `Batcher.waiting`.
+    played = finished + discarded + lost, and finished = learned + waiting.
     """
 
     played: int = 0
@@ -54,6 +54,8 @@ class Counts:
     """Steps in all delivered trajectories but those thrown away."""
     learned: int = 0
     """Episodes that a policy version has learned from."""
+    waiting: int = 0
+    """Finished episodes that lie in batches which are not learned yet."""
     discarded: int = 0
     """Episodes that were finished and not learned when a run ended that was then resumed: they are played again."""
     lost: int = 0
@@ -62,6 +64,10 @@ class Counts:
     """Lost episodes that are not tried again: lost too often, or fragments of them count already."""
     in_flight: int = 0
     """Trajectories being played or queued."""
+
+    def account(self) -> dict[str, int]:
+        """Where all went that was played, beside what was learned: metrics of records.METRICS."""
+        return {name: getattr(self, name) for name in ("played", "waiting", "discarded", "lost", "given_up")}
 
 
 @dataclass
@@ -226,7 +232,11 @@ class Batcher:
             self._add_counting_episodes(outcome, again, given_up)
         else:
             self._add_counting_steps(outcome, again, self._steps_per_update)
+        self._count_waiting()
         return given_up
+
+    def _count_waiting(self) -> None:
+        self.counts.waiting = sum(batch.ended for batch in self._under_way())
 
     def _may_retry(self, episode: int) -> bool:
         tries = self._tries[episode] = self._tries.get(episode, 0) + 1
@@ -315,11 +325,7 @@ class Batcher:
             for episode in part.headers["episode"].tolist():  # it may have begun in a batch that is not learned yet
                 for batch in self._under_way():
                     batch.part.pop(episode, None)
-
-    @property
-    def waiting(self) -> int:
-        """Finished episodes that lie in batches which are not learned yet."""
-        return sum(batch.ended for batch in self._under_way())
+        self._count_waiting()
 
     @property
     def learned_batches(self) -> int:
@@ -353,17 +359,16 @@ class Batcher:
         next_episode = self._next_episode
         if self._steps_per_update is None:
             next_episode, again = min(again, default=next_episode), []
-        waiting = self.waiting
         return {
             "batches": self._learned_batches,
             "next_episode": next_episode,
             "again": again,
             "expected_steps": under_way[0].expected_steps if under_way else self._expected_steps,
             "played": self.counts.played,
-            "finished": self.counts.finished - waiting,
+            "finished": self.counts.finished - self.counts.waiting,
             "steps": self.counts.steps - sum(batch.steps for batch in under_way),
             "learned": self.counts.learned,
-            "discarded": self.counts.discarded + waiting,
+            "discarded": self.counts.discarded + self.counts.waiting,
             "lost": self.counts.lost,
             "given_up": given_up,
         }

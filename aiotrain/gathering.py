@@ -63,11 +63,6 @@ class Gathering:
         self._launch_soon()
 
     @property
-    def waiting(self) -> int:
-        """Finished episodes that are not learned yet."""
-        return self._batcher.waiting
-
-    @property
     def exhausted(self) -> bool:
         """Whether the budget is used up, so that nothing will be played but what is under way."""
         return self._batcher.exhausted

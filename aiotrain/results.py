@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aiotrain.checkpoint import natural
+from aiotrain.config import Config
 from aiotrain.ring import Trajectories
 
 __all__ = ["Ledger", "Result", "Update"]
@@ -113,6 +114,13 @@ class Ledger:
     def trained_now_s(self) -> float:
         """Seconds that it has been training since it was begun or resumed."""
         return 0.0 if self._training_since_s is None else (self._stopped_s or time.monotonic()) - self._training_since_s
+
+    def share_of(self, config: Config) -> float:
+        """Share of the budget that is learned, 0 to 1."""
+        shares = [self.episodes / config.total_episodes]
+        if config.total_steps is not None:
+            shares.append(self.steps / config.total_steps)
+        return min(max(shares), 1.0)
 
     def recent_return(self, updates: int = 10) -> float:
         """Mean over the last ``updates`` of their mean returns; NaN if no episode ended in them."""

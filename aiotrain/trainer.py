@@ -97,6 +97,7 @@ class Trainer:
         self._workflows: WorkflowPolicies | None = None
         self._version = 0  # of the policy: batches done with, also those of which nothing came
         self._is_whole = True  # no update is under way, or has failed half-way
+        self._counts = Counts()  # those of the batcher, once there is one
         self._ledger = Ledger()
         self._device: str = config.device
 
@@ -160,6 +161,7 @@ class Trainer:
             slot_steps=slot_steps,
             **({} if self._search is None else {"plan": self._search.plan}),
         )
+        self._counts = batcher.counts
         await self._collector.open(self.policy_shape, slot_steps)
         if self._search is not None:
             self._workflows = WorkflowPolicies(
@@ -260,9 +262,7 @@ class Trainer:
         if self._workflows is not None and self._search is not None:
             reason = "budget" if self._notes.phase == "finished" else self._notes.phase
             self._workflows.end([running for running in self._search.running if running.episodes], reason)
-        counts = self._counts
-        account = self._account() | {"learned": self.episodes, "in_flight": counts.in_flight}
-        self._notes.event("end", phase=self._notes.phase, episodes=self.episodes, **account)
+        self._notes.event("end", phase=self._notes.phase, episodes=self.episodes, **self._counts.account())
         try:
             if self._folder is not None:
                 self._folder.close()
@@ -314,7 +314,9 @@ class Trainer:
         began_s = time.monotonic()
         was_whole, self._is_whole = self._is_whole, False
         if batch.trajectories is not None:
-            metrics = await self._in_thread(self._learner.update, batch.trajectories, self._progress())
+            metrics = await self._in_thread(
+                self._learner.update, batch.trajectories, self._ledger.share_of(self.config)
+            )
         self._version += 1
         workflows: list[str] = []
         if self._search is not None and self._workflows is not None:
@@ -330,12 +332,9 @@ class Trainer:
         gathering.learned()
         update: Update | None = None
         if batch.trajectories is not None:
+            metrics |= self._counts.account()
             update = self._ledger.add(
-                batch.trajectories,
-                self._version,
-                {**metrics, **self._account()},
-                collect_s=began_s - asked_s,
-                learn_s=learn_s,
+                batch.trajectories, self._version, metrics, collect_s=began_s - asked_s, learn_s=learn_s
             )
         self._is_whole = was_whole
         if self._folder is not None and update is not None:
@@ -363,35 +362,12 @@ class Trainer:
         call = functools.partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def _progress(self) -> float:
-        """Share of the budget that is used up."""
-        config = self.config
-        shares = [self._ledger.episodes / config.total_episodes]
-        if config.total_steps is not None:
-            shares.append(self._ledger.steps / config.total_steps)
-        return min(max(shares), 1.0)
-
     # -------------------------------------------------------------- reporting
 
     @property
     def episodes(self) -> int:
         """Episodes learned so far."""
         return self._ledger.episodes
-
-    @property
-    def _counts(self) -> Counts:
-        return Counts() if self._gathering is None else self._gathering.counts
-
-    def _account(self) -> dict[str, int]:
-        """Where all that was played went, beside what was learned: metrics of records.METRICS."""
-        counts = self._counts
-        return {
-            "played": counts.played,
-            "waiting": 0 if self._gathering is None else self._gathering.waiting,
-            "discarded": counts.discarded,
-            "lost": counts.lost,
-            "given_up": counts.given_up,
-        }
 
     def result(self) -> Result:
         """What the training came to so far."""
@@ -402,7 +378,7 @@ class Trainer:
             steps=self._ledger.steps,
             updates=len(self._ledger.returns),
             mean_return=self._ledger.last.mean_return if self._ledger.last else math.nan,
-            lost=self._gathering.counts.lost,
+            lost=self._counts.lost,
             elapsed_s=self._ledger.elapsed_s(),
             weights=self._published,
         )
@@ -410,13 +386,13 @@ class Trainer:
     def status(self) -> Status:
         """The run at this moment, for a console."""
         collector: CollectorStatus = self._collector.describe()
-        factory, counts, account = self._factory, self._counts, self._account()
+        factory, counts = self._factory, self._counts
         meter = Meter() if self._gathering is None else self._gathering.meter
         last = self._ledger.last
         trained_s = max(self._ledger.trained_s(), 1e-9)
         workers_s = max(self._ledger.trained_now_s(), 1e-9) * len(collector.workers)
         rates, mean_rates = meter.rates(), meter.mean_rates()
-        share = self._progress()
+        share = self._ledger.share_of(self.config)
         environment = factory.name + (f" ({self.config.red_agent})" if factory.is_cage2 else "")
         return Status(
             run_name=Path(self.config.run_dir or "").name or "aiotrain",
@@ -430,12 +406,12 @@ class Trainer:
             steps_total=self.config.total_steps,
             episodes_finished=counts.finished,
             steps_finished=counts.steps,
-            episodes_played=account["played"],
+            episodes_played=counts.played,
             episodes_learned=self._ledger.episodes,
-            episodes_waiting=account["waiting"],
-            episodes_discarded=account["discarded"],
-            episodes_lost=account["lost"],
-            episodes_given_up=account["given_up"],
+            episodes_waiting=counts.waiting,
+            episodes_discarded=counts.discarded,
+            episodes_lost=counts.lost,
+            episodes_given_up=counts.given_up,
             episodes_in_flight=counts.in_flight,
             episodes_per_s=rates[0],
             steps_per_s=rates[1],

@@ -37,7 +37,8 @@ EPISODES = 24
 VICTIM = 4
 """The episode that is struck, where one is."""
 WITHIN_S = 40.0
-HANG_S = 0.5
+HANG_S = 1.0
+"""Until a worker is taken for hung: longer than a healthy one may have to wait for a busy core."""
 START_S = 2.0
 """Until a making that hangs is given up."""
 

@@ -34,6 +34,7 @@ from making import Rounds, judged, spec_of, trajectories
 
 SPEC = spec_of("box", "discrete")
 SHAPE = PolicyShape.of(SPEC, (8,))
+ACCOUNT = dict.fromkeys(("played", "waiting", "discarded", "lost", "given_up"), 0)
 SEARCH = SearchConfig(parallel_workflows=1, inherit="nearest", max_episodes_per_workflow=10)
 
 
@@ -81,8 +82,12 @@ class Run:
             self.policies.choose()
             self.search.begin()
             batch = trajectories(SPEC, [9, 4, 7], seed=number)
+<<<<<<< HEAD
             account = dict.fromkeys(("played", "waiting", "discarded", "lost", "given_up"), 0.0)
             metrics = {**self.learner.update(batch, 0.1), **account}
+=======
+            metrics = self.learner.update(batch, 0.1) | ACCOUNT
+>>>>>>> h-account
             rounds.learn(judged(0.5, value=-10.0 * number))
             self.policies.end(rounds.over)
             rounds.over = []
