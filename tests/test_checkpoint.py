@@ -82,12 +82,7 @@ class Run:
             self.policies.choose()
             self.search.begin()
             batch = trajectories(SPEC, [9, 4, 7], seed=number)
-<<<<<<< HEAD
-            account = dict.fromkeys(("played", "waiting", "discarded", "lost", "given_up"), 0.0)
-            metrics = {**self.learner.update(batch, 0.1), **account}
-=======
             metrics = self.learner.update(batch, 0.1) | ACCOUNT
->>>>>>> h-account
             rounds.learn(judged(0.5, value=-10.0 * number))
             self.policies.end(rounds.over)
             rounds.over = []
