@@ -66,10 +66,10 @@ class Interruption:
         self._loop = asyncio.get_running_loop()
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)  # first, lest one be lost
         for each in self._before:
             signal.signal(each, lambda *_: None)
             signal.siginterrupt(each, False)
-        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._listening = threading.Thread(target=self._listen, args=(reading,), name="aiotrain-signals", daemon=True)
         self._listening.start()
 
