@@ -19,7 +19,7 @@ __all__ = ["MAY_CHANGE", "Config", "PPOConfig", "SearchConfig"]
 
 MAY_CHANGE = frozenset(
     {
-        *("total_episodes", "total_steps"),  # the learning rate then falls along the new budget
+        *("total_episodes", "total_steps"),  # schedules then go along the new budget
         *("collector", "rebuild_env", "ray_address"),
         *("workers", "envs_per_worker", "episode_timeout_s", "start_timeout_s"),
         *("checkpoint_every", "keep_checkpoints", "run_dir", "tensorboard"),
@@ -42,7 +42,8 @@ class PPOConfig:
     """Weight of longer advantage estimates, 0 to 1."""
     horizons: tuple[int, ...] = ()
     """Maximise the sum of an episode's returns up to each of these lengths in steps, instead of its whole return. The
-    30, 50 and 100 of CAGE 2's official total are one episode of 100 steps whose rewards count 3, 2 and 1 times."""
+    30, 50 and 100 of CAGE 2's official total are one episode of 100 steps whose rewards count 3, 2 and 1 times. No
+    episode may outlive the longest of them (max-episode-steps)."""
     clip_range: float = 0.3
     """How far the probability ratio counts beyond 1."""
     entropy_coef: float = 0.003
@@ -322,7 +323,8 @@ class Config:
             ),
             (
                 self.rules == "main" or self.simulator == "compiled",
-                f"csle-cyborg plays by the rules main alone; for the rules {self.rules}, choose the simulator compiled",
+                f"csle-cyborg plays by the rules main alone; for the rules {self.rules}, choose the simulator compiled, "
+                "or else the rules main",
             ),
             (
                 self.red_agent == MIXED or self.red_shares == SHARES,

@@ -116,6 +116,11 @@ def _side_by_side(observations: npt.NDArray[Any], masks: npt.NDArray[np.int8]) -
     return np.hstack([flat.view(np.uint8), masks.view(np.uint8)])
 
 
+def _between(start: float, end: float | None, progress: float) -> float:
+    """A setting on its straight way from ``start`` to ``end``; None: it stays."""
+    return start if end is None else start + (end - start) * progress
+
+
 class Learner:
     """Policy, value network and optimiser; ``update`` learns from one batch."""
 
@@ -186,11 +191,10 @@ class Learner:
     def update(self, batch: Trajectories, progress: float) -> dict[str, float]:
         """Learn from ``batch``; ``progress`` is the share of the budget that is used up, 0 to 1. Returns metrics."""
         config = self._config
-        learning_rate = config.learning_rate + (config.final_learning_rate - config.learning_rate) * progress
+        learning_rate = _between(config.learning_rate, config.final_learning_rate, progress)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        final_entropy_coef = config.entropy_coef if config.final_entropy_coef is None else config.final_entropy_coef
-        self._entropy_coef = config.entropy_coef + (final_entropy_coef - config.entropy_coef) * progress
+        self._entropy_coef = _between(config.entropy_coef, config.final_entropy_coef, progress)
 
         observations = np.concatenate([batch.observations, batch.final_observations])
         masks = np.concatenate([batch.masks, np.zeros((len(batch.headers), batch.masks.shape[1]), np.int8)])
@@ -330,9 +334,10 @@ class Learner:
         return over
 
     def _scaled_rewards(self, batch: Trajectories) -> FloatArray:
-        rewards = batch.rewards + batch.bonuses
+        rewards = batch.rewards
         if self._config.horizons:
-            rewards *= _counts(batch.headers, self._config.horizons)
+            rewards = rewards * _counts(batch.headers, self._config.horizons)
+        rewards = rewards + batch.bonuses
         if not self._config.scale_rewards:
             return rewards
         returns = _discounted_returns_so_far(rewards, batch.headers["length"], self._config.gamma)

@@ -92,7 +92,7 @@ class Replay:
     """An episode by the policy of a run, or of CAGE 2 by one of ``BASELINES``. To be closed.
 
     ``run`` is the folder of a run, or a file in its folder ``checkpoints``. The episode is the first that `evaluate`
-    plays with the same arguments. ``red_agent``: one of CAGE 2 other than in training.
+    plays of a run. ``red_agent``: one of CAGE 2 other than in training.
 
     Raises ConfigError, EnvError or InvalidStepError.
     """
@@ -113,6 +113,8 @@ class Replay:
     ) -> None:
         if (run is None) == (agent is None):
             raise ConfigError(f"replay: name the folder of a run, or else an agent: {', '.join(BASELINES)}")
+        if agent is not None and agent not in BASELINES:
+            raise ConfigError(f"replay: there is no agent {agent}; choose from {', '.join(BASELINES)}")
         if seed < 0:
             raise ConfigError(f"seed cannot be negative ({seed})")
         trained = None

@@ -5,8 +5,8 @@
 
 Every other flag is one of aiotrain's own; what they are by default is `CHAMPION`. Each run's checkpoints are evaluated
 after it, so that this takes nothing from the training: greedily, 1,000 episodes in each cell, and the last one with
-10,000. Prints when the total first passed the leaderboard's winner, and what it came to. Leaves the runs, totals.json,
-totals.csv and totals.png in the folder ``--out``.
+10,000. Prints when the total first passed the leaderboard's winner, and what it came to. Leaves the runs, totals.json
+and totals.png in the folder ``--out``.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def save_png(path: Path, results: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--rules", nargs="+", choices=("main", "leaderboard"), default=["main", "leaderboard"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=1_000, help="a cell, for points of the curve")
@@ -143,17 +145,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/champion"), metavar="FOLDER")
     arguments, others = parser.parse_known_args()
     config = tyro.cli(Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=CHAMPION)
-    results = []
+    if old := list(arguments.out.glob("*-*/config.json")):
+        parser.error(f"{old[0].parent} is an earlier run; move {arguments.out} away, or choose another --out")
+    results: list[dict[str, Any]] = []
     console = Console(width=140)
     for rules in arguments.rules:
         for seed in arguments.seeds:
             run = dataclasses.replace(config, rules=rules, seed=seed, run_dir=str(arguments.out / f"{rules}-{seed}"))
             counts = arguments.episodes, arguments.last_episodes, arguments.cyborg_episodes
             results.append(train_and_evaluate(run, *counts))
-            console.print(table_of(results[-1:]))
-    console.print(table_of(results))
-    (arguments.out / "totals.json").write_text(json.dumps(results, indent=1))
-    save_png(arguments.out / "totals.png", results)
+            console.print(table_of(results))
+            (arguments.out / "totals.json").write_text(json.dumps(results, indent=1))
+            save_png(arguments.out / "totals.png", results)
 
 
 if __name__ == "__main__":

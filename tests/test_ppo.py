@@ -148,8 +148,8 @@ def test_fragment_is_bootstrapped_with_the_value_of_what_was_seen_last() -> None
     np.testing.assert_array_equal(*estimates["ended"], err_msg="there is a future after a terminal state")
 
 
-def learner_after(spec: EnvSpec, batch: Trajectories) -> npt.NDArray[np.float32]:
-    one = learner(spec, dataclasses.replace(PLAIN, epochs=1))
+def learner_after(spec: EnvSpec, batch: Trajectories, **settings: Any) -> npt.NDArray[np.float32]:
+    one = learner(spec, dataclasses.replace(PLAIN, epochs=1, **settings))
     one.update(batch, 0.0)
     return np.concatenate([tensor.ravel() for tensor in one.tensors().values()])
 
@@ -424,6 +424,14 @@ def test_a_reward_counts_once_for_each_horizon_it_lies_within() -> None:
                 one.update(played_batch, 0.0)
             learned.append(one.parameters())
         np.testing.assert_array_equal(*learned)
+
+
+def test_bonuses_count_once_whatever_the_horizons() -> None:
+    spec = spec_of()
+    batch = trajectories(spec, [7])
+    batch = dataclasses.replace(batch, rewards=np.zeros(7, np.float32), bonuses=batch.rewards)
+    learned = [learner_after(spec, batch, horizons=horizons) for horizons in ((), (2, 7))]
+    np.testing.assert_array_equal(*learned)
 
 
 def test_beyond_the_last_horizon_there_is_no_future() -> None:

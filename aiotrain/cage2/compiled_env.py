@@ -68,8 +68,7 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
             set_order(self._state, self.workflow)
         super().reset(seed=seed)
         if self._shares is not None:
-            chance = int(self.np_random.integers(2**63)) if seed is None else seed
-            self._state["red"] = drawn_red_agent(chance, self._shares)
+            self._state["red"] = drawn_red_agent(seed, self._shares, self.np_random)
         if seed is not None:
             reset_one(self._state, 0, np.uint64(seed % 2**64))
         elif self._seeded:

@@ -163,8 +163,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
             self.workflow = requested_order(workflow, shown=self.workflow is not None)
         super().reset(seed=seed)
         if self._shares is not None:
-            chance = int(self.np_random.integers(2**63)) if seed is None else seed
-            self._simulator = self._simulators[drawn_red_agent(chance, self._shares)]
+            self._simulator = self._simulators[drawn_red_agent(seed, self._shares, self.np_random)]
         if seed is not None:
             self._stream.generator.seed(seed)
         with self._stream as generator:

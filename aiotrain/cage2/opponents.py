@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
+import numpy as np
+
 from aiotrain.cage2.scenario import RED_AGENTS
 from aiotrain.cage2.texts import unknown_name
 
@@ -29,17 +31,20 @@ def shares_of(red_agent: str | type, shares: Sequence[float]) -> tuple[float, ..
         return None
     if len(shares) != len(RED_AGENTS) or not all(0 <= share < math.inf for share in shares) or not any(shares):
         raise ValueError(
-            f"the shares of red agents must be {len(RED_AGENTS)} numbers from 0 on, for {', '.join(RED_AGENTS)}, and "
-            f"not all 0; not {', '.join(f'{share:g}' for share in shares)}"
+            f"there must be {len(RED_AGENTS)} shares, numbers from 0 on, for {', '.join(RED_AGENTS)}, and not all "
+            f"0; not {', '.join(f'{share:g}' for share in shares)}"
         )
     return tuple(shares)
 
 
-def drawn_red_agent(seed: int, shares: Sequence[float]) -> int:
+def drawn_red_agent(seed: int | None, shares: Sequence[float], generator: np.random.Generator | None = None) -> int:
     """The number in ``RED_AGENTS`` of who plays the episode with this seed: by chance, in ``shares`` of their sum.
 
-    The chance is SplitMix64 (Steele, Lea and Flood, 2014) of the seed.
+    The chance is SplitMix64 (Steele, Lea and Flood, 2014) of the seed; without one, of a number from ``generator``.
     """
+    if seed is None:
+        assert generator is not None
+        seed = int(generator.integers(2**63))
     mixed = (seed + 0x9E3779B97F4A7C15) % 2**64
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % 2**64

@@ -88,9 +88,11 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
-        named = compiled_red_agent(red_agent) if isinstance(red_agent, str) else red_agent
-        self._shares = None if named is red_agent else shares_of(str(red_agent), red_shares)
-        self.state = allocate(num_envs, red_agent=named, rules=rules, max_steps=max_steps)
+        self._shares = None
+        if isinstance(red_agent, str):
+            self._shares = shares_of(red_agent, red_shares)
+            red_agent = compiled_red_agent(red_agent)
+        self.state = allocate(num_envs, red_agent=red_agent, rules=rules, max_steps=max_steps)
         self.num_envs = num_envs
         self.max_steps = max_steps
         self._view = View(observation, actions, num_envs)
@@ -185,8 +187,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
     def _draw_red_agent(self, index: int, seed: int | None) -> None:
         """If red agents are mixed, choose that of an episode which is about to begin."""
         if self._shares is not None:
-            chance = int(self.np_random.integers(2**63)) if seed is None else seed
-            self.state["red"][index] = drawn_red_agent(chance, self._shares)
+            self.state["red"][index] = drawn_red_agent(seed, self._shares, self.np_random)
 
     def _seen(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.int8], dict[str, Any]]:
         """Observations and info after these ``actions`` among the 145, BEGUN where an episode has begun instead."""

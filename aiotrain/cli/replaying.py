@@ -34,7 +34,7 @@ class ReplayArguments:
 
     Of CAGE 2: a map of the network with what is true and what blue sees, both sides' actions and whether they succeed,
     the reward and what it is made of. Of other environments: a line for each step. So it is, too, where the output is
-    no terminal. It is the first episode that aiotrain evaluate plays with the same flags.
+    no terminal. Of a run against its own red agent, it is the first episode that aiotrain evaluate plays.
 
     Keys: space pauses and goes on, → and Enter go a step on, ← goes back, q quits.
     """

@@ -76,7 +76,7 @@ class Interruption:
     def _listen(self, reading: int) -> None:
         """Tell the loop which signals come, in a thread: the loop has not its turn while an environment hangs in this
         process, as ``sequential`` has them. So the second one ends the process also if the loop does not."""
-        count = 0
+        first = None
         with open(reading, "rb", buffering=0) as pipe:
             while number := pipe.read(1):
                 if number[0] not in self._before:
@@ -84,9 +84,12 @@ class Interruption:
                         os.write(self._wakeup_before, number)  # another's, which the loop may wait for
                     continue
                 which = signal.Signals(number[0])
+                if which == first == signal.SIGHUP:
+                    continue  # of one closed terminal both the shell and the kernel may tell
                 self._loop.call_soon_threadsafe(self._arrived, which)
-                count += 1
-                if count == 2:
+                if first is None:
+                    first = which
+                else:
                     time.sleep(_ANSWER_S)
                     self._leave(which)
 

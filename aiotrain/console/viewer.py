@@ -62,9 +62,13 @@ class Keys:
             return self._pressed.popleft()
         if self._terminal is None:
             time.sleep(seconds)
-        elif select.select([self._terminal], [], [], seconds)[0]:
-            keys = _KEY.findall(os.read(self._terminal, 1024))
-            self._pressed.extend(_MEANING[key] for key in keys if key in _MEANING)
+        else:
+            until = time.monotonic() + seconds
+            while not self._pressed and select.select([self._terminal], [], [], max(0, until - time.monotonic()))[0]:
+                read = os.read(self._terminal, 1024)
+                if not read:
+                    return "quit"  # the terminal is gone
+                self._pressed.extend(_MEANING[key] for key in _KEY.findall(read) if key in _MEANING)
         return self._pressed.popleft() if self._pressed else ""
 
 

@@ -136,6 +136,8 @@ def evaluate_cage2(
     _refuse(episodes, seed)
     if (run is None) == (agent is None):
         raise ConfigError(f"the protocol evaluates either a run or one of the agents {', '.join(BASELINES)}")
+    if agent is not None and agent not in BASELINES:
+        raise ConfigError(f"there is no agent {agent}; choose from {', '.join(BASELINES)}")
     if agent is not None and greedy:
         raise ConfigError(f"greedy is a way of acting by a trained policy, which the agent {agent} has not")
     if agent in ("sleep", "random") and workflow is not None:
@@ -154,10 +156,11 @@ def evaluate_cage2(
     rules = rules or (Config.rules if trained is None else trained.config.rules)
     settings |= {"simulator": simulator, "rules": rules, "episodes": episodes, "seed": seed}
     base = Config(workflow="none") if trained is None else trained.config
-    base = dataclasses.replace(base, simulator=simulator, rules=rules, red_shares=Config.red_shares)
+    fixed = {"simulator": simulator, "rules": rules, "red_shares": Config.red_shares}
     cells: dict[Cell, Evaluation] = {}
     for number, cell in enumerate(CELLS):
-        factory = make_factory(dataclasses.replace(base, red_agent=cell.red_agent, max_episode_steps=cell.steps))
+        changes: dict[str, Any] = {**fixed, "red_agent": cell.red_agent, "max_episode_steps": cell.steps}
+        factory = make_factory(dataclasses.replace(base, **changes))
         run_seed = fresh_seed(seed, 1 + number)  # chance of its own for each, so that their errors are independent
 
         def told(count: int, of: int, before: int = number * episodes) -> None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.workflows import Order, order_text, parse_order
@@ -20,6 +20,8 @@ from aiotrain.search import GpUcb
 from aiotrain.spaces import EnvSpec
 
 __all__ = ["Trained", "load_run", "order_of", "read_run"]
+
+_WEIGHTS: Final = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def read_run(run: Path, workflow: str | None, env: str | Callable[..., Any] | No
     folder = run if checkpoint is None else checkpoint.path.parent.parent
     if env is not None:
         config = dataclasses.replace(config, env=env)
-    weights = folder / "weights.safetensors"
+    weights = folder / _WEIGHTS
     if config.env != CAGE2_ID or config.workflow == "none":
         if workflow is not None:
             raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
@@ -89,7 +91,7 @@ def read_run(run: Path, workflow: str | None, env: str | Callable[..., Any] | No
         config = dataclasses.replace(config, workflow=order_text(order))
     if checkpoint is not None:
         return Trained(run, config, *checkpoint.policy(), "sampled")
-    if not weights.exists() and (newest := Checkpoints(run, 1).newest()) is not None:
+    if weights.name == _WEIGHTS and not weights.exists() and (newest := Checkpoints(run, 1).newest()) is not None:
         raise ConfigError(
             f"there is no file {weights}; a run writes its weights when it ends. What it has learned until now is in "
             f"its checkpoints, such as {newest}: name that"

@@ -14,7 +14,7 @@ __all__ = ["MARK", "about", "metadata"]
 
 MARK: Final = "written by aiotrain export"
 """Near the beginning of every exported file, which the next export may therefore write over."""
-_CAGE2_SETTINGS: Final = ("red_agent", "rules", "observation", "actions", "workflow")
+_CAGE2_SETTINGS: Final = ("red_agent", "red_shares", "rules", "observation", "actions", "workflow")
 
 
 def about(trained: Trained) -> dict[str, Any]:
