@@ -323,8 +323,8 @@ class Config:
             ),
             (
                 self.rules == "main" or self.simulator == "compiled",
-                f"csle-cyborg plays by the rules main alone; for the rules {self.rules}, choose the simulator compiled, "
-                "or else the rules main",
+                f"csle-cyborg plays by the rules main alone; for the rules {self.rules}, choose the simulator "
+                "compiled, or else the rules main",
             ),
             (
                 self.red_agent == MIXED or self.red_shares == SHARES,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.baselines import greedy_actions
+from aiotrain.cage2.baselines import GREEDY_ORDER, greedy_actions
 from aiotrain.cage2.scenario import action_name
 from aiotrain.cage2.view import actions_of
 from aiotrain.cage2.workflows import order_text
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Moment", "Replay", "Setting"]
 
-_HEURISTIC_ORDER: Final = "critical_first"
 _ODDS: Final = 3
 """Actions whose probabilities are told."""
 
@@ -151,7 +150,7 @@ class Replay:
         self._menu = actions_of(config.actions).tolist() if is_cage2 else None
         self.setting = Setting(
             environment=factory.name,
-            player=agent or _name_of(Path(str(run))),
+            player=str(agent) if trained is None else trained.name,
             how="" if trained is None else "greedy" if greedy else "sampled",
             seed=seed,
             simulator=config.simulator if is_cage2 else "",
@@ -221,18 +220,13 @@ class Replay:
         return str(action) if self._menu is None else action_name(self._menu[action])
 
 
-def _name_of(run: Path) -> str:
-    run = run.resolve()
-    return f"{run.parent.parent.name}, {run.stem}" if run.is_file() else run.name
-
-
 def _of_baseline(agent: str, greedy: bool, workflow: str | None, env: Any) -> Config:
     """What an agent plays that learned nothing. Raises ConfigError for what means nothing to it."""
     if greedy or env is not None:
         raise ConfigError(f"greedy and env are for the policy of a run; the agent {agent} plays {CAGE2_ID} as it does")
     order = "none"
     if agent == "greedy-heuristic":
-        order = order_text(order_of(workflow or _HEURISTIC_ORDER))
+        order = order_text(order_of(workflow or GREEDY_ORDER))
     elif workflow is not None:
         raise ConfigError(f"workflow means nothing to the agent {agent}")
     return Config(workflow=order, observation="table", actions="full")

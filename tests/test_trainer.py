@@ -132,7 +132,7 @@ def test_budget_in_steps_counts_batches_in_steps_where_there_is_no_time_limit() 
 @pytest.mark.parametrize("limit", [None, 51])
 def test_horizons_that_episodes_may_outlive_are_refused(limit: int | None) -> None:
     ppo = dataclasses.replace(SMALL, horizons=(30, 50))
-    with pytest.raises(ConfigError, match="nothing counts beyond step 50, .* choose max-episode-steps 50"):
+    with pytest.raises(ConfigError, match=r"nothing counts beyond step 50, .* choose max-episode-steps 50"):
         run(train(config(max_episode_steps=limit, ppo=ppo)))
     assert run(train(config(max_episode_steps=50, ppo=ppo))).episodes == 30
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from aiotrain.cage2.scenario import HOST_INDEX, HOST_TYPE, HOSTS, action_index
 from aiotrain.cage2.workflows import Order
+
+GREEDY_ORDER: Final = "critical_first"
+"""That the greedy heuristic follows where nobody names another."""
 
 
 def greedy_actions(order: Order) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.baselines import GREEDY_ORDER
 from aiotrain.cage2.challenge import CELLS, EPISODES, Cell, total_score
 from aiotrain.cage2.workflows import order_text
 from aiotrain.config import Config
@@ -49,7 +50,6 @@ Rules = Literal["main", "leaderboard"]
 Baseline = Literal["sleep", "random", "greedy-heuristic"]
 BASELINES: Final[tuple[Baseline, ...]] = ("sleep", "random", "greedy-heuristic")
 """Agents of CAGE 2 that have learned nothing."""
-_BASELINE_ORDER: Final = "critical_first"
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def evaluate_cage2(
         policy_for = trained.policy_for
         settings |= {"run": str(run), "workflow": trained.config.workflow, "actions": trained.actions}
     elif agent == "greedy-heuristic":
-        settings["workflow"] = order_text(order_of(workflow or _BASELINE_ORDER))
+        settings["workflow"] = order_text(order_of(workflow or GREEDY_ORDER))
     rules = rules or (Config.rules if trained is None else trained.config.rules)
     settings |= {"simulator": simulator, "rules": rules, "episodes": episodes, "seed": seed}
     base = Config(workflow="none") if trained is None else trained.config

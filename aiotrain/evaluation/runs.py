@@ -36,6 +36,12 @@ class Trained:
     actions: str
     """How they are chosen."""
 
+    @property
+    def name(self) -> str:
+        """The name of its folder, and of a checkpoint, which one."""
+        run = self.run.resolve()
+        return f"{run.parents[1].name}, {run.stem}" if run.is_file() else run.name
+
     def policy_for(self, spec: EnvSpec) -> NumpyPolicy:
         """The policy. Raises ConfigError if it was trained for other spaces than those of ``spec``."""
         differing = [

@@ -19,9 +19,7 @@ _CAGE2_SETTINGS: Final = ("red_agent", "red_shares", "rules", "observation", "ac
 
 def about(trained: Trained) -> dict[str, Any]:
     """What it was trained on, as plain values."""
-    run = trained.run.resolve()
-    name = f"{run.parents[1].name}, {run.stem}" if run.is_file() else run.name  # of a checkpoint: which one
-    known = {"environment": trained.spec.name, "run": name, "aiotrain": library_versions()["aiotrain"]}
+    known = {"environment": trained.spec.name, "run": trained.name, "aiotrain": library_versions()["aiotrain"]}
     if trained.config.env != CAGE2_ID:
         return known
     settings = trained.config.resolved()

@@ -63,13 +63,13 @@ def agent_file(trained: Trained) -> str:
     if is_cage2 and not remembers:
         constants["OBSERVATION_SHAPE"] = (policy.shape.inputs,)  # without the order
     part: ModuleType = agent_for_cage2 if remembers else agent_for_any
-    weights = base64.b64encode(policy.parameters.astype("<f4").tobytes()).decode()
+    weights = base64.encodebytes(policy.parameters.astype("<f4").tobytes()).decode()
     blocks = (
         f'"""{part.__doc__}{_FOR_THE_CHALLENGE if is_cage2 and not remembers else ""}"""\n\n# {MARK}\n\n{_IMPORTS}',
         "\n".join(f"{name} = {_literal(value)}" for name, value in constants.items()) + "\n\n",
         _copied(part) + "\n",
         _copied(agent_policy) + "\n",
-        f'WEIGHTS = """\n{textwrap.fill(weights, _WIDTH)}\n"""\n',
+        f'WEIGHTS = """\n{weights}"""\n',
     )
     return "\n".join(blocks)
 
