@@ -205,6 +205,7 @@ def test_help_tells_the_other_commands(help_text: str) -> None:
     assert "aiotrain plot RUN" in help_text
     assert "aiotrain evaluate RUN" in help_text
     assert "aiotrain export RUN" in help_text
+    assert "aiotrain replay RUN" in help_text
 
 
 def test_help_documents_every_option(help_text: str) -> None:
