@@ -1,6 +1,6 @@
 """Trains defenders for the unknown red agent, and evaluates them by CAGE Challenge 2's official protocol.
 
-    python -m bench.champion                                     # both rules, three seeds each: an hour of two cores
+    python -m bench.champion                                     # both rules, three seeds each: over an hour
     python -m bench.champion --rules main --seeds 0 --total-episodes 60000
 
 Every other flag is one of aiotrain's own; what they are by default is `CHAMPION`. Each run's checkpoints are evaluated
