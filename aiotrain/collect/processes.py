@@ -33,6 +33,7 @@ __all__ = [
 
 GRACE_S = 2.0  # for workers to be there, and then to finish their tasks and close their environments
 _TERM_S = 1.0  # between SIGTERM and SIGKILL
+_EXIT_CODE_S = 0.2  # for the forkserver to tell of an exit that has been noticed otherwise
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -209,6 +210,8 @@ class WorkerExecutor(ProcessPoolExecutor):
     @property
     def exit_code(self) -> int | None:
         """The exit code of the process that ended first, by itself; minus the signal's number if a signal killed it."""
+        if self._broken:  # by the end of a pipe, which the forkserver may tell later of
+            connection.wait([process.sentinel for process in self.context.started], _EXIT_CODE_S)
         codes = [code for process in self.context.started if (code := process.exitcode) is not None]
         # Those that the executor ends after it, it ends by SIGTERM.
         return next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else None)
