@@ -7,13 +7,16 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.opponents import MIXED, SHARES, shares_of
 from aiotrain.cage2.workflows import ORDERS, parse_order
 from aiotrain.errors import ConfigError
+from aiotrain.setting_types import of_wrong_type
+
+if TYPE_CHECKING:
+    from aiotrain.spaces import EnvSpec
 
 __all__ = ["MAY_CHANGE", "Config", "PPOConfig", "SearchConfig"]
 
@@ -69,7 +72,7 @@ class PPOConfig:
 
     def faults(self) -> list[str]:
         """What cannot work, a sentence each."""
-        if faults := _of_wrong_type(self):
+        if faults := of_wrong_type(self):
             return faults
         if faults := _not_finite(self):
             return faults
@@ -120,7 +123,7 @@ class SearchConfig:
 
     def faults(self) -> list[str]:
         """What cannot work, a sentence each."""
-        if faults := _of_wrong_type(self):
+        if faults := of_wrong_type(self):
             return faults
         checks = [
             (
@@ -251,7 +254,7 @@ class Config:
             raise ConfigError.of(faults)
 
     def _faults(self) -> list[str]:
-        if faults := _of_wrong_type(self):
+        if faults := of_wrong_type(self):
             return faults
         checks = [
             (self.workers >= 1, f"workers must be at least 1, not {self.workers}"),
@@ -347,6 +350,23 @@ class Config:
             faults.append(f"red-shares: {error}")
         return faults
 
+    def refuse(self, spec: EnvSpec) -> None:
+        """Raise ConfigError if episodes of the environment may outlast what these settings can do with them."""
+        limit, horizon = spec.max_episode_steps, max(self.ppo.horizons, default=None)
+        faults = []
+        if self.total_steps is not None and self.steps_per_update is None and not limit:
+            faults.append(
+                f"total-steps needs steps-per-update here: {spec.name} tells no time limit, and a batch of whole "
+                "episodes would wait for one that never ends"
+            )
+        if horizon is not None and not 1 <= (limit or 0) <= horizon:
+            faults.append(
+                f"horizons: nothing counts beyond step {horizon}, but an episode of {spec.name} may be longer; choose "
+                f"max-episode-steps {horizon}, or a longer horizon"
+            )
+        if faults:
+            raise ConfigError.of(faults)
+
     @property
     def searches(self) -> bool:
         """Whether orders of CAGE 2's host types are searched for."""
@@ -416,35 +436,3 @@ def _not_finite(settings: PPOConfig) -> list[str]:
         for flag, value in values.items()
         if isinstance(value, float) and not math.isfinite(value)
     ]
-
-
-def _of_wrong_type(settings: Config | PPOConfig | SearchConfig) -> list[str]:
-    """The settings that are of another type than declared, a sentence each."""
-    types = get_type_hints(type(settings))
-    return [
-        f"{each.name.replace('_', '-')} must be {_in_words(each, types[each.name])}, "
-        f"not {value!r} ({type(value).__name__})"
-        for each in dataclasses.fields(settings)
-        if not _is_of(types[each.name], value := getattr(settings, each.name))
-    ]
-
-
-def _in_words(each: dataclasses.Field[Any], expected: Any) -> str:
-    """A declared type as people read it."""
-    if get_origin(expected) is Literal:
-        return f"one of {', '.join(map(str, get_args(expected)))}"
-    return f"of type {each.type}"
-
-
-def _is_of(expected: Any, value: Any) -> bool:
-    """Whether ``value`` is of the type ``expected``, as type checkers see it but for one thing: bool is no number."""
-    kind, inner = get_origin(expected) or expected, get_args(expected)
-    if kind in (UnionType, Union):
-        return any(_is_of(each, value) for each in inner)
-    if kind is Literal:
-        return value in inner
-    if isinstance(value, bool):
-        return kind is bool
-    if kind is tuple:
-        return isinstance(value, tuple) and all(_is_of(inner[0], each) for each in value)
-    return isinstance(value, int | float if kind is float else kind)

@@ -142,16 +142,7 @@ class Trainer:
             raise ConfigError(str(error)) from None
         if config.deterministic and device.type != "cpu":
             ppo.use_deterministic_algorithms()
-        if config.total_steps is not None and config.steps_per_update is None and not self.spec.max_episode_steps:
-            raise ConfigError(
-                f"total-steps needs steps-per-update here: {self.spec.name} tells no time limit, and a batch of whole "
-                "episodes would wait for one that never ends"
-            )
-        if config.ppo.horizons and not 1 <= (self.spec.max_episode_steps or 0) <= max(config.ppo.horizons):
-            raise ConfigError(
-                f"horizons: nothing counts beyond step {max(config.ppo.horizons)}, but an episode of {self.spec.name} "
-                f"may be longer; choose max-episode-steps {max(config.ppo.horizons)}, or a longer horizon"
-            )
+        config.refuse(self.spec)
         self.policy_shape = PolicyShape.of(self.spec, config.ppo.hidden_sizes)
         self._learner: Learner = await self._in_thread(
             ppo.Learner, self.spec, self.policy_shape, config.ppo, seed=config.seed, device=device

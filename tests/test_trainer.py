@@ -137,6 +137,11 @@ def test_horizons_that_episodes_may_outlive_are_refused(limit: int | None) -> No
     assert run(train(config(max_episode_steps=50, ppo=ppo))).episodes == 30
 
 
+def test_all_that_a_missing_time_limit_rules_out_is_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)2 settings cannot work.*needs steps-per-update.*nothing counts beyond"):
+        run(train(config(total_steps=100, ppo=dataclasses.replace(SMALL, horizons=(30, 50)))))
+
+
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_policy_lag_is_bounded(lag: int) -> None:
     updates, _ = run(updates_of(config(total_episodes=60, max_policy_lag=lag)))
