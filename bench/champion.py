@@ -1,97 +1,86 @@
 """Trains defenders for the unknown red agent, and evaluates them by CAGE Challenge 2's official protocol.
 
-    python -m bench.champion                                     # both rules, three seeds each: over an hour
+    python -m bench.champion                                     # both rules, three seeds each: about an hour
     python -m bench.champion --rules main --seeds 0 --total-episodes 60000
 
-Every other flag is one of aiotrain's own; what they are by default is `CHAMPION`. Each run's checkpoints are evaluated
-after it, so that this takes nothing from the training: greedily, 1,000 episodes in each cell, and the last one with
-10,000. Prints when the total first passed the leaderboard's winner, and what it came to. Leaves the runs, totals.json
-and totals.png in the folder ``--out``.
+Each run is one of ``aiotrain`` with the flags `CHAMPION`, and with those given here, which come later and so win. Its
+checkpoints are evaluated after it, so that this takes nothing from the training: greedily, 1,000 episodes in each cell,
+and the last one with 10,000. Prints when the total first passed the leaderboard's winner, and what it came to. Leaves
+the runs, totals.json and totals.png in the folder ``--out``. The same command again goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import csv
-import dataclasses
 import json
+import multiprocessing
+import shlex
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import tyro
-import uvloop
+from matplotlib.figure import Figure
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from aiotrain import PPOConfig, train
+from aiotrain import cli
 from aiotrain.cage2.challenge import LEADERBOARD
-from aiotrain.cli import Arguments
 from aiotrain.evaluation import evaluate_cage2
 
-CHAMPION = Arguments(
-    red_agent="mixed",
-    workflow="none",
-    observation="memory",
-    actions="compact",
-    workers=2,
-    total_episodes=300_000,
-    episodes_per_update=512,
-    max_policy_lag=0,
-    checkpoint_every=10,
-    keep_checkpoints=100_000,
-    ppo=PPOConfig(
-        learning_rate=2e-3,
-        final_learning_rate=3e-5,
-        gamma=1.0,
-        gae_lambda=0.97,
-        horizons=(30, 50, 100),
-        clip_range=0.2,
-        entropy_coef=0.01,
-        final_entropy_coef=0.0003,
-        epochs=2,
-        minibatch_size=2048,
-        hidden_sizes=(128, 128),
-    ),
-)
+CHAMPION = shlex.split("""
+    --red-agent mixed --workflow none --observation memory --actions compact --horizons 30 50 100
+    --workers 2 --learner-threads 2 --max-policy-lag 0 --total-episodes 300000 --episodes-per-update 512
+    --minibatch-size 2048 --epochs 2 --learning-rate 2e-3 --final-learning-rate 3e-5 --gamma 1 --gae-lambda 0.97
+    --clip-range 0.2 --entropy-coef 0.03 --final-entropy-coef 0.0003 --hidden-sizes 128 128
+    --checkpoint-every 10 --keep-checkpoints 100000
+""")
 """One flat network for all three red agents and all lengths; the settings and their ablations are in docs/design.md."""
 
 WINNER = LEADERBOARD[0]
+
+
+def total_of(checkpoint: Path, episodes: int) -> tuple[float, float]:
+    """The official total, and the half width of its 95% confidence interval."""
+    return evaluate_cage2(checkpoint, episodes=episodes, greedy=True).total
 
 
 def points(run: Path, episodes: int) -> list[dict[str, float]]:
     """The total of each checkpoint of ``run``, with the episodes and seconds of training until then."""
     with (run / "updates.csv").open(newline="") as file:
         rows = {int(row["update"]): row for row in csv.DictReader(file)}
-    found = []
-    for path in sorted((run / "checkpoints").glob("update-*.safetensors")):
-        row = rows[int(path.stem.removeprefix("update-"))]
-        total, half_width = evaluate_cage2(path, episodes=episodes, greedy=True).total
-        found.append(
-            {
-                "episodes": float(row["episodes"]),
-                "seconds": float(row["elapsed_s"]),
-                "total": total,
-                "half_width_95": half_width,
-            }
-        )
-    return found
+    paths = sorted((run / "checkpoints").glob("update-*.safetensors"))
+    with ProcessPoolExecutor(
+        mp_context=multiprocessing.get_context("forkserver"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for this process
+    ) as pool:
+        totals = pool.map(total_of, paths, [episodes] * len(paths))
+        found = list(zip(paths, track(totals, f"evaluating {run.name}", total=len(paths)), strict=True))
+    return [
+        {
+            "episodes": float(row["episodes"]),
+            "seconds": float(row["elapsed_s"]),
+            "total": total,
+            "half_width_95": half_width,
+        }
+        for path, (total, half_width) in found
+        for row in [rows[int(path.stem.removeprefix("update-"))]]
+    ]
 
 
-def train_and_evaluate(config: Arguments, episodes: int, last_episodes: int, cyborg_episodes: int) -> dict[str, Any]:
-    """A run with ``config``, its curve, and the evaluations of its last checkpoint."""
-    assert config.run_dir is not None
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(train(config.config()))
-    run = Path(config.run_dir)
-    curve = points(run, episodes)
-    result: dict[str, Any] = {"rules": config.rules, "seed": config.seed, "curve": curve}
-    result["last"] = evaluate_cage2(run, episodes=last_episodes, greedy=True).summary()
-    if cyborg_episodes and config.rules == "main":
-        evaluated = evaluate_cage2(run, episodes=cyborg_episodes, greedy=True, simulator="cyborg")
-        result["cyborg"] = evaluated.summary()
+def evaluated(run: Path, rules: str, seed: int, counts: argparse.Namespace) -> dict[str, Any]:
+    """The curve of the finished ``run``, and the evaluations of its last checkpoint."""
+    curve = points(run, counts.episodes)
     passed = [point["seconds"] for point in curve if point["total"] > WINNER.total]
-    result["passed_s"] = min(passed, default=None)
+    result = {"rules": rules, "seed": seed, "curve": curve, "passed_s": min(passed, default=None)}
+    result["last"] = evaluate_cage2(run, episodes=counts.last_episodes, greedy=True).summary()
+    if counts.cyborg_episodes and rules == "main":
+        on_cyborg = evaluate_cage2(run, episodes=counts.cyborg_episodes, greedy=True, simulator="cyborg")
+        result["cyborg"] = on_cyborg.summary()
     return result
 
 
@@ -118,8 +107,6 @@ def table_of(results: list[dict[str, Any]]) -> Table:
 
 
 def save_png(path: Path, results: list[dict[str, Any]]) -> None:
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     rules = list(dict.fromkeys(each["rules"] for each in results))
@@ -128,36 +115,61 @@ def save_png(path: Path, results: list[dict[str, Any]]) -> None:
         seconds, totals = ([point[name] for point in each["curve"]] for name in ("seconds", "total"))
         axes.plot(seconds, totals, f"C{rules.index(each['rules'])}", lw=1.2, alpha=0.8, label=label)
     axes.axhline(WINNER.total, color="grey", ls="--", lw=0.8, label=f"winner of the leaderboard, {WINNER.total}")
-    axes.set(xlabel="seconds of training", ylabel="official total", ylim=(-80, -40), xscale="log")
+    axes.set(xlabel="seconds of training", ylabel="official total", xscale="log")
+    axes.set_ylim(bottom=min(each["curve"][-1]["total"] for each in results) - 30, top=-40)
     axes.legend()
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
+def count(text: str) -> int:
+    """A number of episodes that has a standard error."""
+    if (number := int(text)) < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, not {number}: one alone has no standard error")
+    return number
+
+
+def count_or_none(text: str) -> int:
+    return 0 if text == "0" else count(text)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python -m bench.champion",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog="all other flags: see aiotrain --help",
     )
     parser.add_argument("--rules", nargs="+", choices=("main", "leaderboard"), default=["main", "leaderboard"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--episodes", type=int, default=1_000, help="a cell, for points of the curve")
-    parser.add_argument("--last-episodes", type=int, default=10_000, help="a cell, for the finished run")
-    parser.add_argument("--cyborg-episodes", type=int, default=200, help="a cell, on csle-cyborg; 0: none")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run by each (default 0 1 2)")
+    parser.add_argument("--episodes", type=count, default=1_000, help="a cell, for points of the curve")
+    parser.add_argument("--last-episodes", type=count, default=10_000, help="a cell, for the finished run")
+    parser.add_argument(
+        "--cyborg-episodes", type=count_or_none, default=200, help="a cell, on csle-cyborg by the rules main; 0: none"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/champion"), metavar="FOLDER")
-    arguments, others = parser.parse_known_args()
-    config = tyro.cli(Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=CHAMPION)
-    if old := list(arguments.out.glob("*-*/config.json")):
-        parser.error(f"{old[0].parent} is an earlier run; move {arguments.out} away, or choose another --out")
+    arguments, flags = parser.parse_known_args()
+    for flag in ("--seed", "--run-dir", "--resume"):
+        if any(given.split("=")[0].replace("_", "-") == flag for given in flags):
+            parser.error(f"{flag} is of a single run; here, --seeds and --out say what is trained where")
     results: list[dict[str, Any]] = []
     console = Console(width=140)
-    for rules in arguments.rules:
-        for seed in arguments.seeds:
-            run = dataclasses.replace(config, rules=rules, seed=seed, run_dir=str(arguments.out / f"{rules}-{seed}"))
-            counts = arguments.episodes, arguments.last_episodes, arguments.cyborg_episodes
-            results.append(train_and_evaluate(run, *counts))
+    for rules in dict.fromkeys(arguments.rules):
+        for seed in dict.fromkeys(arguments.seeds):
+            run = arguments.out / f"{rules}-{seed}"
+            interrupted = ["--resume", str(run)] if (run / "checkpoints").is_dir() else []
+            here = ["--rules", rules, "--seed", str(seed), "--run-dir", str(run), *interrupted]
+            if code := cli.main([*CHAMPION, *flags, *here]):
+                return code
+            results.append(evaluated(run, rules, seed, arguments))
             console.print(table_of(results))
             (arguments.out / "totals.json").write_text(json.dumps(results, indent=1))
             save_png(arguments.out / "totals.png", results)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
