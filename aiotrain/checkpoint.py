@@ -92,6 +92,7 @@ def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
     their masks too. ``policy.shape`` tells its layers. Nothing in the file is executed. Raises ConfigError if there is
     none, or it is damaged or no policy of aiotrain.
     """
+    metadata: dict[str, str] = {}
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
@@ -103,7 +104,13 @@ def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}; a run writes its weights when it ends") from None
     except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} holds no policy of this version of aiotrain, or is damaged: {error}") from error
+        if Path(path).is_dir():
+            what = f"is a folder: name a file in it, such as {Path(path, 'weights.safetensors')}"
+        elif metadata.get("format") == _FORMAT:
+            what = "is a checkpoint: name the policy.safetensors that aiotrain.export makes of it"
+        else:
+            what = f"holds no policy of this version of aiotrain, or is damaged: {error}"
+        raise ConfigError(f"{path} {what}") from error
     return policy, spec
 
 
@@ -349,7 +356,7 @@ def _read(path: Path) -> Checkpoint:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except (*_FAULTS, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be resumed from: {_said(error)}") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_said(error)}") from error
 
 
 def _unpack(path: Path) -> dict[str, Any]:

@@ -141,6 +141,12 @@ def _refuse_unknown_red_agent(config: Config) -> None:
 def _refuse_unknown(env: str) -> None:
     """Raise ConfigError unless ``env`` is a registered id or has a module that exists."""
     module_name, colon, attribute = env.partition(":")
+    if module_name == "__main__" or "<" in env:  # as Config.resolved writes of what has no name to be imported by
+        raise ConfigError(
+            f"env: {env} is an environment that a program gave as a Python callable, which cannot be found again by "
+            "that name. Give the callable again, as in Trainer.resume(run, env=callable) or aiotrain.evaluate(run, "
+            "env=callable), or put what makes it into a module and give env as module:factory (--env)."
+        )
     if colon:
         try:
             found = importlib.util.find_spec(module_name)

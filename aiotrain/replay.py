@@ -58,6 +58,8 @@ class Setting:
     seed: int
     simulator: str
     """Of CAGE 2; else empty."""
+    rules: str
+    """Of CAGE 2; else empty."""
     order: str
     """Of CAGE 2, the workflow as its types with commas between; empty for none."""
     steps: int | None
@@ -154,6 +156,7 @@ class Replay:
             how="" if trained is None else "greedy" if greedy else "sampled",
             seed=seed,
             simulator=config.simulator if is_cage2 else "",
+            rules=config.rules if is_cage2 else "",
             order=config.workflow if is_cage2 and config.workflow != "none" else "",
             steps=self._spec.max_episode_steps,
         )
@@ -209,7 +212,7 @@ class Replay:
     def _refuse(self, observation: Any, info: Mapping[str, Any] | None, reward: Any = 0.0) -> None:
         """Raise InvalidStepError for what no environment may return; without ``info``, no action follows."""
         fault = observation_fault(observation, self._spec)
-        if not fault and self._spec.has_action_mask and info is not None:
+        if not fault and info is not None:
             fault = mask_fault(info, self._spec)
         if not fault and not math.isfinite(reward):
             fault = f"a reward of {reward}"
@@ -222,8 +225,9 @@ class Replay:
 
 def _of_baseline(agent: str, greedy: bool, workflow: str | None, env: Any) -> Config:
     """What an agent plays that learned nothing. Raises ConfigError for what means nothing to it."""
-    if greedy or env is not None:
-        raise ConfigError(f"greedy and env are for the policy of a run; the agent {agent} plays {CAGE2_ID} as it does")
+    for name, is_given in (("greedy", greedy), ("env", env is not None)):
+        if is_given:
+            raise ConfigError(f"{name} is for the policy of a run; the agent {agent} plays {CAGE2_ID} as it does")
     order = "none"
     if agent == "greedy-heuristic":
         order = order_text(order_of(workflow or GREEDY_ORDER))

@@ -290,7 +290,7 @@ def test_what_is_no_good_checkpoint_is_refused_and_the_one_before_offered(
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder)
     said = str(caught.value)
-    assert said.startswith(f"{newest(folder)} cannot be resumed from: ")
+    assert said.startswith(f"{newest(folder)} cannot be read as a checkpoint: ")
     assert reason in said
     older = folder / "checkpoints" / "update-000001.safetensors"
     assert said.endswith(f"The one before it is good: resume {older}")
@@ -398,7 +398,7 @@ def test_states_that_do_not_fit_are_refused(
 )
 def test_settings_that_cannot_be_are_refused(change: Callable[[dict[str, Any]], None], folder: Path) -> None:
     resign(folder, lambda state: change(state["config"]))
-    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
         load_checkpoint(folder)
 
 

@@ -291,7 +291,7 @@ def test_an_order_with_a_policy_of_its_own_is_played_by_that(tmp_path: Path) -> 
 
 def test_a_search_that_came_to_nothing_asks_for_an_order(tmp_path: Path) -> None:
     run = search_run(tmp_path / "run", [])
-    with pytest.raises(ConfigError, match="no training of an order has ended; name one"):
+    with pytest.raises(ConfigError, match=r"no training of an order has ended; name one by workflow \(--workflow\)"):
         evaluate(run)
     (run / "workflows.csv").write_text("workflow,value\nuser,1\n")
     with pytest.raises(ConfigError, match=r"workflows.csv is damaged \(KeyError"):
@@ -304,7 +304,7 @@ def test_a_search_that_came_to_nothing_asks_for_an_order(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        (lambda: Counting(), r"<lambda>, an environment that a program gave .* module:factory \(--env\)"),
+        (lambda: Counting(), r"<lambda> is an environment that a program gave .* module:factory \(--env\)"),
         ("no_such_module:make", "no module 'no_such_module'"),
         ("CartPole-v11", "not registered"),
     ],
@@ -315,6 +315,16 @@ def test_an_environment_that_cannot_be_found_again_is_asked_for(env: Any, messag
     with pytest.raises(ConfigError, match=message):
         evaluate(run)
     assert len(evaluate(run, env=Counting, episodes=2).returns) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "also"),
+    [("weights.safetensors", ""), (f"weights-{'-'.join(REVERSE)}.safetensors", f", and {order_text(REVERSE)} by wo")],
+)
+def test_for_weights_the_folder_of_their_run_is_asked_for(name: str, also: str, run: Path) -> None:
+    (run / "weights.safetensors").rename(run / name)
+    with pytest.raises(ConfigError, match=f"holds weights alone: name the folder of their run, {run}{also}"):
+        evaluate(run / name)
 
 
 def test_an_environment_with_other_spaces_is_refused(run: Path) -> None:
@@ -403,12 +413,14 @@ def test_the_command_line_shows_it_and_writes_it_down(
         ([], "name the folder of a run"),
         (["--agent", "sleep"], "both --protocol cage2 and an --agent"),
         (["--protocol", "cage2"], "either a run or one of the agents"),
-        (["nothing"], "nothing is no folder"),
+        (["nothing"], "there is no nothing: name the folder of a run, or a checkpoint in it"),
         (["--protocol", "cage2", "--agent", "sleep", "--max-episode-steps", "9"], "max-episode-steps of its own"),
         (
             ["--protocol", "cage2", "--agent", "sleep", "--episodes", "2", "--json", "/proc/x"],
             "json: /proc/x cannot be",
         ),
+        (["nothing", "--json", "nowhere/x.json"], "json: nowhere/x.json cannot be written: name a file in a folder"),
+        (["nothing", "--json", "/"], "json: / cannot be written"),
     ],
 )
 def test_what_cannot_work_ends_with_2_and_the_reason(

@@ -279,7 +279,7 @@ def test_what_cannot_be_exported_is_refused(
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no folder; name that of a run"):
+    with pytest.raises(ConfigError, match=r"there is no .*nowhere: name the folder of a run, or a checkpoint in it"):
         aiotrain.export(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CheckpointError, match="a checkpoint is a file in the folder checkpoints of its run"):
@@ -325,4 +325,4 @@ def test_the_command_line_says_where_the_files_are(
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "out" / "agent.py")]
     assert load_agent(tmp_path / "out" / "agent.py").GREEDY
     assert main(["export", str(tmp_path / "nowhere")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "there is no" in capsys.readouterr().err

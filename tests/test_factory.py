@@ -64,6 +64,8 @@ def test_unknown_id_names_the_nearest() -> None:
         ("no_such_module:make", "there is no module 'no_such_module'"),
         ("no_such.module:make", "there is no module"),
         ("envs:", "write module:factory"),
+        ("__main__:make", "gave as a Python callable, .* Give the callable again"),
+        ("envs:outer.<locals>.make", "gave as a Python callable"),
     ],
 )
 def test_module_that_cannot_be_found(env: str, words: str) -> None:

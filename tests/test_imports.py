@@ -13,9 +13,9 @@ import aiotrain
 ROOT = Path(__file__).parents[1]
 
 
-def python(code: str) -> str:
+def python(code: str, cwd: Path = ROOT) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=cwd
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
@@ -67,6 +67,12 @@ print(found)
 def test_evaluation_and_export_import_neither_torch_nor_what_compiles(module: str) -> None:
     code = f"import sys, {module}\nprint(*[name for name in ('torch', 'numba', 'rich') if name in sys.modules])"
     assert python(code) == ""
+
+
+def test_a_folder_of_its_name_in_the_working_directory_does_not_hide_it(tmp_path: Path) -> None:
+    """Such as a clone, beside which a script lies."""
+    (tmp_path / "aiotrain").mkdir()
+    assert python("from aiotrain import Config\nprint(Config.__name__)", cwd=tmp_path) == "Config"
 
 
 def test_each_module_imports_only_from_below() -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from aiotrain import ConfigError, load_policy
 from aiotrain.actor_critic import ActorCritic
-from aiotrain.checkpoint import save_weights
+from aiotrain.checkpoint import Checkpoints, save_weights
 from aiotrain.policy import PolicyShape
 from aiotrain.spaces import EnvSpec
 from envs import Action, Observation
@@ -63,6 +63,11 @@ def as_folder(path: Path) -> None:
     path.mkdir()
 
 
+def as_checkpoint(path: Path) -> None:
+    Checkpoints(path.parent, 1).save(1, {"learner": np.zeros(3)}, 0.0)
+    (path.parent / "checkpoints" / "best.safetensors").rename(path)
+
+
 def as_pickle(path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:
@@ -93,7 +98,8 @@ def lacking(path: Path) -> None:
     ("damage", "said"),
     [
         (lambda path: None, "there is no file .*weights.safetensors; a run writes its weights when it ends"),
-        (as_folder, "holds no policy"),
+        (as_folder, "is a folder: name a file in it, such as .*weights.safetensors/weights.safetensors"),
+        (as_checkpoint, "is a checkpoint: name the policy.safetensors that aiotrain.export makes of it"),
         (as_pickle, "holds no policy"),
         (truncated, "holds no policy"),
         (somebody_elses, "metadata lack"),

@@ -47,7 +47,7 @@ FAULTS = [
     ("shape", InvalidStepError),
     ("nan", InvalidStepError),
 ]
-SETTING = Setting(CAGE2, "quiet-river", "sampled", 3, "compiled", "", 30)
+SETTING = Setting(CAGE2, "quiet-river", "sampled", 3, "compiled", "main", "", 30)
 
 
 def play(*args: Any, **settings: Any) -> tuple[Setting, list[Moment]]:
@@ -269,6 +269,14 @@ def test_a_frame_tells_truth_view_and_deeds(size: tuple[int, int]) -> None:
     assert "q quit" not in text
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_other_rules_than_main_are_named(width: int) -> None:
+    setting, told = dataclasses.replace(SETTING, rules="leaderboard"), "against B_lineAgent by leaderboard rules"
+    assert told in drawn(width, 24, setting)[0]
+    assert told in heading(setting, EVENTFUL)
+    assert "rules" not in drawn(width, 24)[0] + heading(SETTING, EVENTFUL)
+
+
 def test_a_sweep_is_marked_on_its_subnet() -> None:
     swept = scene(Deed("Sleep", "", None, ""), Deed("DiscoverRemoteSystems", "Operational", False, "the way is closed"))
     assert any(re.search(r"─ Operational ─+ R✗ ─╮", line) for line in drawn(80, 24, moments=[moment(1, swept)]))
@@ -346,8 +354,8 @@ def test_without_a_terminal_there_is_a_line_for_each_step(
     [
         ([], "name the folder of a run, or else an agent: sleep, random, greedy-heuristic"),
         (["run", "--agent", "sleep"], "name the folder of a run, or else"),
-        (["nothing"], "nothing is no folder"),
-        (["run/weights.safetensors"], "a checkpoint is a file in the folder checkpoints"),
+        (["nothing"], "there is no nothing: name the folder of a run"),
+        (["run/weights.safetensors"], "holds weights alone: name the folder of their run, run"),
         (["run", "--seed", "-1"], "seed cannot be negative (-1)"),
         (["run", "--steps", "0"], "at least 1"),
         (["run", "--workflow", "reverse"], "trained without any"),
@@ -359,7 +367,8 @@ def test_without_a_terminal_there_is_a_line_for_each_step(
         (["run", "--save", "nowhere/film.svg"], "save: nowhere/film.svg cannot be written: No such file"),
         (["toy", "--save", "film.svg"], "a picture is of CAGE 2's network"),
         (["toy", "--red-agent", "B_lineAgent"], "red-agent, simulator and rules are for aiotrain/Cage2-v0"),
-        (["--agent", "sleep", "--greedy"], "greedy and env are for the policy of a run"),
+        (["--agent", "sleep", "--greedy"], "aiotrain: greedy is for the policy of a run; the agent sleep"),
+        (["--agent", "random", "--env", "CartPole-v1"], "aiotrain: env is for the policy of a run; the agent random"),
         (["--agent", "random", "--workflow", "reverse"], "workflow means nothing to the agent random"),
     ],
 )

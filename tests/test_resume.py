@@ -317,6 +317,8 @@ def test_environment_that_was_a_callable_is_given_again(tmp_path: Path) -> None:
     assert resume(tmp_path / "run", env=env).result().episodes == 60
     with pytest.raises(ConfigError, match=r"env was functools:.*bits.* and is now envs:Toy"):
         Trainer.resume(tmp_path / "run", env=Toy)
+    with pytest.raises(ConfigError, match=r"a Python callable, .* as in Trainer.resume\(run, env=callable\)"):
+        Trainer.resume(tmp_path / "run", total_episodes=90)
 
 
 @pytest.mark.parametrize(

@@ -354,6 +354,20 @@ def test_masks_that_cannot_bind_are_refused_by_name(player: Make, wrong: Any, wo
     assert re.search(f"episode 0, .*, step {at}: the environment returned {words}", failure.report)
 
 
+class _LateMasked(Masked):
+    def reset(self, **how: Any) -> tuple[Any, dict[str, Any]]:
+        observation, _ = super().reset(**how)
+        self.mask[:] = 1
+        return observation, {}
+
+
+def test_masks_that_the_first_reset_did_not_announce_are_refused(player: Make) -> None:
+    one, ring = player(EnvFactory.of(_LateMasked, shortest=5))
+    (failure,) = one.play(ring.lend(1), [0]).failures
+    assert failure.invalid
+    assert "step 1: the environment returned an action_mask, which the info of its first reset lacked" in failure.report
+
+
 def test_inspect_finds_out_whether_there_are_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_state", worker._State())
     assert worker.inspect(EnvFactory.of(Masked)).has_action_mask

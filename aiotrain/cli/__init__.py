@@ -15,11 +15,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import tyro
 from rich.console import Console
 
+from aiotrain.cage2.texts import unknown_name
 from aiotrain.cli.evaluating import evaluate
 from aiotrain.cli.exporting import export
 from aiotrain.cli.replaying import replay
@@ -28,6 +29,8 @@ from aiotrain.console import printable, printable_lines
 from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
 
 __all__ = ["Arguments", "main", "run"]
+
+_COMMANDS: Final = ("plot", "evaluate", "replay", "export")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return evaluate(arguments[1:])
         if arguments[:1] == ["replay"]:
             return replay(arguments[1:])
+        if arguments and not arguments[0].startswith("-"):
+            raise ConfigError(f"{unknown_name('command', arguments[0], _COMMANDS)}; training has flags alone")
         return train(arguments)
     except (CheckpointError, ConfigError, EnvError, SharedMemoryError) as error:
         errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")

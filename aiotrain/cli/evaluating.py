@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -65,6 +66,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise ConfigError("evaluate: name the folder of a run, or both --protocol cage2 and an --agent")
     if chosen.protocol is not None and (chosen.env is not None or chosen.max_episode_steps is not None):
         raise ConfigError("evaluate: the protocol has an env and max-episode-steps of its own; leave these out, or it")
+    path = chosen.json or (run / "evaluation.json" if run is not None and run.is_dir() else None)
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise ConfigError(f"json: {path} cannot be written: name a file in a folder that can be written to")
     from rich.progress import Progress
 
     from aiotrain import evaluation
@@ -90,7 +94,6 @@ def evaluate(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signals.last
     output.print(table)
-    path = chosen.json or (run / "evaluation.json" if run is not None and run.is_dir() else None)
     if path is not None:
         try:
             write_whole(path, json.dumps(numbers, indent=2).encode() + b"\n")

@@ -28,7 +28,8 @@ class ExportArguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, or a checkpoint in it."""
     folder: Path | None = None
-    """Folder for the files; earlier exports there are replaced. Default: export in the run's folder."""
+    """Folder for the files; earlier exports there are replaced. Default: export (of a checkpoint: export-CHECKPOINT) in
+    the run's folder."""
     formats: tuple[Literal["safetensors", "onnx", "numpy"], ...] | None = None
     """Which files to write (numpy: agent.py). Default: all, but onnx only where that package is installed."""
     greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -63,9 +63,8 @@ def render_moment(setting: Setting, moments: Sequence[Moment], width: int, heigh
 
 def heading(setting: Setting, scene: Scene | None) -> str:
     """Say what is played, on one line."""
-    parts = [setting.environment, setting.player, setting.how, f"seed {setting.seed}", setting.simulator]
-    if scene is not None:
-        parts.insert(2, f"against {scene.red_agent}")
+    red = "" if scene is None else _against(setting, scene)
+    parts = [setting.environment, setting.player, red, setting.how, f"seed {setting.seed}", setting.simulator]
     if setting.order:
         parts.append(f"workflow {setting.order}")
     return ", ".join(charts.printable(part) for part in parts if part)
@@ -98,6 +97,11 @@ def plain_moment(moment: Moment) -> str:
     return charts.printable(" | ".join(parts) + ending)
 
 
+def _against(setting: Setting, scene: Scene) -> str:
+    by = "" if setting.rules == "main" else f" by {setting.rules} rules"
+    return f"against {scene.red_agent}{by}"
+
+
 def _sentence(deed: Deed) -> str:
     succeeded = {True: "succeeds", False: "fails", None: ""}[deed.success]
     words = " ".join(word for word in (deed.action, deed.target, succeeded) if word)
@@ -111,7 +115,7 @@ def _identity(setting: Setting, moment: Moment, width: int) -> Line:
     assert moment.scene is not None
     of = f" / {setting.steps}" if setting.steps is not None else ""
     right: Line = [("  step ", "label"), (f"{moment.step}{of}", "value")]
-    facts = [f"against {moment.scene.red_agent}", setting.how, f"seed {setting.seed}", setting.simulator]
+    facts = [_against(setting, moment.scene), setting.how, f"seed {setting.seed}", setting.simulator]
     tail: Line = [(f" · {charts.printable(fact)}", "label") for fact in facts if fact]
     while len(tail) > 1 and 24 + length(tail) + length(right) > width:
         tail.pop()

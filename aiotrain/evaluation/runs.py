@@ -61,12 +61,6 @@ class Trained:
 def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[..., Any] | None = None) -> Trained:
     """Read what a run left, to be played on ``env``, or on what it was trained on. Raises as `read_run`."""
     trained = read_run(run, workflow, env)
-    if env is None and _only_from_python(str(trained.config.env)):
-        raise ConfigError(
-            f"{run} was trained on {trained.config.env}, an environment that a program gave as a Python callable, "
-            "which cannot be found again by that name. Put what makes it into a module and give env as module:factory "
-            "(--env), or evaluate from that program: aiotrain.evaluate(run, env=callable)"
-        )
     policy = trained.policy
     if greedy:
         policy.parameters[:] = policy.shape.greedy(policy.parameters)
@@ -76,6 +70,12 @@ def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[
 
 def read_run(run: Path, workflow: str | None, env: str | Callable[..., Any] | None = None) -> Trained:
     """Read what a run left in its folder, or one of its checkpoints. Raises CheckpointError or ConfigError."""
+    if run.stem.startswith("weights") and run.is_file():
+        of_order = run.stem.partition("-")[2].replace("-", ",")
+        raise ConfigError(
+            f"{run} holds weights alone: name the folder of their run, {run.parent}"
+            + (f", and {of_order} by workflow (--workflow)" if of_order else "")
+        )
     checkpoint = load_checkpoint(run) if run.is_file() else None
     config = _read_config(run) if checkpoint is None else checkpoint.config
     folder = run if checkpoint is None else checkpoint.path.parent.parent
@@ -109,17 +109,13 @@ def _read_config(run: Path) -> Config:
     """The settings of a run, from its config.json. Raises ConfigError."""
     path = run / "config.json"
     if not path.is_file():
-        what = "holds no run: there is no config.json" if run.is_dir() else "is no folder; name that of a run"
-        raise ConfigError(f"{run} {what}")
+        if not run.is_dir():
+            raise ConfigError(f"there is no {run}: name the folder of a run, or a checkpoint in it")
+        raise ConfigError(f"{run} holds no run: there is no config.json")
     try:
         return Config.of(json.loads(path.read_text()))
     except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged, or of another version of aiotrain: {error}") from error
-
-
-def _only_from_python(env: str) -> bool:
-    """Whether this is what Config.resolved() writes of a callable that cannot be imported by its name."""
-    return env.startswith("__main__:") or "<" in env
 
 
 def _best_order(run: Path, config: Config) -> Order:
@@ -135,9 +131,13 @@ def _best_order(run: Path, config: Config) -> Order:
     except FileNotFoundError:
         pass
     except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); name an order by workflow") from error
+        raise ConfigError(
+            f"{path} is damaged ({type(error).__name__}: {error}); name an order by workflow (--workflow)"
+        ) from error
     if (best := search.best()) is None:
-        raise ConfigError(f"{run} is a search in which no training of an order has ended; name one by workflow")
+        raise ConfigError(
+            f"{run} is a search in which no training of an order has ended; name one by workflow (--workflow)"
+        )
     return best
 
 

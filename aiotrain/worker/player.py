@@ -118,7 +118,7 @@ def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
         raise
     except BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
-    if fault := observation_fault(observation, spec) or (spec.has_action_mask and mask_fault(info, spec)):
+    if fault := observation_fault(observation, spec) or mask_fault(info, spec):
         raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
     if factory.is_compiled:
         from aiotrain.worker.compiled import compile_rollouts  # imports Numba, which other environments do without
@@ -140,7 +140,10 @@ def observation_fault(observation: Any, spec: EnvSpec) -> str:
 
 
 def mask_fault(info: Mapping[str, Any], spec: EnvSpec) -> str:
-    """What is wrong with the ``action_mask`` in ``info``; empty if nothing is."""
+    """What is wrong with the ``action_mask`` in ``info``, or with there being one or none; empty if nothing is."""
+    if not spec.has_action_mask:
+        is_late = spec.action_kind == "discrete" and "action_mask" in info
+        return "an action_mask, which the info of its first reset lacked: give one there too, or nowhere" * is_late
     if "action_mask" not in info:
         return "no action_mask, which the info of its first reset had"
     mask = np.asarray(info["action_mask"])
@@ -291,9 +294,9 @@ class Player:
 
     def _take_mask(self, lane: _Lane, info: Mapping[str, Any]) -> None:
         """Note which actions ``info`` allows in the step that follows."""
+        if fault := mask_fault(info, self._spec):
+            raise _InvalidStep(fault)
         if self._spec.has_action_mask:
-            if fault := mask_fault(info, self._spec):
-                raise _InvalidStep(fault)
             lane.mask = np.array(info["action_mask"], np.bool_)  # of its own: environments may write theirs anew
 
     def _step_until_one_leaves(self, active: list[_Lane], failures: list[EpisodeFailure]) -> list[_Lane]:
