@@ -222,7 +222,8 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner computes. auto: on the GPU if there is one."""
     learner_threads: int = 1
-    """CPU threads of the learner. More than one pays only where cores are idle."""
+    """CPU threads of the learner: policy and value network have half of them each. More than two pay only where cores
+    are idle."""
 
     slot_steps: int | None = None
     """Steps in a slot of the ring; longer episodes are cut into fragments. Default: max_episode_steps, or 1024."""

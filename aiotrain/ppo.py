@@ -10,6 +10,8 @@ import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -122,10 +124,13 @@ def _between(start: float, end: float | None, progress: float) -> float:
 
 
 class Learner:
-    """Policy, value network and optimiser; ``update`` learns from one batch."""
+    """Policy, value network and optimiser; ``update`` learns from one batch.
+
+    With more than one of ``threads``, on a CPU, the value network learns beside the policy: the same, bit for bit.
+    """
 
     def __init__(
-        self, spec: EnvSpec, shape: PolicyShape, config: PPOConfig, *, seed: int, device: torch.device
+        self, spec: EnvSpec, shape: PolicyShape, config: PPOConfig, *, seed: int, device: torch.device, threads: int = 1
     ) -> None:
         self.device = device
         self._spec = spec
@@ -143,6 +148,7 @@ class Learner:
         )
         self._return_moments = RunningMoments()
         self._entropy_coef = config.entropy_coef
+        self._has_two_threads = threads > 1 and device.type == "cpu"
 
     def parameters(self) -> FloatArray:
         """The policy's parameters, flat, for publishing."""
@@ -228,22 +234,25 @@ class Learner:
 
         minibatches = math.ceil(batch.steps / config.minibatch_size)
         terms = []
-        for _ in range(config.epochs):
-            order = torch.randperm(batch.steps, generator=self._generator)
-            terms_of_epoch = []
-            for steps in order.tensor_split(minibatches):
-                needed, rows_of_steps = torch.unique(row_of_step[steps], return_inverse=True)
-                steps, needed = steps.to(self.device), needed.to(self.device)
-                inputs_of_steps = inputs[needed]
-                allowed_there = None if allowed is None else allowed.index_select(0, needed)
-                minibatch = (whole.index_select(0, steps) for whole in (actions, old_log_probs, advantage, returns))
-                terms_of_epoch.append(
-                    self._differentiate(inputs_of_steps, allowed_there, rows_of_steps.to(self.device), *minibatch)
-                )
-                self._step()
-            terms.append(torch.stack(terms_of_epoch).sum(0) / batch.steps)
-            if config.target_kl is not None and float(terms[-1][3]) > config.target_kl:
-                break
+        with ThreadPoolExecutor(1, "aiotrain-critic") if self._has_two_threads else nullcontext() as beside:
+            for _ in range(config.epochs):
+                order = torch.randperm(batch.steps, generator=self._generator)
+                terms_of_epoch = []
+                for steps in order.tensor_split(minibatches):
+                    needed, rows_of_steps = torch.unique(row_of_step[steps], return_inverse=True)
+                    steps, needed = steps.to(self.device), needed.to(self.device)
+                    allowed_there = None if allowed is None else allowed.index_select(0, needed)
+                    whole = (actions, old_log_probs, advantage, returns)
+                    minibatch = (each.index_select(0, steps) for each in whole)
+                    terms_of_epoch.append(
+                        self._differentiate(
+                            beside, inputs[needed], allowed_there, rows_of_steps.to(self.device), *minibatch
+                        )
+                    )
+                    self._step()
+                terms.append(torch.stack(terms_of_epoch).sum(0) / batch.steps)
+                if config.target_kl is not None and float(terms[-1][3]) > config.target_kl:
+                    break
 
         if self._input_moments is not None:
             self._renew_normalisation(batch.observations)
@@ -269,6 +278,7 @@ class Learner:
 
     def _differentiate(
         self,
+        beside: Executor | None,
         inputs: Tensor | Bits,
         allowed: Tensor | None,
         rows: Tensor,
@@ -283,30 +293,38 @@ class Learner:
         ``rows`` ``[N]`` tell which of them each step saw. The loss is the mean of
         -min(ratio · advantage, clipped ratio · advantage) + value_coef · error² / 2 - entropy_coef · entropy.
         """
+        valued = None if beside is None else beside.submit(self._differentiate_values, inputs, rows, returns)
         config, network, count = self._config, self.network, len(rows)
-        acted, valued = network.actor.activations(inputs), network.critic.activations(inputs)
+        acted = network.actor.activations(inputs)
         policy = network.distribution(acted[-1], allowed)
         log_ratio = policy.log_prob(rows, actions) - old_log_probs
         ratio = log_ratio.exp()
         surrogate = ratio * advantage
         clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range) * advantage
-        error = valued[-1].view(-1).index_select(0, rows) - returns
-
         of_log_prob = torch.where(surrogate <= clipped, surrogate, 0) / -count  # dratio / dlog p = ratio
         network.actor.backward(inputs, acted, policy.backward(rows, actions, of_log_prob, -self._entropy_coef / count))
-        of_values = error.new_zeros(len(inputs)).index_add_(0, rows, error, alpha=config.value_coef / count)
-        network.critic.backward(inputs, valued, of_values[:, None])
 
         excess = ratio - 1
         return torch.stack(
             [
                 -torch.minimum(surrogate, clipped).sum(),
-                0.5 * error.square().sum(),
+                self._differentiate_values(inputs, rows, returns) if valued is None else valued.result(),
                 policy.entropy.index_select(0, rows).sum(),
                 (excess - log_ratio).sum(),  # KL, never negative, unbiased without lag: Schulman (2020), note on KL
                 (excess.abs() > config.clip_range).sum(),
             ]
         )
+
+    @torch.no_grad()  # which holds for a thread
+    def _differentiate_values(self, inputs: Tensor | Bits, rows: Tensor, returns: Tensor) -> Tensor:
+        """The part of `_differentiate` that is the value network's; returns the sum of error² / 2."""
+        critic = self.network.critic
+        valued = critic.activations(inputs)
+        error = valued[-1].view(-1).index_select(0, rows) - returns
+        scale = self._config.value_coef / len(rows)
+        of_values = error.new_zeros(len(inputs)).index_add_(0, rows, error, alpha=scale)
+        critic.backward(inputs, valued, of_values[:, None])
+        return 0.5 * error.square().sum()
 
     def _step(self) -> None:
         """Clip the gradients by their common norm and step along them."""

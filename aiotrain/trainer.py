@@ -5,8 +5,8 @@
             print(update.episodes, update.mean_return)
 
 No signal handlers, no prints, no state outside the trainer but what a process has one of: its forkserver, which is
-told what to import, how many threads torch has and how they wait for each other, and for a deterministic run on a GPU
-torch's choice of algorithms. Several trainers may run in one process. To stop early, leave the loop or cancel the task.
+told what to import, torch's number of threads, and for a deterministic run on a GPU its choice of algorithms. Several
+trainers may run in one process. To stop early, leave the loop or cancel the task.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import dataclasses
 import enum
 import functools
 import math
-import os
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -145,9 +144,8 @@ class Trainer:
             ppo.use_deterministic_algorithms()
         config.refuse(self.spec)
         self.policy_shape = PolicyShape.of(self.spec, config.ppo.hidden_sizes)
-        self._learner: Learner = await self._in_thread(
-            ppo.Learner, self.spec, self.policy_shape, config.ppo, seed=config.seed, device=device
-        )
+        at = {"seed": config.seed, "device": device, "threads": config.learner_threads}
+        self._learner: Learner = await self._in_thread(ppo.Learner, self.spec, self.policy_shape, config.ppo, **at)
         slot_steps = config.slot_steps or slot_steps_for(self.spec)
         batcher = Batcher(
             episodes_per_update=config.episodes_per_update,
@@ -438,12 +436,9 @@ class Trainer:
 
 def _import_learner(threads: int) -> Any:
     """Import torch in the learner's thread, and limit the threads that torch uses from there."""
-    if threads > 1:
-        # A thread that spins while it waits for another keeps it from its core, where workers leave no core idle.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from aiotrain import ppo
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, threads // 2))  # policy and value network have half of them each
     return ppo

@@ -42,27 +42,6 @@ def test_trainer_imports_no_torch_before_it_is_needed() -> None:
     assert python("import sys, aiotrain.trainer\nprint('torch' in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize(("threads", "policy"), [(1, None), (2, "PASSIVE")])
-def test_threads_of_the_learner_sleep_while_they_wait(threads: int, policy: str | None) -> None:
-    """Spinning, they take the cores that they wait for. OpenMP reads how once, when torch is imported."""
-    code = f"""
-import asyncio, os, sys
-from aiotrain import Config, train
-
-found = []
-class Finder:
-    def find_spec(name, *others):
-        if name == "torch":
-            found.append(os.environ.get("OMP_WAIT_POLICY"))
-sys.meta_path.insert(0, Finder)
-os.environ.pop("OMP_WAIT_POLICY", None)
-budget = dict(workers=1, total_episodes=2, episodes_per_update=2)
-asyncio.run(train(Config(env="CartPole-v1", learner_threads={threads}, **budget)))
-print(found)
-"""
-    assert python(code) == str([policy])
-
-
 @pytest.mark.parametrize("module", ["aiotrain.evaluation", "aiotrain.exporting"])
 def test_evaluation_and_export_import_neither_torch_nor_what_compiles(module: str) -> None:
     code = f"import sys, {module}\nprint(*[name for name in ('torch', 'numba', 'rich') if name in sys.modules])"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,7 @@ def test_loss_is_the_formula(action: str) -> None:
         actions = actions.long()
     with torch.no_grad():
         terms = one._differentiate(
+            None,
             torch.from_numpy(inputs),
             torch.from_numpy(batch.masks != 0) if action == "masked" else None,
             torch.arange(steps),
@@ -288,9 +290,34 @@ def test_gradients_are_autograds_of_the_loss_as_it_is_written(action: str) -> No
     expected = torch.autograd.grad(loss, list(network.parameters()))
 
     with torch.no_grad():
-        one._differentiate(inputs, allowed, rows, actions, old, advantage, returns)
+        one._differentiate(None, inputs, allowed, rows, actions, old, advantage, returns)
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("observation", "action"), [*KINDS, ("bits", "masked")])
+def test_two_threads_learn_the_same_to_the_bit(
+    observation: Observation, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiotrain.ppo._MANY_BITS", 1)
+    spec = masked(spec_of("bits", "discrete")) if action == "masked" else spec_of(observation, action)  # type: ignore[arg-type]
+    submitted, submit = [], ThreadPoolExecutor.submit
+
+    def counted(*given: Any) -> Any:
+        submitted.append(given)
+        return submit(*given)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", counted)
+    found = []
+    for threads in (1, 2):
+        assert not submitted
+        shape = PolicyShape.of(spec, PLAIN.hidden_sizes)
+        one = Learner(spec, shape, PLAIN, seed=0, device=CPU, threads=threads)
+        batch = on_policy(one, spec, trajectories(spec, [9, 11]))
+        found.append([one.update(batch, 0.1 * number) for number in range(3)])
+        found[-1].append({name: array.tobytes() for name, array in one.tensors().items()})
+    assert len(submitted) == 3 * PLAIN.epochs
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("observation", "action"), KINDS)
