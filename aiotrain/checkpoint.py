@@ -329,7 +329,10 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         return _read(source)
     newest, *others = [*_numbered(source / "checkpoints"), source / "checkpoints" / "best.safetensors"]
     if not newest.exists():
-        raise CheckpointError(f"{source} holds no checkpoint: it is no run, or it was killed before its first one")
+        raise CheckpointError(
+            f"{source} holds no checkpoint: it is no run, or one that was killed before its first one. Move it away, "
+            "and begin anew"
+        )
     try:
         return _read(newest)
     except CheckpointError as error:

@@ -172,7 +172,8 @@ class Config:
     env: str | Callable[..., Any] = CAGE2_ID
     """Environment: a Gymnasium id, module:factory, or (from Python) a callable that makes one."""
     red_agent: str = "B_lineAgent"
-    """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, mixed for these in turn, or module:Class."""
+    """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, mixed (one of these, drawn for each episode),
+    or module:Class."""
     red_shares: tuple[float, ...] = SHARES
     """With red-agent mixed: of the episodes, what each of the three plays, as numbers that need not add up to 1."""
     simulator: Literal["compiled", "cyborg"] = "compiled"
@@ -315,7 +316,8 @@ class Config:
             ),
             (
                 self.simulator == "cyborg" or self.env != CAGE2_ID or not self.ppo.normalize_observations,
-                "normalize-observations cannot be had with simulator compiled, which takes bits as they are",
+                "normalize-observations cannot be had with simulator compiled, which takes bits as they are; choose "
+                "simulator cyborg, or leave it out",
             ),
             *(
                 (

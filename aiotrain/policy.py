@@ -96,6 +96,13 @@ class NumpyPolicy:
         self.parameters: FloatArray = np.zeros(shape.size, np.float32)
         self.refresh()
 
+    def greedy(self) -> NumpyPolicy:
+        """The policy that always takes the most probable action, or the Gaussian's mean; see `PolicyShape.greedy`."""
+        greedy = NumpyPolicy(self.shape)
+        greedy.parameters[:] = self.shape.greedy(self.parameters)
+        greedy.refresh()
+        return greedy
+
     def refresh(self) -> None:
         """Take over what was written to ``parameters``."""
         mean, scale, *rest = self.shape.split(self.parameters)

@@ -22,7 +22,7 @@ __all__ = ["JOURNALS", "METRICS", "Metric", "Records", "refuse_old_run", "refuse
 
 JOURNALS = ("updates.csv", "workflows.csv", "events.jsonl")
 """Files that grow by lines. The first one keeps other processes out."""
-_OLD_RUN = "holds a run already; resume it, name another folder, or move it away"
+_OLD_RUN = "holds a run already; resume it if it has a checkpoint, name another folder, or move it away"
 _GOES_ON = "holds a run that still goes on, in another process"
 
 

@@ -120,7 +120,7 @@ class Replay:
             raise ConfigError(f"seed cannot be negative ({seed})")
         trained = None
         if run is not None:
-            trained = load_run(Path(run), workflow, greedy=False, env=env)
+            trained = load_run(Path(run), workflow, env=env)
             config = trained.config
         else:
             config = _of_baseline(str(agent), greedy, workflow, env)
@@ -248,11 +248,7 @@ def _by_heuristic(workflow: str) -> Act:
 
 def _by_policy(policy: NumpyPolicy, spec: EnvSpec, greedy: bool, odds: int) -> Act:
     """A policy, which acts as a worker's does; it tells so many ``odds``."""
-    acting = policy
-    if greedy:
-        acting = NumpyPolicy(policy.shape)
-        acting.parameters[:] = policy.shape.greedy(policy.parameters)
-        acting.refresh()
+    acting = policy.greedy() if greedy else policy
     low, high = (np.array(bound, spec.action_dtype) for bound in (spec.action_low, spec.action_high))
 
     def act(

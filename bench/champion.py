@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import multiprocessing
 import shlex
@@ -29,6 +30,7 @@ from rich.table import Table
 
 from aiotrain import cli
 from aiotrain.cage2.challenge import LEADERBOARD
+from aiotrain.cli.signals import SignalsInterrupt
 from aiotrain.evaluation import evaluate_cage2
 
 CHAMPION = shlex.split("""
@@ -52,14 +54,15 @@ def points(run: Path, episodes: int) -> list[dict[str, float]]:
     """The total of each checkpoint of ``run``, with the episodes and seconds of training until then."""
     with (run / "updates.csv").open(newline="") as file:
         rows = {int(row["update"]): row for row in csv.DictReader(file)}
-    paths = sorted((run / "checkpoints").glob("update-*.safetensors"))
+    paths = {run / "checkpoints" / f"update-{update:06d}.safetensors": row for update, row in rows.items()}
+    paths = {path: row for path, row in paths.items() if path.exists()}
     with ProcessPoolExecutor(
         mp_context=multiprocessing.get_context("forkserver"),
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for this process
     ) as pool:
         totals = pool.map(total_of, paths, [episodes] * len(paths))
-        found = list(zip(paths, track(totals, f"evaluating {run.name}", total=len(paths)), strict=True))
+        found = list(zip(paths.values(), track(totals, f"evaluating {run.name}", total=len(paths)), strict=True))
     return [
         {
             "episodes": float(row["episodes"]),
@@ -67,8 +70,7 @@ def points(run: Path, episodes: int) -> list[dict[str, float]]:
             "total": total,
             "half_width_95": half_width,
         }
-        for path, (total, half_width) in found
-        for row in [rows[int(path.stem.removeprefix("update-"))]]
+        for row, (total, half_width) in found
     ]
 
 
@@ -111,7 +113,8 @@ def save_png(path: Path, results: list[dict[str, Any]]) -> None:
     axes = figure.subplots()
     rules = list(dict.fromkeys(each["rules"] for each in results))
     for each in results:
-        label = f"rules {each['rules']}" if each["seed"] == results[0]["seed"] else None
+        first = next(other for other in results if other["rules"] == each["rules"])
+        label = f"rules {each['rules']}" if each is first else None
         seconds, totals = ([point[name] for point in each["curve"]] for name in ("seconds", "total"))
         axes.plot(seconds, totals, f"C{rules.index(each['rules'])}", lw=1.2, alpha=0.8, label=label)
     axes.axhline(WINNER.total, color="grey", ls="--", lw=0.8, label=f"winner of the leaderboard, {WINNER.total}")
@@ -152,24 +155,41 @@ def main() -> int:
     for flag in ("--seed", "--run-dir", "--resume"):
         if any(given.split("=")[0].replace("_", "-") == flag for given in flags):
             parser.error(f"{flag} is of a single run; here, --seeds and --out say what is trained where")
-    results: list[dict[str, Any]] = []
+    signals = SignalsInterrupt()
+    try:
+        with signals:
+            return train_and_evaluate(arguments, flags)
+    except KeyboardInterrupt:
+        return 128 + signals.last
+
+
+def train_and_evaluate(arguments: argparse.Namespace, flags: list[str]) -> int:
+    """All runs that ``arguments`` name, with the trainer's ``flags``; the exit code of the first that fails."""
+    totals = arguments.out / "totals.json"
+    earlier = json.loads(totals.read_text()) if totals.exists() else []
+    results = {(each["rules"], each["seed"]): each for each in earlier}
     console = Console(width=140)
-    for rules in dict.fromkeys(arguments.rules):
-        for seed in dict.fromkeys(arguments.seeds):
-            run = arguments.out / f"{rules}-{seed}"
-            interrupted = ["--resume", str(run)] if (run / "checkpoints").is_dir() else []
-            here = ["--rules", rules, "--seed", str(seed), "--run-dir", str(run), *interrupted]
-            if code := cli.main([*CHAMPION, *flags, *here]):
-                return code
-            results.append(evaluated(run, rules, seed, arguments))
-            console.print(table_of(results))
-            (arguments.out / "totals.json").write_text(json.dumps(results, indent=1))
-            save_png(arguments.out / "totals.png", results)
+    for rules, seed in itertools.product(dict.fromkeys(arguments.rules), dict.fromkeys(arguments.seeds)):
+        run = arguments.out / f"{rules}-{seed}"
+        begun = any((run / "checkpoints").glob("update-*.safetensors"))
+        here = [
+            "--rules",
+            rules,
+            "--seed",
+            str(seed),
+            "--run-dir",
+            str(run),
+            *(["--resume", str(run)] if begun else []),
+        ]
+        if code := cli.main([*CHAMPION, *flags, *here]):
+            return code
+        results[rules, seed] = evaluated(run, rules, seed, arguments)
+        shown = [results[each] for each in sorted(results, key=lambda each: (each[0] != "main", each[1]))]
+        console.print(table_of(shown))
+        totals.write_text(json.dumps(shown, indent=1))
+        save_png(arguments.out / "totals.png", shown)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +31,13 @@ def test_a_champion_goes_on_where_it_was_and_is_evaluated(tmp_path: Path) -> Non
     assert begun.returncode == 0, begun.stderr
     (first,) = json.loads((tmp_path / "totals.json").read_text())
     assert [point["episodes"] for point in first["curve"]] == [32, 64]
+    (tmp_path / "totals.json").write_text(json.dumps([first | {"seed": 5}]))
+    checkpoints = tmp_path / "main-0" / "checkpoints"
+    shutil.copy(checkpoints / "update-000001.safetensors", checkpoints / "update-000000.safetensors")  # of no update
     resumed = run(tmp_path, "--total-episodes", "96")
     assert resumed.returncode == 0, resumed.stderr
-    (result,) = json.loads((tmp_path / "totals.json").read_text())
+    result, other = json.loads((tmp_path / "totals.json").read_text())
+    assert other == first | {"seed": 5}, "an earlier result was forgotten"
     assert [point["episodes"] for point in result["curve"]] == [32, 64, 96]
     assert [point["total"] for point in result["curve"][:2]] == [point["total"] for point in first["curve"]]
     assert len(result["last"]["cells"]) == len(result["cyborg"]["cells"]) == 9

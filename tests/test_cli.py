@@ -428,7 +428,7 @@ def test_plotting_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
         main(["plot"])
     assert ended.value.code == 2
     assert "Folder of the run" in capsys.readouterr().err
-    assert main(["plot", "nothing"]) == 2
+    assert main(("plot", "nothing")) == 2
     assert capsys.readouterr().err.startswith("aiotrain: plot: there is no folder nothing")
 
 

@@ -298,6 +298,11 @@ def test_a_search_that_came_to_nothing_asks_for_an_order(tmp_path: Path) -> None
         evaluate(run)
 
 
+def test_a_policy_of_another_environment_plays_cage2_without_a_workflow(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", env=lambda: gymnasium.make(Config.env, simulator="compiled"))
+    assert evaluate(run, env=Config.env, episodes=2).lengths.tolist() == [100, 100]
+
+
 # ------------------------------------------------------------------ what cannot be
 
 

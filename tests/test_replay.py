@@ -349,6 +349,20 @@ def test_without_a_terminal_there_is_a_line_for_each_step(
     assert re.match(r"step 1: action [0-2] \| reward ", lines[1])
 
 
+def test_an_observation_outside_its_space_is_refused(tmp_path: Path) -> None:
+    class Odd(Toy):
+        def observe(self) -> Any:
+            return 5 if self.steps == 2 else super().observe()
+
+    run = write_run(tmp_path / "run", lambda: Toy("one_hot"))
+    fault = r"step 2: .* observation 5, which the Discrete space does not have"
+    with (
+        contextlib.closing(Replay(run, env=lambda: Odd("one_hot"))) as played,
+        pytest.raises(InvalidStepError, match=fault),
+    ):
+        list(played.play())
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -363,6 +377,7 @@ def test_without_a_terminal_there_is_a_line_for_each_step(
         (["run", "--fps", "0"], "fps must be more than 0, not 0"),
         (["run", "--fps", "nan"], "fps must be more than 0, not nan"),
         (["run", "--paused"], "in a terminal"),
+        (["run", "--paused", "--save", "film.svg"], "in a terminal"),
         (["run", "--save", "film.gif"], "film.gif does not end in .svg"),
         (["run", "--save", "nowhere/film.svg"], "save: nowhere/film.svg cannot be written: No such file"),
         (["toy", "--save", "film.svg"], "a picture is of CAGE 2's network"),

@@ -1,4 +1,4 @@
-"""Who attacks: the red agents that the engine plays, and which of them plays an episode where they take turns."""
+"""Who attacks: the red agents that the engine plays, and which of them plays an episode where it is drawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHARES: Final = (0.475, 0.475, 0.05)
 
 
 def shares_of(red_agent: str | type, shares: Sequence[float]) -> tuple[float, ...] | None:
-    """``shares`` if red agents take turns, else None.
+    """``shares`` if red agents are drawn, else None.
 
     Raises ValueError unless they are a number from 0 on for each of ``RED_AGENTS``, and not all 0.
     """

@@ -166,7 +166,7 @@ class Witness:
             for host, (name, (a, b, c, d)) in enumerate(zip(HOSTS, bits, strict=True))
         )
         kind, _, target = action_name(action).partition(" ")
-        blue = Deed(kind, target, placed if target else None, _blue_outcome(kind, target, placed, before, hosts))
+        blue = Deed(kind, target, placed if target else None, _blue_outcome(kind, target, placed, before))
         return Scene(
             self._source.red_agent,
             hosts,
@@ -313,7 +313,7 @@ def _has_gate_open(truth: _Truth) -> bool:
     return truth.held & tables.ENTERPRISE != 0
 
 
-def _blue_outcome(kind: str, target: str, succeeded: bool, before: _Truth, hosts: tuple[Host, ...]) -> str:
+def _blue_outcome(kind: str, target: str, succeeded: bool, before: _Truth) -> str:
     """What came of blue's action, which comes first in a step."""
     if not target:
         return ""

@@ -56,7 +56,7 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, plot, evaluate, replay or export as ``arguments`` say (default: those of the process); the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
     errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:

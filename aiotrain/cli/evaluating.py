@@ -67,7 +67,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if chosen.protocol is not None and (chosen.env is not None or chosen.max_episode_steps is not None):
         raise ConfigError("evaluate: the protocol has an env and max-episode-steps of its own; leave these out, or it")
     path = chosen.json or (run / "evaluation.json" if run is not None and run.is_dir() else None)
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+    if path is not None and ((path.exists() and not path.is_file()) or not os.access(path.parent, os.W_OK)):
         raise ConfigError(f"json: {path} cannot be written: name a file in a folder that can be written to")
     from rich.progress import Progress
 

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import math
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -95,17 +96,18 @@ def replay(arguments: Sequence[str]) -> int:
 
 def _show(played: Replay, chosen: ReplayArguments, output: Output) -> None:
     """Show the episode in one of the ways that there are."""
+    drawn = chosen.save is None and bool(played.setting.simulator) and can_draw(output)
+    if chosen.paused and not (drawn and sys.stdin is not None and sys.stdin.isatty()):
+        raise ConfigError("paused: what waits for keys is an episode of CAGE 2, in a terminal")
     if chosen.save is not None:
         _save(played, chosen.save, chosen.fps)
         output.print(f"written to {printable(str(chosen.save))}", soft_wrap=True)
-    elif played.setting.simulator and can_draw(output):
+    elif drawn:
         from aiotrain.console.viewer import Keys, watch
 
         moments = list(played.play())
         with Keys() as keys:
             watch(played.setting, moments, output, fps=chosen.fps, paused=chosen.paused, wait=keys.wait)
-    elif chosen.paused:
-        raise ConfigError("paused: what waits for keys is an episode of CAGE 2, in a terminal")
     else:
         _tell(played, output)
 

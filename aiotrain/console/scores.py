@@ -14,6 +14,7 @@ from aiotrain.cage2.challenge import CELLS, LEADERBOARD
 from aiotrain.cage2.scenario import RED_AGENTS
 from aiotrain.console import charts
 from aiotrain.evaluation import ChallengeEvaluation, Evaluation
+from aiotrain.evaluation.runs import name_of
 
 __all__ = ["challenge_tables", "evaluation_table"]
 
@@ -38,7 +39,7 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
 def challenge_tables(evaluation: ChallengeEvaluation) -> RenderableType:
     """What came of the official protocol of CAGE Challenge 2, and the leaderboard beside it."""
     settings = evaluation.settings
-    name = charts.printable(str(settings["agent"] or Path(settings["run"]).resolve().name))
+    name = charts.printable(str(settings["agent"] or name_of(Path(settings["run"]))))
     cells = Table(box=SIMPLE_HEAD, title=f"mean return ± standard error of {name}", title_justify="left")
     cells.add_column("red agent")
     for steps in _LENGTHS:

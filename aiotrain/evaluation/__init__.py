@@ -98,7 +98,9 @@ def evaluate(
     Raises ConfigError, EnvError or InvalidStepError.
     """
     _refuse(episodes, seed)
-    trained = load_run(Path(run), workflow, greedy, env)
+    trained = load_run(Path(run), workflow, env)
+    if greedy:
+        trained = trained.greedy()
     config = trained.config
     is_cage2 = config.env == CAGE2_ID
     if not is_cage2 and (simulator is not None or rules is not None):
@@ -146,7 +148,9 @@ def evaluate_cage2(
     trained = None
     policy_for: PolicyFor = sleeping if agent == "sleep" else uniform
     if run is not None:
-        trained = load_run(Path(run), workflow, greedy)
+        trained = load_run(Path(run), workflow)
+        if greedy:
+            trained = trained.greedy()
         if trained.config.env != CAGE2_ID:
             raise ConfigError(f"{run} was trained on another environment than {CAGE2_ID}, which the protocol plays")
         policy_for = trained.policy_for

@@ -156,9 +156,7 @@ def sleeping(spec: EnvSpec) -> NumpyPolicy:
     policy = uniform(spec)
     *_, bias = policy.shape.split(policy.parameters)
     bias[action_index("Sleep")] = 1
-    policy.parameters[:] = policy.shape.greedy(policy.parameters)
-    policy.refresh()
-    return policy
+    return policy.greedy()
 
 
 def uniform(spec: EnvSpec) -> NumpyPolicy:

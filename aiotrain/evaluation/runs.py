@@ -19,7 +19,7 @@ from aiotrain.policy import NumpyPolicy
 from aiotrain.search import GpUcb
 from aiotrain.spaces import EnvSpec
 
-__all__ = ["Trained", "load_run", "order_of", "read_run"]
+__all__ = ["Trained", "load_run", "name_of", "order_of"]
 
 _WEIGHTS: Final = "weights.safetensors"
 
@@ -36,11 +36,14 @@ class Trained:
     actions: str
     """How they are chosen."""
 
+    def greedy(self) -> Trained:
+        """The same, with the most probable actions."""
+        return dataclasses.replace(self, policy=self.policy.greedy(), actions="greedy")
+
     @property
     def name(self) -> str:
-        """The name of its folder, and of a checkpoint, which one."""
-        run = self.run.resolve()
-        return f"{run.parents[1].name}, {run.stem}" if run.is_file() else run.name
+        """As `name_of` its run."""
+        return name_of(self.run)
 
     def policy_for(self, spec: EnvSpec) -> NumpyPolicy:
         """The policy. Raises ConfigError if it was trained for other spaces than those of ``spec``."""
@@ -58,18 +61,17 @@ class Trained:
         return self.policy
 
 
-def load_run(run: Path, workflow: str | None, greedy: bool, env: str | Callable[..., Any] | None = None) -> Trained:
-    """Read what a run left, to be played on ``env``, or on what it was trained on. Raises as `read_run`."""
-    trained = read_run(run, workflow, env)
-    policy = trained.policy
-    if greedy:
-        policy.parameters[:] = policy.shape.greedy(policy.parameters)
-        policy.refresh()
-    return dataclasses.replace(trained, actions="greedy" if greedy else "sampled")
+def name_of(run: Path) -> str:
+    """The name of a run's folder, and of a checkpoint, which one."""
+    run = run.resolve()
+    return f"{run.parents[1].name}, {run.stem}" if run.is_file() else run.name
 
 
-def read_run(run: Path, workflow: str | None, env: str | Callable[..., Any] | None = None) -> Trained:
-    """Read what a run left in its folder, or one of its checkpoints. Raises CheckpointError or ConfigError."""
+def load_run(run: Path, workflow: str | None = None, env: str | Callable[..., Any] | None = None) -> Trained:
+    """Read what a run left in its folder, or one of its checkpoints, to be played on ``env`` or where it was trained.
+
+    Raises CheckpointError or ConfigError.
+    """
     if run.stem.startswith("weights") and run.is_file():
         of_order = run.stem.partition("-")[2].replace("-", ",")
         raise ConfigError(
@@ -79,12 +81,11 @@ def read_run(run: Path, workflow: str | None, env: str | Callable[..., Any] | No
     checkpoint = load_checkpoint(run) if run.is_file() else None
     config = _read_config(run) if checkpoint is None else checkpoint.config
     folder = run if checkpoint is None else checkpoint.path.parent.parent
-    if env is not None:
-        config = dataclasses.replace(config, env=env)
     weights = folder / _WEIGHTS
     if config.env != CAGE2_ID or config.workflow == "none":
         if workflow is not None:
             raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
+        config = dataclasses.replace(config, workflow="none")
     else:
         if workflow is not None:
             order = order_of(workflow)
@@ -95,6 +96,8 @@ def read_run(run: Path, workflow: str | None, env: str | Callable[..., Any] | No
             if checkpoint is not None:
                 raise ConfigError(f"{run} has a policy for each order, in {weights.name} and its like: name the folder")
         config = dataclasses.replace(config, workflow=order_text(order))
+    if env is not None:
+        config = dataclasses.replace(config, env=env)
     if checkpoint is not None:
         return Trained(run, config, *checkpoint.policy(), "sampled")
     if weights.name == _WEIGHTS and not weights.exists() and (newest := Checkpoints(run, 1).newest()) is not None:

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from aiotrain.checkpoint import tensors_of, write_whole
 from aiotrain.errors import ConfigError
-from aiotrain.evaluation.runs import Trained, read_run
+from aiotrain.evaluation.runs import Trained, load_run
 from aiotrain.exporting.about import MARK, metadata
 from aiotrain.exporting.agent_file import agent_file
 
@@ -56,7 +56,7 @@ def export(
     chosen = _chosen(formats)
     if greedy and "numpy" not in chosen:
         raise ConfigError(f"export: greedy is a way of acting, and of the formats {', '.join(chosen)} none acts")
-    trained = dataclasses.replace(read_run(Path(run), workflow), actions="greedy" if greedy else "sampled")
+    trained = dataclasses.replace(load_run(Path(run), workflow), actions="greedy" if greedy else "sampled")
     source = trained.run
     beside = source.parents[1] / f"export-{source.stem}" if source.is_file() else source / "export"
     folder = beside if folder is None else folder

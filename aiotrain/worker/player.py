@@ -128,12 +128,14 @@ def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
 
 
 def observation_fault(observation: Any, spec: EnvSpec) -> str:
-    """What is wrong with the shape, dtype or finiteness of ``observation``; empty if nothing is."""
+    """What is wrong with the shape, dtype, range or finiteness of ``observation``; empty if nothing is."""
     array = np.asarray(observation)
     if array.shape != spec.observation_shape:
         return f"observation of shape {array.shape} where the space says {spec.observation_shape}"
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, spec.observation_dtype, "same_kind"):
         return f"observation of dtype {array.dtype} where the space says {spec.observation_dtype}"
+    if spec.observation_kind == "one_hot" and not 0 <= array - spec.observation_start < spec.inputs:
+        return f"observation {array}, which the Discrete space does not have"
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return f"observation with {int((~np.isfinite(array)).sum())} values that are NaN or infinite"
     return ""
@@ -282,14 +284,12 @@ class Player:
 
     def _write_observation(self, lane: _Lane, observation: Any) -> None:
         """Put ``observation`` in the slot's next row. Its values are checked when the slot is full, its shape now."""
-        if np.shape(observation) != self._spec.observation_shape:
+        if (
+            np.shape(observation) != self._spec.observation_shape
+            or (self._one_hot and not 0 <= observation - self._spec.observation_start < self._spec.inputs)
+            or not np.can_cast(np.asarray(observation).dtype, self._dtype, "same_kind")
+        ):
             raise _InvalidStep(observation_fault(observation, self._spec))
-        if self._one_hot and not 0 <= observation - self._spec.observation_start < self._spec.inputs:
-            raise _InvalidStep(f"observation {observation}, which the Discrete space does not have")
-        if not np.can_cast(np.asarray(observation).dtype, self._dtype, "same_kind"):
-            raise _InvalidStep(
-                f"observation of dtype {np.asarray(observation).dtype} where the space says {self._dtype}"
-            )
         lane.rows[len(lane.rewards)] = observation
 
     def _take_mask(self, lane: _Lane, info: Mapping[str, Any]) -> None:
