@@ -1,6 +1,6 @@
 """Trains defenders for the unknown red agent, and evaluates them by CAGE Challenge 2's official protocol.
 
-    python -m bench.champion                                     # both rules, three seeds each: about an hour
+    python -m bench.champion                                     # both rules, three seeds each: an hour
     python -m bench.champion --rules main --seeds 0 --total-episodes 60000
 
 Each run is one of ``aiotrain`` with the flags `CHAMPION`, and with those given here, which come later and so win. Its

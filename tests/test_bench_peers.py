@@ -44,6 +44,8 @@ def in_fake_package(monkeypatch: pytest.MonkeyPatch, folder: Path, end: str) -> 
     """Let a Program run ``FAKE`` instead of a trainer's program."""
     package = folder / "bench" / "trainers"
     package.mkdir(parents=True)
+    for regular in (package.parent, package):  # or the real one, further down the path, would be taken for it
+        (regular / "__init__.py").touch()
     (package / "fake.py").write_text(FAKE.replace("{end}", end))
     monkeypatch.setattr(peers, "ROOT", folder)
     monkeypatch.setattr(peers, "GRACE_S", 0.2)

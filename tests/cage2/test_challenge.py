@@ -125,7 +125,7 @@ def test_the_leaderboard_is_whole() -> None:
     [
         ({}, "either a run or one of the agents sleep, random, greedy-heuristic"),
         ({"run": "somewhere", "agent": "sleep"}, "either a run or"),
-        ({"run": "no/such/run"}, "no/such/run is no folder"),
+        ({"run": "no/such/run"}, "there is no no/such/run: name the folder of a run"),
         ({"agent": "sleep", "greedy": True}, "greedy"),
         ({"agent": "random", "workflow": "reverse"}, "workflow means nothing to the agent random"),
         ({"agent": "greedy-heuristic", "workflow": "revers"}, "did you mean reverse"),
