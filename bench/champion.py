@@ -53,16 +53,16 @@ def total_of(checkpoint: Path, episodes: int) -> tuple[float, float]:
 def points(run: Path, episodes: int) -> list[dict[str, float]]:
     """The total of each checkpoint of ``run``, with the episodes and seconds of training until then."""
     with (run / "updates.csv").open(newline="") as file:
-        rows = {int(row["update"]): row for row in csv.DictReader(file)}
-    paths = {run / "checkpoints" / f"update-{update:06d}.safetensors": row for update, row in rows.items()}
-    paths = {path: row for path, row in paths.items() if path.exists()}
+        rows = list(csv.DictReader(file))
+    paths = [run / "checkpoints" / f"update-{int(row['update']):06d}.safetensors" for row in rows]
+    saved = [(path, row) for path, row in zip(paths, rows, strict=True) if path.exists()]
     with ProcessPoolExecutor(
         mp_context=multiprocessing.get_context("forkserver"),
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for this process
     ) as pool:
-        totals = pool.map(total_of, paths, [episodes] * len(paths))
-        found = list(zip(paths.values(), track(totals, f"evaluating {run.name}", total=len(paths)), strict=True))
+        totals = pool.map(total_of, [path for path, _ in saved], [episodes] * len(saved))
+        evaluations = list(track(totals, f"evaluating {run.name}", total=len(saved)))
     return [
         {
             "episodes": float(row["episodes"]),
@@ -70,7 +70,7 @@ def points(run: Path, episodes: int) -> list[dict[str, float]]:
             "total": total,
             "half_width_95": half_width,
         }
-        for row, (total, half_width) in found
+        for (_, row), (total, half_width) in zip(saved, evaluations, strict=True)
     ]
 
 
@@ -172,15 +172,9 @@ def train_and_evaluate(arguments: argparse.Namespace, flags: list[str]) -> int:
     for rules, seed in itertools.product(dict.fromkeys(arguments.rules), dict.fromkeys(arguments.seeds)):
         run = arguments.out / f"{rules}-{seed}"
         begun = any((run / "checkpoints").glob("update-*.safetensors"))
-        here = [
-            "--rules",
-            rules,
-            "--seed",
-            str(seed),
-            "--run-dir",
-            str(run),
-            *(["--resume", str(run)] if begun else []),
-        ]
+        here = ["--rules", rules, "--seed", str(seed), "--run-dir", str(run)]
+        if begun:
+            here += ["--resume", str(run)]
         if code := cli.main([*CHAMPION, *flags, *here]):
             return code
         results[rules, seed] = evaluated(run, rules, seed, arguments)
