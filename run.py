@@ -8,7 +8,7 @@ if __name__ == "__main__":
     for each in (signal.SIGINT, signal.SIGTERM):  # while there is nothing to end in order: before the run and after it
         signal.signal(each, lambda which, _: os._exit(128 + which))
     try:
-        from aiotrain.cli import run
+        from aiotrain.app.main import run
     except ModuleNotFoundError as error:
         sys.exit(f"{error.name} is not installed here. Run: make train   (it sets everything up and trains)")
     run()

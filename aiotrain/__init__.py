@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import aiotrain.cage2  # noqa: F401  (registers aiotrain/Cage2-v0 with Gymnasium)
 
 if TYPE_CHECKING:
-    from aiotrain.checkpoint import load_policy
     from aiotrain.config import Config, PPOConfig, SearchConfig
     from aiotrain.errors import (
         AiotrainError,
@@ -26,9 +25,10 @@ if TYPE_CHECKING:
         UnsupportedSpaceError,
         WorkerError,
     )
-    from aiotrain.evaluation import ChallengeEvaluation, Evaluation, evaluate, evaluate_cage2
-    from aiotrain.exporting import export
-    from aiotrain.trainer import Result, Trainer, Update, train
+    from aiotrain.runs.checkpoints import load_policy
+    from aiotrain.runs.evaluate import ChallengeEvaluation, Evaluation, evaluate, evaluate_cage2
+    from aiotrain.runs.export.export import export
+    from aiotrain.training.trainer import Result, Trainer, Update, train
 
 __all__ = [
     "AiotrainError",
@@ -58,11 +58,11 @@ __all__ = [
 
 # Imported when first asked for: a worker imports this package too, and has no use for the trainer and asyncio.
 _HOMES = {
-    "aiotrain.checkpoint": ("load_policy",),
+    "aiotrain.runs.checkpoints": ("load_policy",),
     "aiotrain.config": ("Config", "PPOConfig", "SearchConfig"),
-    "aiotrain.evaluation": ("ChallengeEvaluation", "Evaluation", "evaluate", "evaluate_cage2"),
-    "aiotrain.exporting": ("export",),
-    "aiotrain.trainer": ("Result", "Trainer", "Update", "train"),
+    "aiotrain.runs.evaluate": ("ChallengeEvaluation", "Evaluation", "evaluate", "evaluate_cage2"),
+    "aiotrain.runs.export.export": ("export",),
+    "aiotrain.training.trainer": ("Result", "Trainer", "Update", "train"),
 }
 
 

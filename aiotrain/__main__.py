@@ -8,7 +8,7 @@ def main() -> None:
     """The command line, ended by Ctrl-C and SIGTERM without a traceback from the first import on."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda which, _: os._exit(128 + which))
-    from aiotrain.cli import run
+    from aiotrain.app.main import run
 
     run()
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.opponents import MIXED, SHARES, shares_of
+from aiotrain.cage2.red_agents import MIXED, SHARES, shares_of
 from aiotrain.cage2.workflows import ORDERS, parse_order
 from aiotrain.errors import ConfigError
 from aiotrain.setting_types import of_wrong_type
 
 if TYPE_CHECKING:
-    from aiotrain.spaces import EnvSpec
+    from aiotrain.play.spaces import EnvSpec
 
 __all__ = ["MAY_CHANGE", "Config", "PPOConfig", "SearchConfig"]
 

@@ -21,8 +21,8 @@ import gymnasium
 import numpy as np
 
 from aiotrain.config import Config
-from aiotrain.factory import EnvFactory
-from aiotrain.worker.player import episode_streams
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.player import episode_streams
 
 __all__ = ["Fault", "FaultyEnv", "Moment", "cause", "faulty"]
 

@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from aiotrain import cli
-from aiotrain.cage2.challenge import LEADERBOARD
-from aiotrain.cli.signals import SignalsInterrupt
-from aiotrain.evaluation import evaluate_cage2
+from aiotrain.app import main as cli
+from aiotrain.app.signals import SignalsInterrupt
+from aiotrain.cage2.official.protocol import LEADERBOARD
+from aiotrain.runs.evaluate import evaluate_cage2
 
 CHAMPION = shlex.split("""
     --red-agent mixed --workflow none --observation memory --actions compact --horizons 30 50 100

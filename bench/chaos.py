@@ -28,7 +28,7 @@ from rich.table import Table
 
 from aiotrain import Config, Trainer
 from aiotrain.cage2 import SIMULATORS
-from aiotrain.status import Status, WorkerState
+from aiotrain.training.status import Status, WorkerState
 
 LAST_EPISODES = 1_000
 READY = (WorkerState.WAITING, WorkerState.PLAYING)

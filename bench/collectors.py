@@ -45,14 +45,14 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, PPOConfig, SearchConfig, Trainer
+from aiotrain.app.main import Arguments
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cli import Arguments
-from aiotrain.collect import Collector, CollectorSettings
-from aiotrain.collect.making import make_collector
 from aiotrain.collect.processes import preload
+from aiotrain.collect.protocol import Collector, CollectorSettings
+from aiotrain.collect.selection import make_collector
 from aiotrain.collect.synchronous import SynchronousCollector
-from aiotrain.factory import make_factory
-from aiotrain.status import WorkerState
+from aiotrain.play.factory import make_factory
+from aiotrain.training.status import WorkerState
 from bench.older import OlderWinner
 from bench.system import family, memory
 from bench.throughput import Ceiling, Collection

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aiotrain.console import REDRAWS_PER_S
-from aiotrain.console.live import _draw
-from aiotrain.console.screen import Screen
-from aiotrain.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
+from aiotrain.app.console import REDRAWS_PER_S
+from aiotrain.app.console.live import _draw
+from aiotrain.app.console.screen import Screen
+from aiotrain.training.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
 
 
 def statuses(workers: int, updates: int, count: int) -> list[Status]:

@@ -27,10 +27,10 @@ from rich.table import Table
 
 from aiotrain import Config, EnvError, InvalidStepError, PPOConfig, Trainer
 from aiotrain.errors import AiotrainError
-from aiotrain.factory import EnvFactory
-from aiotrain.status import Status, WorkerState
+from aiotrain.play.factory import EnvFactory
 from aiotrain.testing import Fault, cause, faulty
-from aiotrain.weights import Weights
+from aiotrain.training.status import Status, WorkerState
+from aiotrain.transport.weights import Weights
 
 ENV = "CartPole-v1"
 EPISODES = 24

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_batch, step_batch
 from aiotrain.cage2.scenario import NUM_ACTIONS
-from aiotrain.cage2.vector_env import Cage2VectorEnv
+from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
 from bench.env import stock_player, timed
 
 FIRST_CALL = """

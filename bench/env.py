@@ -20,8 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aiotrain.cage2.env import RED_AGENTS, Cage2Env
 from aiotrain.cage2.scenario import NUM_ACTIONS
+from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS, Cage2Env
 from bench.envs import challenge_wrapper
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from aiotrain.cage2.env import red_agent_class
 from aiotrain.cage2.scenario import scenario2
+from aiotrain.cage2.simulators.cyborg_env import red_agent_class
 
 
 def challenge_wrapper(red_agent: str = "B_lineAgent") -> Any:

@@ -27,14 +27,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from aiotrain.cage2.blue_view import NUM_INPUTS
 from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS
-from aiotrain.cage2.vector_env import Cage2VectorEnv
-from aiotrain.cage2.view import NUM_INPUTS
+from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
 from aiotrain.config import PPOConfig
-from aiotrain.policy import NumpyPolicy, PolicyShape
-from aiotrain.ppo import Learner
-from aiotrain.ring import HEADER, Trajectories
-from aiotrain.spaces import EnvSpec
+from aiotrain.learn.ppo import Learner
+from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.transport.ring import HEADER, Trajectories
 
 STEPS = 100
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, Trainer
-from aiotrain.cli import Arguments
+from aiotrain.app.main import Arguments
 
 
 @dataclasses.dataclass

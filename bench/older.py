@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.collect import Launch
 from aiotrain.collect.executor import ExecutorCollector
-from aiotrain.factory import EnvFactory
-from aiotrain.ring import HEADER, Trajectories
-from aiotrain.worker import Played, Posting, episode_streams
+from aiotrain.collect.protocol import Launch
+from aiotrain.collect.worker import Played, Posting, episode_streams
+from aiotrain.play.factory import EnvFactory
+from aiotrain.transport.ring import HEADER, Trajectories
 
 Episode = dict[str, Any]
 

@@ -8,12 +8,12 @@ import time
 import torch
 
 from aiotrain.cage2.workflows import ORDERS
+from aiotrain.collect.worker import LocalPlayer, Posting, inspect_env, make_player
 from aiotrain.config import Config
-from aiotrain.factory import make_factory
-from aiotrain.policy import PolicyShape
-from aiotrain.ppo import Learner
-from aiotrain.ring import RingLayout, Trajectories, slot_steps_for
-from aiotrain.worker import LocalPlayer, Posting, inspect_env, make_player
+from aiotrain.learn.ppo import Learner
+from aiotrain.play.factory import make_factory
+from aiotrain.play.policy import PolicyShape
+from aiotrain.transport.ring import RingLayout, Trajectories, slot_steps_for
 
 
 def parts(config: Config, episodes: int, seconds: float = math.inf) -> dict[str, float]:

@@ -49,7 +49,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from aiotrain.collect.processes import preload
-from aiotrain.factory import EnvFactory
+from aiotrain.play.factory import EnvFactory
 from bench.startup import ROOT
 from bench.system import family, memory
 from bench.throughput import Ceiling

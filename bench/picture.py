@@ -12,10 +12,10 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from aiotrain.app.console import save_svg
 from aiotrain.config import Config
-from aiotrain.console import save_svg
-from aiotrain.status import Status
-from aiotrain.trainer import Trainer
+from aiotrain.training.status import Status
+from aiotrain.training.trainer import Trainer
 
 _SHARE = 0.9
 """Part of the budget after which the picture is taken."""

@@ -37,12 +37,12 @@ from numba import njit
 from rich.console import Console
 from rich.table import Table
 
+from aiotrain.cage2.blue_view import ACTIONS, OBSERVATIONS, actions_of, inputs_of
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_one, step_one
-from aiotrain.cage2.forward import GROUP, Network, add_bits, allocate_network, fill, finish, sample
-from aiotrain.cage2.rollout import Rollout
+from aiotrain.cage2.play.policy_network import GROUP, Network, add_bits, allocate_network, fill, finish, sample
+from aiotrain.cage2.play.rollout import Rollout
 from aiotrain.cage2.scenario import NUM_BITS
-from aiotrain.cage2.view import ACTIONS, OBSERVATIONS, actions_of, inputs_of
-from aiotrain.policy import NumpyPolicy, PolicyShape
+from aiotrain.play.policy import NumpyPolicy, PolicyShape
 
 NETWORKS = {"52-64-64-145": (52, (64, 64)), "77-64-64-145": (77, (64, 64))}
 MEASURED = ("rollout", "act", "logits", "NumPy act", "NumPy logits", "engine")
@@ -52,7 +52,7 @@ import time
 start = time.perf_counter()
 import numpy as np
 from types import SimpleNamespace
-from aiotrain.cage2.rollout import Rollout
+from aiotrain.cage2.play.rollout import Rollout
 from aiotrain.cage2.scenario import NUM_BITS
 imported = time.perf_counter()
 rollout = Rollout([(77, 64), (64, 64), (64, 145)], red_agent="B_lineAgent")

@@ -53,8 +53,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from aiotrain.app.main import Arguments
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cli import Arguments
 from aiotrain.collect import shared_memory
 from aiotrain.config import Config
 from bench.parts import parts

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from aiotrain.cage2.search.strategies import GpUcb, RandomSearch, RoundRobin, Search
 from aiotrain.cage2.workflows import ORDER_INDEX, ORDERS, Order, kendall
-from aiotrain.search import GpUcb, RandomSearch, RoundRobin, Search
 
 BEST, WORST = -100.0, -200.0
 NOISE = 0.2

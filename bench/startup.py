@@ -34,9 +34,9 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, Trainer
+from aiotrain.app.console import show
 from aiotrain.cage2 import SIMULATORS
-from aiotrain.console import show
-from aiotrain.status import WorkerState
+from aiotrain.training.status import WorkerState
 from bench.system import family, memory
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -31,16 +31,16 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, Trainer
-from aiotrain.batching import Batcher
-from aiotrain.cli import Arguments
-from aiotrain.collect import Collector
-from aiotrain.collect.making import make_collector
+from aiotrain.app.main import Arguments
 from aiotrain.collect.processes import preload
-from aiotrain.factory import EnvFactory, make_factory
-from aiotrain.policy import NumpyPolicy, PolicyShape
-from aiotrain.ring import Trajectories, slot_steps_for
-from aiotrain.spaces import EnvSpec
-from aiotrain.worker import initialize
+from aiotrain.collect.protocol import Collector
+from aiotrain.collect.selection import make_collector
+from aiotrain.collect.worker import initialize
+from aiotrain.play.factory import EnvFactory, make_factory
+from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.training.batcher import Batcher
+from aiotrain.transport.ring import Trajectories, slot_steps_for
 from bench.system import Cores
 
 WARM_UP_S = 1.0
@@ -84,7 +84,7 @@ def initial_policy(spec: EnvSpec, hidden: tuple[int, ...]) -> NumpyPolicy:
     import torch
 
     from aiotrain.config import PPOConfig
-    from aiotrain.ppo import Learner
+    from aiotrain.learn.ppo import Learner
 
     shape = PolicyShape.of(spec, hidden)
     learner = Learner(spec, shape, PPOConfig(hidden_sizes=hidden), seed=0, device=torch.device("cpu"))

@@ -29,11 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, Trainer, evaluate
-from aiotrain.cage2.baselines import greedy_actions
+from aiotrain.app.main import Arguments
+from aiotrain.cage2.official.baselines import greedy_actions
 from aiotrain.cage2.scenario import NUM_ACTIONS
-from aiotrain.cage2.vector_env import Cage2VectorEnv
+from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
 from aiotrain.cage2.workflows import NAMED_ORDERS, Order
-from aiotrain.cli import Arguments
 from aiotrain.config import SearchConfig
 
 STEPS = 100

@@ -7,9 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from aiotrain.batching import Batcher
-from aiotrain.collect import Launch, LostEpisode, Outcome
-from aiotrain.ring import Trajectories
+from aiotrain.collect.protocol import Launch, LostEpisode, Outcome
+from aiotrain.training.batcher import Batcher
+from aiotrain.transport.ring import Trajectories
 from making import spec_of, trajectories
 
 SPEC = spec_of()

@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from aiotrain import Config, PPOConfig, load_policy
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.view import actions_of
-from aiotrain.checkpoint import save_weights, tensors_of
-from aiotrain.factory import make_factory
-from aiotrain.policy import NumpyPolicy, PolicyShape
-from aiotrain.records import Records
-from aiotrain.spaces import EnvSpec
-from aiotrain.worker import inspect_env
+from aiotrain.cage2.blue_view import actions_of
+from aiotrain.collect.worker import inspect_env
+from aiotrain.play.factory import make_factory
+from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.runs.checkpoints import save_weights, tensors_of
+from aiotrain.runs.journals import Records
 from making import weights_for
 
 ALONE = """

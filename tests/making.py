@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aiotrain.cage2.search.strategies import Search
+from aiotrain.cage2.search.workflow_search import Training, WorkflowSearch
 from aiotrain.cage2.workflows import ORDER_INDEX, Order
-from aiotrain.policy import PolicyShape
-from aiotrain.ring import HEADER, SEALED, Trajectories
-from aiotrain.search import Search
-from aiotrain.spaces import EnvSpec
-from aiotrain.workflow_search import Training, WorkflowSearch
+from aiotrain.play.policy import PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.transport.ring import HEADER, SEALED, Trajectories
 from envs import Action, Observation, Toy
 
 

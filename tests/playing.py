@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from aiotrain import worker as task
-from aiotrain.collect import Launch, Outcome
-from aiotrain.collect.making import make_collector
+from aiotrain.collect import worker as task
+from aiotrain.collect.protocol import Launch, Outcome
+from aiotrain.collect.selection import make_collector
 from aiotrain.config import Config
-from aiotrain.factory import make_factory
-from aiotrain.policy import PolicyShape
-from aiotrain.ring import Trajectories
+from aiotrain.play.factory import make_factory
+from aiotrain.play.policy import PolicyShape
+from aiotrain.transport.ring import Trajectories
 from making import weights_for
 
 SEED = 3

@@ -30,19 +30,21 @@ def test_all_is_what_is_importable() -> None:
         aiotrain.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("modules", ["aiotrain.worker", "aiotrain.worker, aiotrain.cage2.env"])
+@pytest.mark.parametrize(
+    "modules", ["aiotrain.collect.worker", "aiotrain.collect.worker, aiotrain.cage2.simulators.cyborg_env"]
+)
 def test_worker_imports_nothing_heavy(modules: str) -> None:
-    heavy = "('torch', 'asyncio', 'rich', 'tyro', 'ray', 'matplotlib', 'pandas', 'safetensors', 'aiotrain.trainer')"
+    heavy = ("torch", "asyncio", "rich", "tyro", "ray", "matplotlib", "pandas", "safetensors", "aiotrain.training")
     code = f"import sys, {modules}\nprint(*[name for name in {heavy} if name in sys.modules])"
     assert python(code) == "", "a worker imports what it has no use for"
 
 
 def test_trainer_imports_no_torch_before_it_is_needed() -> None:
     """It takes seconds, in which the workers can start."""
-    assert python("import sys, aiotrain.trainer\nprint('torch' in sys.modules)") == "False"
+    assert python("import sys, aiotrain.training.trainer\nprint('torch' in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize("module", ["aiotrain.evaluation", "aiotrain.exporting"])
+@pytest.mark.parametrize("module", ["aiotrain.runs.evaluate", "aiotrain.runs.export.export"])
 def test_evaluation_and_export_import_neither_torch_nor_what_compiles(module: str) -> None:
     code = f"import sys, {module}\nprint(*[name for name in ('torch', 'numba', 'rich') if name in sys.modules])"
     assert python(code) == ""

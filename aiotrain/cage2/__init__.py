@@ -22,13 +22,13 @@ def make(simulator: str = "cyborg", **kwargs: Any) -> gymnasium.Env[Any, Any]:
     if simulator == "compiled":
         if kwargs.pop("scenario", None) is not None:
             raise ValueError("the compiled engine plays Scenario2 only; for another, choose simulator='cyborg'")
-        from aiotrain.cage2.compiled_env import Cage2CompiledEnv
+        from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
 
         return Cage2CompiledEnv(**kwargs)
     if simulator == "cyborg":
         if (rules := kwargs.pop("rules", "main")) != "main":
             raise ValueError(f"csle-cyborg plays by the rules 'main'; for {rules!r}, choose simulator='compiled'")
-        from aiotrain.cage2.env import Cage2Env
+        from aiotrain.cage2.simulators.cyborg_env import Cage2Env
 
         return Cage2Env(**kwargs)
     raise ValueError(f"unknown simulator {simulator!r}; choose one of {', '.join(SIMULATORS)}")
@@ -38,5 +38,5 @@ if CAGE2_ID not in gymnasium.registry:
     gymnasium.register(  # without a time limit: the environment truncates its episodes itself, at its ``max_steps``
         CAGE2_ID,
         entry_point="aiotrain.cage2:make",
-        vector_entry_point="aiotrain.cage2.vector_env:Cage2VectorEnv",
+        vector_entry_point="aiotrain.cage2.simulators.vector_env:Cage2VectorEnv",
     )

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
-from aiotrain import worker as task
-from aiotrain.collect import CollectorSettings, Launch, LostEpisode, Outcome
+from aiotrain.collect import worker as task
+from aiotrain.collect.protocol import CollectorSettings, Launch, LostEpisode, Outcome
 from aiotrain.errors import InvalidStepError
-from aiotrain.factory import EnvFactory
-from aiotrain.policy import PolicyShape
-from aiotrain.ring import RingLayout, Trajectories
-from aiotrain.spaces import EnvSpec
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.policy import PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.transport.ring import RingLayout, Trajectories
 
 __all__ = ["BaseCollector"]
 

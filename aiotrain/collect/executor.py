@@ -14,13 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
-from aiotrain import worker as task
-from aiotrain.collect import CollectorSettings, Launch
+from aiotrain.collect import worker as task
+from aiotrain.collect.first_task import answer_of
 from aiotrain.collect.processes import WorkerExecutor, cause_of_end, cause_of_exit
-from aiotrain.collect.startup import answer_of
-from aiotrain.collect.tasks import TaskCollector
+from aiotrain.collect.protocol import CollectorSettings, Launch
+from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import WorkerError
-from aiotrain.factory import EnvFactory
+from aiotrain.play.factory import EnvFactory
 
 __all__ = ["ExecutorCollector"]
 

@@ -6,11 +6,11 @@ import asyncio
 import dataclasses
 from concurrent.futures import BrokenExecutor
 
-from aiotrain import worker as task
-from aiotrain.collect import Launch
+from aiotrain.collect import worker as task
+from aiotrain.collect.first_task import run_first
 from aiotrain.collect.processes import WorkerExecutor, cause_of_end
-from aiotrain.collect.startup import run_first
-from aiotrain.collect.tasks import TaskCollector
+from aiotrain.collect.protocol import Launch
+from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import WorkerError
 
 __all__ = ["ProcessPerEpisodeCollector"]

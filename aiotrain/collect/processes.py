@@ -17,7 +17,7 @@ from multiprocessing import connection, context, forkserver, popen_forkserver, r
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from aiotrain import worker
+from aiotrain.collect import worker
 
 __all__ = [
     "GRACE_S",
@@ -39,7 +39,7 @@ _EXIT_CODE_S = 0.2  # for the forkserver to tell of an exit that has been notice
 def preload(modules: Sequence[str]) -> None:
     """Have the forkserver import ``modules`` once, for all workers. Without effect once it runs."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["aiotrain.collect.quiet", "aiotrain.worker", *modules, "aiotrain.collect.frozen"]
+        ["aiotrain.collect.forkserver_first", "aiotrain.collect.worker", *modules, "aiotrain.collect.forkserver_last"]
     )
 
 

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
-from aiotrain.collect.node import Node, NodeOutcome, NodeReport
-from aiotrain.collect.ray import Actor, RayCollector, look_also_in
+from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
+from aiotrain.collect.ray_actors import Actor, RayCollector, look_also_in
+from aiotrain.collect.ray_node import Node, NodeOutcome, NodeReport
 from aiotrain.collect.ray_session import in_short, new_actor
-from aiotrain.collect.tasks import TaskWorker
+from aiotrain.collect.task_collector import TaskWorker
 from aiotrain.errors import WorkerError
-from aiotrain.factory import EnvFactory
-from aiotrain.policy import PolicyShape
-from aiotrain.status import WorkerState, WorkerStatus
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.policy import PolicyShape
+from aiotrain.training.status import WorkerState, WorkerStatus
 
 __all__ = ["ClusterCollector"]
 

@@ -21,9 +21,9 @@ from ray._private import worker as printing
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from aiotrain.collect.worker import NICENESS
 from aiotrain.errors import AiotrainError, ConfigError
-from aiotrain.shm import free_bytes
-from aiotrain.worker import NICENESS
+from aiotrain.transport.segments import free_bytes
 
 __all__ = ["RaySession", "in_short", "kill", "new_actor", "take_signals_back"]
 

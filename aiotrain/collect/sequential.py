@@ -13,13 +13,13 @@ from typing import Any
 
 import gymnasium
 
-from aiotrain.collect import CollectorSettings, Launch
-from aiotrain.collect.tasks import TaskCollector
+from aiotrain.collect.protocol import CollectorSettings, Launch
+from aiotrain.collect.task_collector import TaskCollector
+from aiotrain.collect.worker import LocalPlayer, Played, inspect_env, make_player
 from aiotrain.errors import EnvError
-from aiotrain.factory import EnvFactory
-from aiotrain.policy import PolicyShape
-from aiotrain.spaces import EnvSpec
-from aiotrain.worker import LocalPlayer, Played, inspect_env, make_player
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.policy import PolicyShape
+from aiotrain.play.spaces import EnvSpec
 
 __all__ = ["SequentialCollector"]
 

@@ -19,18 +19,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain import worker as task
-from aiotrain.collect import CollectorSettings, CollectorStatus, Launch, Outcome
+from aiotrain.collect import worker as task
 from aiotrain.collect.base import BaseCollector
+from aiotrain.collect.first_task import inspect, run_first
 from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end, kill_forkserver
-from aiotrain.collect.startup import inspect, run_first
+from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome
 from aiotrain.errors import AiotrainError, WorkerError
-from aiotrain.factory import EnvFactory
-from aiotrain.policy import PolicyShape
-from aiotrain.ring import BROKEN_OFF, PLAYING, Ring, RingLayout, Trajectories
-from aiotrain.spaces import EnvSpec
-from aiotrain.status import WorkerState, WorkerStatus
-from aiotrain.weights import Weights
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.policy import PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.training.status import WorkerState, WorkerStatus
+from aiotrain.transport.ring import BROKEN_OFF, PLAYING, Ring, RingLayout, Trajectories
+from aiotrain.transport.weights import Weights
 
 __all__ = ["SharedMemoryCollector"]
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
-from aiotrain.collect import CollectorSettings, CollectorStatus, Launch
+from aiotrain.collect.env_process import Raised, serve_env
 from aiotrain.collect.processes import GRACE_S, WorkerContext, cause_of_exit, see_off
-from aiotrain.collect.tasks import TaskCollector
+from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch
+from aiotrain.collect.task_collector import TaskCollector
+from aiotrain.collect.worker import LocalPlayer, Played, Player
 from aiotrain.errors import EnvError
-from aiotrain.factory import EnvFactory
-from aiotrain.policy import PolicyShape
-from aiotrain.worker import LocalPlayer, Played, Player
-from aiotrain.worker.remote import Raised, serve_env
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.policy import PolicyShape
 
 __all__ = ["SynchronousCollector"]
 

@@ -18,8 +18,8 @@ import gymnasium
 import numpy as np
 
 from aiotrain.config import Config, PPOConfig
-from aiotrain.factory import EnvFactory, make_factory
-from aiotrain.spaces import EnvSpec
+from aiotrain.play.factory import EnvFactory, make_factory
+from aiotrain.play.spaces import EnvSpec
 
 PPO = PPOConfig(epochs=4, minibatch_size=1000)
 """The settings of every trainer, where it has them."""

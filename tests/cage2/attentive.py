@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aiotrain.cage2.blue_view import COMPACT_ACTIONS, DECOYS, DEFENDED
 from aiotrain.cage2.scenario import HOSTS, action_name
-from aiotrain.cage2.view import COMPACT_ACTIONS, DECOYS, DEFENDED
 
 TIMES = [0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 95]
 USERS = ["User0", "User1", "User2", "User3", "User4"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from aiotrain.cage2.env import Cage2Env, red_agent_class
-from aiotrain.cage2.randomness import redirect
 from aiotrain.cage2.scenario import scenario2
+from aiotrain.cage2.simulators.cyborg_env import Cage2Env, red_agent_class
+from aiotrain.cage2.simulators.cyborg_randomness import redirect
 
 
 class Stock:

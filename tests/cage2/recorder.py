@@ -13,8 +13,8 @@ from unittest.mock import patch
 import numpy as np
 from cage2_oracle import Stock
 
-from aiotrain.cage2.env import Cage2Env  # before csle-cyborg, which does not import by itself
 from aiotrain.cage2.scenario import HOST_INDEX, NUM_BITS
+from aiotrain.cage2.simulators.cyborg_env import Cage2Env  # before csle-cyborg, which does not import by itself
 from aiotrain.cage2.workflows import Order
 
 b_line = import_module("csle_cyborg.agents.simple_agents.b_line")

@@ -6,7 +6,7 @@ import random
 import statistics
 from typing import Any
 
-from aiotrain.cage2.simulator import RedMeanderAgent, SleepAgent
+from aiotrain.cage2.simulators.cyborg_import import RedMeanderAgent, SleepAgent
 
 
 class DistractedMeander(RedMeanderAgent):

@@ -12,10 +12,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from aiotrain.cage2.challenge import CELLS, LEADERBOARD, total_score
-from aiotrain.console.scores import challenge_tables
+from aiotrain.app.console.score_tables import challenge_tables
+from aiotrain.cage2.official.protocol import CELLS, LEADERBOARD, total_score
 from aiotrain.errors import ConfigError
-from aiotrain.evaluation import Baseline, ChallengeEvaluation, Rules, evaluate_cage2
+from aiotrain.runs.evaluate import Baseline, ChallengeEvaluation, Rules, evaluate_cage2
 
 EPISODES = 1_000
 _, RANDOM, SLEEPER = LEADERBOARD[-3:]

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pytest
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.play.compiled_player import CompiledPlayer
 from aiotrain.cage2.scenario import RED_AGENTS
-from aiotrain.factory import EnvFactory
-from aiotrain.policy import PolicyShape
-from aiotrain.ring import Ring, RingLayout, Trajectories
-from aiotrain.worker import Player, Posting, inspect_env
-from aiotrain.worker.compiled import CompiledPlayer
+from aiotrain.collect.worker import Player, Posting, inspect_env
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.policy import PolicyShape
+from aiotrain.transport.ring import Ring, RingLayout, Trajectories
 from making import weights_for
 
 STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at once

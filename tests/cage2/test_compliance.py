@@ -15,11 +15,11 @@ from gymnasium.utils.env_checker import check_env
 from recorder import LeanReference
 from replay import Replay
 
-from aiotrain.cage2.baselines import greedy_actions
 from aiotrain.cage2.engine import RED_AGENTS, set_order
-from aiotrain.cage2.env import Cage2Env
+from aiotrain.cage2.official.baselines import greedy_actions
 from aiotrain.cage2.scenario import HOST_INDEX, HOST_TYPE, HOST_TYPES, HOSTS, NUM_ACTIONS, action_index, scenario2
-from aiotrain.cage2.vector_env import Cage2VectorEnv
+from aiotrain.cage2.simulators.cyborg_env import Cage2Env
+from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
 from aiotrain.cage2.workflows import NAMED_ORDERS, ONE_HOT, ORDER_INDEX, ORDERS, Order, parse_order
 
 REVERSE = NAMED_ORDERS["reverse"]

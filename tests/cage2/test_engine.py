@@ -186,7 +186,7 @@ def test_compiles_where_nothing_can_be_cached() -> None:
     assert compiled(namespace["double"])(21) == 42
 
 
-@pytest.mark.parametrize("changed", ["kernel.py", "red.py", "tables.py", "scenario.py", "forward.py"])
+@pytest.mark.parametrize("changed", ["kernel.py", "red.py", "tables.py", "scenario.py", "policy_network.py"])
 def test_a_change_of_the_rules_changes_the_type_of_the_state(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numba looks at the age of one file only, so its cache must be told of the others by the argument's type."""
     before = state_module._fingerprint()

@@ -16,7 +16,7 @@ from recorder import LeanReference, Recorder, StockReference
 from replay import Replay
 
 from aiotrain.cage2.engine import RED_AGENTS, allocate, reset_batch, step_batch
-from aiotrain.cage2.env import RED_AGENTS as ENVIRONMENT_RED_AGENTS
+from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS as ENVIRONMENT_RED_AGENTS
 
 EPISODES = 17  # for each of the 36 pairs of red agent and blue policy: 61,200 steps
 STEPS = 100

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 import aiotrain.cage2  # noqa: F401 (registers the environment)
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_batch, step_batch
-from aiotrain.cage2.vector_env import Cage2VectorEnv
+from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
 
 
 def make(num_envs: int, **kwargs: Any) -> gymnasium.vector.VectorEnv:

@@ -12,8 +12,8 @@ from cage2_policies import POLICIES
 from gymnasium.utils.env_checker import check_env
 from red_agents import DistractedMeander, NoAgent
 
-from aiotrain.cage2.env import RED_AGENTS, Cage2Env
 from aiotrain.cage2.scenario import HOST_INDEX, NUM_ACTIONS, action_index, scenario2
+from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS, Cage2Env
 
 
 def played(env: Cage2Env, seed: int | None, steps: int = 60) -> list[tuple[bytes, float, int]]:
@@ -55,7 +55,7 @@ def test_a_bare_process_makes_it_without_torch_or_other_heavy_imports() -> None:
 def test_csle_cyborgs_own_user_of_stable_baselines_loads_on_demand() -> None:
     program = (
         "import sys, types\n"
-        "import aiotrain.cage2.env\n"
+        "import aiotrain.cage2.simulators.cyborg_env\n"
         "assert 'stable_baselines3' not in sys.modules\n"
         "assert not [name for name in sys.modules if name.endswith('blue_load_agent')]\n"
         "sys.modules['stable_baselines3'] = types.SimpleNamespace(PPO='the real one')\n"

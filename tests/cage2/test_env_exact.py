@@ -10,7 +10,7 @@ import pytest
 from cage2_oracle import Stock, first_difference
 from cage2_policies import POLICIES
 
-from aiotrain.cage2.env import RED_AGENTS, Cage2Env
+from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS, Cage2Env
 
 EPISODES = int(os.environ.get("AIOTRAIN_EXACT_EPISODES", "5"))
 

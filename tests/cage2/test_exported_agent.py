@@ -14,10 +14,10 @@ from cage2_oracle import Stock
 import aiotrain
 from aiotrain import Config, ConfigError, SearchConfig
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.blue_view import BEGUN, COMPACT_ACTIONS, NUM_INPUTS, View
 from aiotrain.cage2.scenario import NUM_ACTIONS, RED_AGENTS
-from aiotrain.cage2.view import BEGUN, COMPACT_ACTIONS, NUM_INPUTS, View
 from aiotrain.cage2.workflows import ORDERS, order_text
-from aiotrain.factory import make_factory
+from aiotrain.play.factory import make_factory
 from exported import answers, load_agent, play, write_run
 
 VIEWS = [("table", "full"), ("memory", "compact"), ("memory", "full"), ("table", "compact")]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.compiled_env import Cage2CompiledEnv
-from aiotrain.cage2.env import Cage2Env
-from aiotrain.cage2.opponents import drawn_red_agent
+from aiotrain.cage2.red_agents import drawn_red_agent
 from aiotrain.cage2.scenario import RED_AGENTS
-from aiotrain.cage2.vector_env import Cage2VectorEnv
+from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
+from aiotrain.cage2.simulators.cyborg_env import Cage2Env
+from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
 
 STEPS = 12
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from numba import njit
 
-from aiotrain.cage2 import vectors
-from aiotrain.cage2.rollout import NO_BONUSES, Rollout
+from aiotrain.cage2.play import simd as vectors
+from aiotrain.cage2.play.rollout import NO_BONUSES, Rollout
 from aiotrain.cage2.scenario import HOST_TYPES
-from aiotrain.cage2.vector_env import Cage2VectorEnv
-from aiotrain.policy import NumpyPolicy, PolicyShape
-from aiotrain.ring import Ring, RingLayout
+from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
+from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from aiotrain.transport.ring import Ring, RingLayout
 
 ORDERS = np.array([[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]], np.uint8)
 

@@ -16,12 +16,13 @@ from gymnasium.utils.env_checker import check_env
 from recorder import Recorder
 from replay import TAPE_LENGTH
 
-from aiotrain.cage2 import CAGE2_ID, compiled_env
-from aiotrain.cage2.compiled_env import Cage2CompiledEnv
+from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.blue_view import ACTIONS, BEGUN, COMPACT_ACTIONS, DECOYS, DEFENDED, FIELDS, NUM_INPUTS, View
 from aiotrain.cage2.engine import NO_TAPE, allocate, reset_one, step_one
-from aiotrain.cage2.env import Cage2Env
 from aiotrain.cage2.scenario import HOST_ACTIONS, HOST_INDEX, RED_AGENTS, action_index, action_name, scenario2
-from aiotrain.cage2.view import ACTIONS, BEGUN, COMPACT_ACTIONS, DECOYS, DEFENDED, FIELDS, NUM_INPUTS, View
+from aiotrain.cage2.simulators import compiled_env
+from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
+from aiotrain.cage2.simulators.cyborg_env import Cage2Env
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cage2_inputs.md"
 

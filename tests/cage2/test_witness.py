@@ -15,11 +15,11 @@ from recorder import LeanReference
 from replay import Replay
 
 from aiotrain.cage2 import make
-from aiotrain.cage2.compiled_env import Cage2CompiledEnv
 from aiotrain.cage2.engine import RED_AGENTS
+from aiotrain.cage2.playback.ground_truth import Scene, Witness
 from aiotrain.cage2.scenario import HOST_INDEX, HOSTS, action_index
-from aiotrain.cage2.simulator import SleepAgent
-from aiotrain.cage2.witness import Scene, Witness
+from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
+from aiotrain.cage2.simulators.cyborg_import import SleepAgent
 
 red_actions = import_module("csle_cyborg.shared.actions")
 

@@ -25,8 +25,8 @@ ephemeral ports, blue's sessions.
 """
 
 from aiotrain.cage2.engine.chance import compiled
-from aiotrain.cage2.engine.foresight import foresee_one
 from aiotrain.cage2.engine.kernel import reset_batch, reset_one, restart_one, step_batch, step_one
+from aiotrain.cage2.engine.predict_red import foresee_one
 from aiotrain.cage2.engine.state import NO_TAPE, STATE, allocate, set_order
 from aiotrain.cage2.engine.tables import RULES
 from aiotrain.cage2.scenario import RED_AGENTS

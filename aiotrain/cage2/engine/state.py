@@ -14,8 +14,8 @@ from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS, RED_AGENTS
 MAX_STEPS_LIMIT: Final = 65_535
 """Longest episode: a host's sessions, at most one more a step, are counted in 16 bits."""
 
-COMPILED_WITH: Final = ("scenario", "vectors", "forward", "view", "memory")
-"""Modules of ``aiotrain.cage2`` whose code or tables go into what is compiled, besides the engine's own."""
+COMPILED_WITH: Final = ("scenario", "play/simd", "play/policy_network", "blue_view", "blue_memory")
+"""Files of ``aiotrain.cage2`` whose code or tables go into what is compiled, besides the engine's own."""
 
 
 def _fingerprint() -> str:

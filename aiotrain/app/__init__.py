@@ -1,0 +1,1 @@
+"""The program: commands and flags, signals and exit codes, the console."""

@@ -1,0 +1,119 @@
+"""A run in words: one line per update for logs, the summary at the end, and a picture for documents."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from aiotrain.app.console import charts, panels
+from aiotrain.app.console.frame import render
+from aiotrain.training.status import Status, WorkflowStatus
+
+
+def plain_line(status: Status) -> str:
+    """Return the run's state as one line of ASCII `key=value` pairs, always the same keys first.
+
+    Keys: update (count), episodes (finished/budget), played, learned, waiting, discarded, lost, given_up (counts, as of
+    Status), return and best (mean return of the last update and of the best one), eps and sps (episodes and steps per
+    second), lag (publishes), elapsed_s; in a search workflow (the order in training, or how many there are); with a
+    workflow compliance (of the last update's episodes); then the losses by name. A quantity without a value is nan.
+    """
+    best = max((value for _, value in charts.finite(status.returns)), default=math.nan)
+    latest = status.returns[-1][1] if status.returns else math.nan
+    pairs = {
+        "update": f"{status.updates}",
+        "episodes": f"{status.episodes_finished}/{status.episodes_total}",
+        "played": f"{status.episodes_played}",
+        "learned": f"{status.episodes_learned}",
+        "waiting": f"{status.episodes_waiting}",
+        "discarded": f"{status.episodes_discarded}",
+        "lost": f"{status.episodes_lost}",
+        "given_up": f"{status.episodes_given_up}",
+        "return": f"{latest:.6g}",
+        "best": f"{best:.6g}",
+        "eps": f"{status.episodes_per_s:.4g}",
+        "sps": f"{status.steps_per_s:.6g}",
+        "lag": f"{status.policy_lag:.3g}",
+        "elapsed_s": f"{status.elapsed_s:.1f}",
+    }
+    if status.workflow:
+        running = status.workflow.running
+        pairs["workflow"] = running[0].workflow if len(running) == 1 else f"{len(running)}-orders"
+    if status.workflow or math.isfinite(status.compliance):
+        pairs["compliance"] = f"{status.compliance:.4g}"
+    pairs |= {_key(name): f"{value:.4g}" for name, value in status.losses.items()}
+    return " ".join(f"{name}={value}" for name, value in pairs.items())
+
+
+def _key(name: str) -> str:
+    return "".join(character if character.isascii() and character.isalnum() else "_" for character in name)
+
+
+def summary(status: Status) -> Text:
+    """Return the last word of a run: how it ended, the exact accounting, throughput, return, first error."""
+    text = Text()
+
+    def row(label: str, value: str, style: str = "") -> None:
+        text.append(f"{label:<12}", "bold")
+        text.append(f"{value}\n", style)
+
+    row(status.phase, f"{charts.printable(status.run_name)} after {charts.duration(status.elapsed_s)}")
+    accounts = (
+        f"{status.episodes_played:,} played = {status.episodes_learned:,} learned + {status.episodes_waiting:,} waiting"
+        f" + {status.episodes_discarded:,} discarded + {status.episodes_lost:,} lost"
+    )
+    row("episodes", f"{accounts}\n{'':12}of a budget of {panels.budget(status)}, {status.episodes_given_up:,} given up")
+    episodes_rate, steps_rate = charts.rate(status.mean_episodes_per_s), charts.rate(status.mean_steps_per_s)
+    mean = f"{episodes_rate} episodes/s, {steps_rate} steps/s"
+    row("throughput", f"{mean} on average, {status.steps_finished:,} steps")
+    points = charts.finite(status.returns)
+    if points:
+        episodes, best = max(points, key=lambda point: point[1])
+        latest = charts.number(status.returns[-1][1])
+        row("return", f"best {charts.number(best)} after {episodes:,} episodes, latest {latest}")
+    else:
+        row("return", "none measured")
+    if status.workflow:
+        row("workflow", _searched(status.workflow))
+    restarts = sum(worker.restarts for worker in status.workers)
+    counts = f"restarted {charts.counted(restarts, 'time')}, {charts.counted(status.warnings_count, 'warning')}"
+    row("workers", f"{len(status.workers):,}, {counts}")
+    if status.first_error:
+        lines = [charts.printable(line) for line in status.first_error.splitlines() if line.strip()]
+        row("error", f"\n{'':12}".join(lines), "bold red")
+    return text
+
+
+def _searched(search: WorkflowStatus) -> str:
+    """Say which order is the best, and how far to trust that."""
+    if not search.trainings:
+        return "no training of an order has ended"
+    share = charts.percent(search.complied / search.trainings).strip()
+    trainings = f"{charts.counted(search.trainings, 'training')}, {share} complied"
+    if not search.best:
+        return trainings
+    best = search.best[0]
+    estimate = charts.mean_and_deviation(best.mean, best.std) + ("" if best.complied else ", without having complied")
+    return f"best {charts.order(best.workflow)}: {estimate}\n{'':12}after {trainings}"
+
+
+def save_svg(status: Status, path: str | Path, width: int = 110, height: int = 36) -> None:
+    """Write the frame of `status` to an SVG file: a terminal of `width` cells by `height` lines."""
+    recorder = Console(
+        record=True,
+        file=io.StringIO(),
+        width=width,
+        height=height,
+        force_terminal=True,
+        color_system="truecolor",
+        legacy_windows=False,
+        _environ={},  # NO_COLOR and the like belong to the caller's terminal, not to the picture
+    )
+    recorder.print(render(status, width, height), end="")
+    title = charts.printable(status.run_name)
+    # a fixed id: the same status gives the same file
+    Path(path).write_text(recorder.export_svg(title=title, unique_id="aiotrain"), encoding="utf-8")

@@ -1,0 +1,51 @@
+"""Exporting: flags to an export, and where its files are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from aiotrain.app.console import printable
+
+__all__ = ["export"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Write the policy of a run to files that need neither torch nor aiotrain.
+
+    policy.safetensors: its weights, and what they mean.
+
+    policy.onnx: the network, from observation to logits or Gaussian.
+
+    agent.py: an agent on NumPy alone; for CAGE 2, as its evaluation script takes it.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or a checkpoint in it."""
+    folder: Path | None = None
+    """Folder for the files; earlier exports there are replaced. Default: export (of a checkpoint: export-CHECKPOINT) in
+    the run's folder."""
+    formats: tuple[Literal["safetensors", "onnx", "numpy"], ...] | None = None
+    """Which files to write (numpy: agent.py). Default: all, but onnx only where that package is installed."""
+    greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Let the agent take the most probable action. Default: it draws it, unless made as Agent(greedy=True)."""
+    workflow: str | None = None
+    """The order that the agent acts by. Default: the run's; of a search, the best in workflows.csv."""
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Export as ``arguments`` say, and say where it is; the exit code. Raises AiotrainError."""
+    chosen = tyro.cli(ExportArguments, prog="aiotrain export", args=arguments)
+    from aiotrain.runs.export import export as exporting
+
+    paths = exporting.export(**vars(chosen))
+    for path in paths:
+        print(printable(str(path)))
+    if chosen.formats is None and len(paths) < len(exporting.FILES):
+        print(f"without {exporting.FILES['onnx']}: the package onnx is not installed; pip install 'aiotrain[onnx]'")
+    return 0

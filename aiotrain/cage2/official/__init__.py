@@ -1,0 +1,1 @@
+"""The official protocol of the challenge."""

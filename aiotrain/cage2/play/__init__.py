@@ -1,0 +1,1 @@
+"""Compiled play: whole episodes of the engine with the policy, written into the ring."""

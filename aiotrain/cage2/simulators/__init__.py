@@ -1,0 +1,1 @@
+"""The environment on csle-cyborg and on the compiled engine."""

@@ -1,0 +1,250 @@
+"""CAGE Challenge 2 as a Gymnasium environment, played from blue's side."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from aiotrain.cage2.blue_view import BEGUN, View
+from aiotrain.cage2.compliance import ComplianceMeter
+from aiotrain.cage2.red_agents import MIXED, SHARES, drawn_red_agent, shares_of
+from aiotrain.cage2.scenario import RED_AGENTS, scenario2
+from aiotrain.cage2.simulators import cyborg_import as simulator
+from aiotrain.cage2.simulators.cyborg_randomness import Stream, is_redirected
+from aiotrain.cage2.simulators.fast_cyborg import LeanSimulator, departures
+from aiotrain.cage2.simulators.unmodified_cyborg import StockSimulator
+from aiotrain.cage2.texts import unknown_name
+from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
+
+
+class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
+    """Defend Scenario2 of CAGE Challenge 2 against a red agent; registered as ``aiotrain/Cage2-v0``.
+
+    Observations
+        ``MultiBinary(52)``, an int8 array of shape [52]: for each of the 13 hosts in the order of
+        ``aiotrain.cage2.scenario.HOSTS`` activity (00 none, 10 scan, 11 exploit) of the last step, then
+        compromise (00 no, 10 unknown, 01 user, 11 privileged), as csle-cyborg's ChallengeWrapper has them.
+        With ``observation="memory"``, ``MultiBinary(307)``: behind the 52 bits those of what an attentive player would
+        remember, as ``aiotrain.cage2.blue_view.FIELDS`` lists them.
+        With a ``workflow``, 25 bits more: behind K others, bit ``K + 5 * place + type`` is set where the type, by its
+        number in ``aiotrain.cage2.scenario.HOST_TYPES``, has that place in the order.
+    Actions
+        ``Discrete(145)``: Sleep, Monitor, then 11 kinds times 13 hosts; `action_names` lists them.
+        With ``actions="compact"``, ``Discrete(42)``, in the order of ``aiotrain.cage2.blue_view``: Sleep;
+        Analyse, Remove, Restore on the 8 hosts worth defending; the 17 decoys that can stand on these.
+    Reward
+        Float, 0 or negative, in steps of 0.1: -0.1 or -1 for each host that red controls, -10 while the
+        operational service is down, -1 for the action Restore.
+    End
+        Never terminated; truncated at ``max_steps``.
+    Info
+        ``info["red_hosts"]`` after reset and step: an int whose bit h (``red_hosts >> h & 1``) is set if red
+        has a session of any privilege on host h. User0, where red starts, is always set.
+        With a ``workflow`` also ``info["compliance"]``, a float, 0 to 1: of this episode's fix actions (Remove,
+        Restore) the share whose target was of the first type in the order of which red, at that moment, held a host
+        that blue can free, so that User0 never counts. A fix while red holds no such host counts neither way. Until
+        one counts, there is no compliance and no such entry (Gymnasium's checker refuses a NaN).
+        ``info["alignment"]``, a float: the change of compliance in this step, from 0 for the first; an episode's add
+        up to its compliance.
+        With ``actions="compact"`` also ``info["action_mask"]``, int8 [42], 1 where an action makes sense now: Analyse
+        and Restore on a host that has had an event in this episode, Remove where User or Privileged is displayed, a
+        decoy where it can stand and does not yet, Sleep always. The other actions may be taken all the same.
+
+    ``reset(seed=s)`` plays the episode that an existing ChallengeWrapper plays after ``random.seed(s)`` and
+    ``reset()``; ``reset()`` goes on with the environment's own random numbers. Neither touches Python's
+    global generator, nor other environments.
+
+    Parameters
+        ``red_agent``: one of `RED_AGENTS`, ``"mixed"`` for one of these in each episode, a class with the methods of
+        csle-cyborg's BaseAgent, or ``"package.module:Class"``. A class from outside csle-cyborg sees the same
+        observations, action space and ``train`` calls as under csle-cyborg, and its draws from Python's ``random``
+        (not NumPy's) follow the seed too; a step costs some 35 µs more, and a reset some ms.
+        ``max_steps``: the length of an episode in steps, at least 1; also an attribute, for trainers that
+        must know the longest episode.
+        ``workflow``: the order of host types to be judged by, as `aiotrain.cage2.workflows.parse_order` reads it;
+        also an attribute, a tuple of five names. ``reset(options={"workflow": order})`` changes it from that episode
+        on. None: no order is shown, and nothing judged.
+        ``observation``: ``"table"`` or ``"memory"``.
+        ``actions``: ``"full"`` or ``"compact"``.
+        ``red_shares``: of the episodes, what each of `RED_AGENTS` plays where they are mixed, as numbers from 0 on
+        that need not add up to 1. Which one an episode gets depends on its seed, on both simulators in the same way.
+        ``scenario``: a dict as csle-cyborg takes it, by default ``aiotrain.cage2.scenario.scenario2()``; the
+        environment works on a copy. Bits, actions and ``red_hosts`` follow its hosts and its order of them.
+        Hosts, subnets, processes, values, starting positions and green's agent may change freely. What
+        changes how rewards or blue's view come about is played by csle-cyborg's own, some 15 times slower
+        wrapper: `departures` then lists why, and a warning says so once.
+
+    Raises ValueError for an unknown red agent, for shares that cannot be, for ``max_steps`` below 1, for an incomplete
+    scenario, for what is no order of the five types, for a workflow with a scenario whose hosts are of other types,
+    for an unknown observation or set of actions, and for ``"memory"`` or ``"compact"`` with another scenario than
+    ``scenario2()``.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
+
+    def __init__(
+        self,
+        red_agent: str | type = "B_lineAgent",
+        max_steps: int = 100,
+        scenario: Mapping[str, Any] | None = None,
+        workflow: str | Sequence[str] | None = None,
+        observation: str = "table",
+        actions: str = "full",
+        red_shares: Sequence[float] = SHARES,
+    ) -> None:
+        if max_steps < 1:
+            raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
+        description = scenario2() if scenario is None else copy.deepcopy(dict(scenario))
+        self._view = View(observation, actions)
+        if not self._view.is_plain and description != scenario2():
+            raise ValueError(
+                f"observation {observation!r} with actions {actions!r} is made for the hosts and services of Scenario2;"
+                " for a scenario of your own, choose 'table' and 'full'"
+            )
+        self._shares = shares_of(red_agent, red_shares)
+        reds = [red_agent_class(each) for each in ([red_agent] if self._shares is None else RED_AGENTS)]
+        self.workflow: Order | None = None if workflow is None else parse_order(workflow)
+        self.max_steps = max_steps
+        self._elapsed: int | None = None
+        try:
+            self.departures = departures(description)
+            if self.departures:
+                warnings.warn(
+                    "this scenario is played by csle-cyborg's own wrapper, some 15 times slower, because "
+                    + "; ".join(self.departures),
+                    stacklevel=2,
+                )
+            # Agents of other colours come from csle_cyborg.agents by name, so only red can be a stranger.
+            self._stream = Stream(everywhere=not all(map(is_redirected, reds)))
+            with self._stream:
+                driver = StockSimulator if self.departures else LeanSimulator
+                self._simulators: list[LeanSimulator | StockSimulator] = [
+                    driver(copy.deepcopy(description), {"Red": red}) for red in reds
+                ]
+                self._simulator = self._simulators[0]
+        except KeyError as error:
+            raise ValueError(
+                f"the scenario lacks {error}, or names it somewhere without describing it; "
+                "start from aiotrain.cage2.scenario.scenario2() and change that"
+            ) from error
+        self.action_names = self._simulator.action_names
+        self.hosts = self._simulator.hosts
+        self._meter = None if self.workflow is None else ComplianceMeter(self.hosts, self.action_names)
+        inputs = 4 * len(self.hosts)
+        if not self._view.is_plain:
+            inputs = self._view.num_inputs
+            self.action_names = [self.action_names[full] for full in self._view.menu]
+        order_bits = 0 if self.workflow is None else ONE_HOT.shape[1]
+        self.observation_space = gymnasium.spaces.MultiBinary(inputs + order_bits)
+        self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
+
+    @property
+    def generator(self) -> random.Random:
+        """The ``random.Random`` whose state, between two calls, is that of the simulator's draws."""
+        return self._stream.generator
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Start an episode, with ``options={"workflow": order}`` under that order from now on.
+
+        Raises ValueError for what is no order, and for any in an environment made without a workflow.
+        """
+        workflow = (options or {}).get("workflow")
+        if workflow is not None:
+            self.workflow = requested_order(workflow, shown=self.workflow is not None)
+        super().reset(seed=seed)
+        if self._shares is not None:
+            self._simulator = self._simulators[drawn_red_agent(seed, self._shares, self.np_random)]
+        if seed is not None:
+            self._stream.generator.seed(seed)
+        with self._stream as generator:
+            bits, red_hosts = self._simulator.reset(generator)
+        self._elapsed = 0
+        self._red_hosts = red_hosts
+        if self.workflow is not None and self._meter is not None:
+            self._meter.reset(self.workflow, red_hosts)
+        return self._seen(bits, BEGUN, 0.0)
+
+    def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
+        """Play one step: blue's action, green's, red's.
+
+        Raises ValueError for an action that does not exist and ``gymnasium.error.ResetNeeded`` before the first reset.
+        """
+        if self._elapsed is None:
+            raise gymnasium.error.ResetNeeded("call reset() before the first step()")
+        index = int(action)
+        if not 0 <= index < len(self.action_names):
+            raise ValueError(f"action {index} does not exist: there are {len(self.action_names)}, from 0")
+        if not self._view.is_plain:
+            index = int(self._view.menu[index])
+        alignment = 0.0 if self._meter is None else self._meter.judge(index, self._red_hosts)
+        with self._stream:
+            bits, reward, self._red_hosts = self._simulator.step(index)
+        self._elapsed += 1
+        observation, info = self._seen(bits, index, alignment)
+        return observation, reward, False, self._elapsed >= self.max_steps, info
+
+    def _seen(self, bits: bytearray, action: int, alignment: float) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Observation and info after a step, or after a reset, which is the ``action`` BEGUN."""
+        observation = np.frombuffer(bits, dtype=np.int8)
+        info: dict[str, Any] = {"red_hosts": self._red_hosts}
+        if not self._view.is_plain:
+            (observation,), masks = self._view.after(observation[None], [action])
+            info |= {name: mask for name, (mask,) in masks.items()}
+        if self.workflow is not None and self._meter is not None:
+            observation = np.concatenate([observation, ONE_HOT[ORDER_INDEX[self.workflow]]])
+            info["alignment"] = alignment
+            if self._meter.fixes:
+                info["compliance"] = self._meter.compliance
+        return observation, info
+
+
+def red_agent_class(red_agent: str | type) -> type:
+    """The class of a red agent given as one of `RED_AGENTS`, as ``"module:Class"``, or as itself.
+
+    Raises ValueError, with the nearest names, if there is none, and for a class without an agent's methods.
+    """
+    if isinstance(red_agent, str):
+        module_name, colon, class_name = red_agent.partition(":")
+        if colon:
+            found = _imported(red_agent, module_name, class_name)
+        else:
+            if red_agent not in RED_AGENTS:
+                raise ValueError(
+                    unknown_name("red agent", red_agent, (*RED_AGENTS, MIXED))
+                    + '. An agent of your own goes in as a class, or as "package.module:Class".'
+                )
+            found = getattr(simulator, red_agent)
+    else:
+        found = red_agent
+    needed = [name for name in vars(simulator.BaseAgent) if not name.startswith("_")]
+    missing = [name for name in needed if not callable(getattr(found, name, None))]
+    if not isinstance(found, type) or missing:
+        raise ValueError(
+            f"{found!r} is no red agent: it must be a class with the methods {', '.join(needed)}"
+            " of csle_cyborg.agents.simple_agents.base_agent.BaseAgent"
+        )
+    return found
+
+
+def _imported(red_agent: str, module_name: str, class_name: str) -> Any:
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"cannot import the module {module_name!r} of red agent {red_agent!r}: {error}."
+            " Is it installed, or its folder in PYTHONPATH?"
+        ) from error
+    if not hasattr(module, class_name):
+        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        raise ValueError(unknown_name(f"class in {module_name}", class_name, classes))
+    return getattr(module, class_name)

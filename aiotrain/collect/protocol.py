@@ -1,0 +1,124 @@
+"""Ways to gather episodes, behind one protocol.
+
+Each module here is one of them; ``making`` chooses, ``base`` is what all have in common, ``tasks`` what those without a
+ring in shared memory have, ``processes`` and ``startup`` are about worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from aiotrain.play.policy import PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.training.status import WorkerStatus
+from aiotrain.transport.ring import Trajectories
+
+__all__ = ["Collector", "CollectorSettings", "CollectorStatus", "Launch", "LostEpisode", "Outcome"]
+
+
+@dataclass(frozen=True)
+class CollectorSettings:
+    """What every collector is told."""
+
+    workers: int
+    envs_per_worker: int
+    run_seed: int
+    episode_timeout_s: float
+    start_timeout_s: float
+    alignment_lambda: float = 0.0
+
+
+class Launch(NamedTuple):
+    """A task: so many trajectories for a batch."""
+
+    batch: int
+    """The batch that is to learn from them."""
+    episodes: tuple[int, ...]
+    """Episodes to begin, in this order; one trajectory each, unless unfinished episodes take their place."""
+    options: tuple[Mapping[str, Any], ...] = ()
+    """What the environment's ``reset`` is given as options, for each episode; () where there are none."""
+
+
+class LostEpisode(NamedTuple):
+    """An episode that was begun and cannot be finished."""
+
+    episode: int
+    reason: str
+    """What happened, with worker, seed, exit code or traceback."""
+
+
+class Outcome(NamedTuple):
+    """What became of one launch. Each launched episode is in exactly one of the three."""
+
+    launch: Launch
+    trajectories: Trajectories | None
+    """What was played (of these episodes, or going on with earlier ones)."""
+    unused: tuple[int, ...]
+    """Episodes that were not begun, or broken off for no fault of theirs: they are to be launched again."""
+    lost: tuple[LostEpisode, ...]
+
+
+class Collector(Protocol):
+    """Plays episodes with the newest weights, wherever and however it likes."""
+
+    async def start(self) -> EnvSpec:
+        """Make the environment, and tell what it is like. Raises EnvError before anything else is started."""
+        ...
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """Prepare for playing: trajectories of at most ``slot_steps`` steps.
+
+        Raises SharedMemoryError, EnvError, and ConfigError for an environment without time limit that needs one.
+        """
+        ...
+
+    def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
+        """Play with these parameters from the next launch on."""
+        ...
+
+    def room(self, wanted: int) -> int:
+        """How many of ``wanted`` trajectories the next launch should take; 0 if none can be played now."""
+        ...
+
+    def submit(self, launch: Launch) -> None:
+        """Play ``launch``, whose size is what ``room`` said."""
+        ...
+
+    def submit_unfinished(self) -> None:
+        """Go on with every episode that outgrew its slot."""
+        ...
+
+    async def outcomes(self) -> Sequence[Outcome]:
+        """Wait until launches have ended or room came up, and tell what became of the launches.
+
+        Raises WorkerError if no worker can be kept alive, InvalidStepError if the environment cannot be learned from.
+        """
+        ...
+
+    def describe(self) -> CollectorStatus:
+        """What the collector looks like now."""
+        ...
+
+    async def close(self) -> None:
+        """End every process and remove every segment. May be called at any time, and twice."""
+        ...
+
+    def abort(self) -> None:
+        """Kill every process and remove every segment at once: the caller is about to exit."""
+        ...
+
+
+class CollectorStatus(NamedTuple):
+    """A collector at one moment."""
+
+    workers: tuple[WorkerStatus, ...]
+    slots: int
+    slots_in_use: int
+    ring_bytes: int
+    busy_s: float
+    """Seconds that workers have played, all together."""

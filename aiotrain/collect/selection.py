@@ -1,0 +1,54 @@
+"""Which collector a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiotrain.collect.protocol import Collector, CollectorSettings
+from aiotrain.config import Config
+from aiotrain.errors import ConfigError
+from aiotrain.play.factory import EnvFactory
+
+__all__ = ["make_collector"]
+
+
+def make_collector(config: Config, factory: EnvFactory, warn: Callable[[str], None]) -> Collector:
+    """The configured collector, not started. Raises ConfigError if Ray is asked for and not installed."""
+    settings = CollectorSettings(
+        workers=config.workers,
+        envs_per_worker=config.envs_per_worker,
+        run_seed=config.seed,
+        episode_timeout_s=config.episode_timeout_s,
+        start_timeout_s=config.start_timeout_s,
+        alignment_lambda=config.workflow_search.alignment_lambda,
+    )
+    match config.collector:
+        case "shared_memory":
+            from aiotrain.collect.shared_memory import SharedMemoryCollector
+
+            return SharedMemoryCollector(factory, settings, warn)
+        case "sequential":
+            from aiotrain.collect.sequential import SequentialCollector
+
+            return SequentialCollector(factory, settings, warn)
+        case "process_per_episode":
+            from aiotrain.collect.process_per_episode import ProcessPerEpisodeCollector
+
+            return ProcessPerEpisodeCollector(factory, settings, warn)
+        case "executor":
+            from aiotrain.collect.executor import ExecutorCollector
+
+            return ExecutorCollector(factory, settings, warn, rebuild_env=config.rebuild_env)
+        case "synchronous":
+            from aiotrain.collect.synchronous import SynchronousCollector
+
+            return SynchronousCollector(factory, settings, warn)
+        case "ray":
+            try:
+                from aiotrain.collect.ray_actors import ActorCollector
+                from aiotrain.collect.ray_cluster import ClusterCollector
+            except ModuleNotFoundError as error:
+                raise ConfigError(f"collector ray needs Ray ({error}): pip install 'aiotrain[ray]'") from error
+            if config.ray_address == "local":
+                return ActorCollector(factory, settings, warn)
+            return ClusterCollector(factory, settings, warn, address=config.ray_address)

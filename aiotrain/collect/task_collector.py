@@ -1,0 +1,231 @@
+"""What collectors without a ring in shared memory have in common: each launch is a task of the event loop."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from aiotrain.collect import worker as task
+from aiotrain.collect.base import BaseCollector
+from aiotrain.collect.first_task import inspect
+from aiotrain.collect.processes import WorkerExecutor, end, kill_forkserver
+from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome
+from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.policy import PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.training.status import WorkerState, WorkerStatus
+from aiotrain.transport.ring import RingLayout
+
+__all__ = ["Policy", "TaskCollector", "TaskWorker"]
+
+
+class Policy(NamedTuple):
+    """A version of the policy."""
+
+    parameters: npt.NDArray[np.float32]
+    version: int
+
+
+class TaskWorker:
+    """A worker, and what it has done."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.tasks = 0
+        self.restarts = 0
+        self.episodes = 0
+        self.since_s = 0.0  # when it came to have tasks
+        self.busy_s = 0.0  # before that
+
+
+class TaskCollector(BaseCollector, abc.ABC):
+    """Plays each launch in a task of its own, of which each worker has up to ``queued`` at a time.
+
+    Weights go out and trajectories come back as values.
+    """
+
+    queued = 1
+    whole_episodes = True
+    """Whether an episode ends within its task, so that it must end at all."""
+
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
+        super().__init__(factory, settings, warn)
+        self._workers = [TaskWorker() for _ in range(settings.workers)]
+        self._task_size = settings.envs_per_worker
+        self._tasks: set[asyncio.Task[task.Played | Outcome]] = set()
+        self._unfinished: set[int] = set()  # episodes that outgrew the slots of their task
+        self._executors: set[WorkerExecutor] = set()  # whose processes may live
+        self._ending: set[asyncio.Task[None]] = set()  # ends of executors
+        self._opened = False
+
+    # ---------------------------------------------------------- to be provided
+
+    @abc.abstractmethod
+    async def _play(self, worker: int, launch: Launch) -> task.Played | Outcome:
+        """Play ``launch`` with ``self._policy``. What is no outcome yet is counted to the worker.
+
+        Raises AiotrainError, with the reason, if it is lost, but InvalidStepError to end the run.
+        """
+
+    async def _inspect(self) -> EnvSpec:
+        """Make an environment, and tell what it is like. Raises EnvError."""
+        executor = self._add(WorkerExecutor())
+        try:
+            return await inspect(executor, self._factory, self._settings.start_timeout_s)
+        finally:
+            await asyncio.shield(self._end_executor(executor))
+
+    async def _end(self) -> None:
+        """Close what there is beside executors. Tasks have ended or are cancelled."""
+
+    def _kill(self) -> None:
+        """Kill at once what there is beside executors."""
+
+    # --------------------------------------------------------------- executors
+
+    def _add(self, executor: WorkerExecutor) -> WorkerExecutor:
+        """Answer for the processes of ``executor`` until their end."""
+        self._executors.add(executor)
+        return executor
+
+    def _end_executor(self, executor: WorkerExecutor) -> asyncio.Task[None]:
+        """End its processes, whoever waits for that."""
+
+        def ended(ending: asyncio.Task[None]) -> None:
+            self._ending.discard(ending)
+            self._executors.discard(executor)
+
+        ending = asyncio.create_task(asyncio.to_thread(end, [executor]))
+        self._ending.add(ending)
+        ending.add_done_callback(ended)
+        return ending
+
+    # ------------------------------------------------------------- Collector
+
+    async def start(self) -> EnvSpec:
+        """See Collector."""
+        self._spec = await self._inspect()
+        return self._spec
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """See Collector. Raises ConfigError for an environment whose episodes may never end, if they must."""
+        if self.whole_episodes and self._spec.max_episode_steps is None:
+            raise ConfigError(
+                f"{self._spec.name} tells no time limit, and this collector plays every episode to its end. "
+                "Set --max-episode-steps, or choose --collector shared_memory"
+            )
+        self._posting = self._make_posting(policy, RingLayout.of(self._spec, self._task_size, slot_steps))
+        self._opened = True
+        self._news.set()
+
+    def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
+        """See Collector."""
+        self._policy = Policy(parameters.copy(), version)
+
+    def room(self, wanted: int) -> int:
+        """See Collector."""
+        return min(wanted, self._task_size) if self._places and self._opened and not self._closing else 0
+
+    @property
+    def _places(self) -> int:
+        """Tasks that could be submitted now."""
+        return sum(self.queued - worker.tasks for worker in self._workers if worker.ready)
+
+    def submit(self, launch: Launch) -> None:
+        """See Collector."""
+        ready = (index for index, worker in enumerate(self._workers) if worker.ready)
+        index = min(ready, key=lambda index: self._workers[index].tasks)
+        worker = self._workers[index]
+        if not worker.tasks:
+            worker.since_s = time.monotonic()
+        worker.tasks += 1
+        work = asyncio.get_running_loop().create_task(self._play(index, launch))
+        self._tasks.add(work)
+        work.add_done_callback(self._settling(self._task_done, worker, launch))
+
+    def submit_unfinished(self) -> None:
+        """See Collector."""
+        if self._unfinished and not self._tasks and not self._closing:
+            self.submit(Launch(-1, ()))
+
+    def _task_done(self, worker: TaskWorker, launch: Launch, work: asyncio.Task[task.Played | Outcome]) -> None:
+        self._tasks.discard(work)
+        worker.tasks -= 1
+        if not worker.tasks:
+            worker.busy_s += time.monotonic() - worker.since_s
+        self._news.set()
+        if work.cancelled():
+            return
+        error = work.exception()  # looked at even while closing: asyncio reports those that nobody has seen
+        if self._closing:
+            return
+        if error is None:
+            result = work.result()
+            self._outcomes.append(result if isinstance(result, Outcome) else self._accept(launch, result))
+        elif isinstance(error, AiotrainError) and not isinstance(error, InvalidStepError):
+            lost = self._lost(self._unfinished.union(launch.episodes), str(error))
+            self._unfinished.clear()
+            self._warn("; ".join(each.reason for each in lost))
+            self._outcomes.append(Outcome(launch, None, (), lost))
+        else:
+            self._fail(error)
+
+    def _accept(self, launch: Launch, played: task.Played) -> Outcome:
+        """The outcome of a task that came back."""
+        if played.trajectories is not None:
+            workers, episodes, ended = (played.trajectories.headers[name] for name in ("worker", "episode", "ended"))
+            for worker in workers[ended].tolist():
+                self._workers[worker].episodes += 1
+            if not self.whole_episodes:
+                self._unfinished = self._unfinished.union(episodes.tolist()).difference(episodes[ended].tolist())
+        for failure in played.failures:
+            self._unfinished.discard(failure.episode)
+        return self._outcome(launch, *played)
+
+    def describe(self) -> CollectorStatus:
+        """See Collector."""
+        now = time.monotonic()
+        return CollectorStatus(
+            workers=tuple(WorkerStatus(self._state(each), each.restarts, each.episodes) for each in self._workers),
+            slots=0,
+            slots_in_use=0,
+            ring_bytes=0,
+            busy_s=sum(each.busy_s + (now - each.since_s if each.tasks else 0.0) for each in self._workers),
+        )
+
+    def _state(self, worker: TaskWorker) -> WorkerState:
+        if self._closed:
+            return WorkerState.ENDED
+        if not (self._opened and worker.ready):
+            return WorkerState.RESTARTING if worker.restarts else WorkerState.STARTING
+        return WorkerState.PLAYING if worker.tasks else WorkerState.WAITING
+
+    async def close(self) -> None:
+        """See Collector."""
+        self._closing = True
+        for work in self._tasks:
+            work.cancel()
+        if not self._closed:
+            await asyncio.gather(asyncio.to_thread(end, list(self._executors)), self._end(), *self._ending)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.gather(*self._ending)
+        self._executors.clear()
+        self._closed = True
+
+    def abort(self) -> None:
+        """See Collector."""
+        self._closing = True
+        for work in self._tasks:
+            work.cancel()
+        for executor in self._executors:
+            executor.kill()
+        self._kill()
+        kill_forkserver()

@@ -1,0 +1,1 @@
+"""PPO: networks, advantages, loss and update."""

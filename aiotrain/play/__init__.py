@@ -1,0 +1,1 @@
+"""Playing an episode: the environment's factory and spaces, policies that act, and players."""

@@ -1,0 +1,108 @@
+"""Playing into a ring of one's own, for collectors whose trajectories and weights travel as values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.player import EpisodeFailure, Player, PlayResult, Posting, make_env
+from aiotrain.transport.ring import Ring, Trajectories
+
+if TYPE_CHECKING:
+    from aiotrain.cage2.play.compiled_player import CompiledPlayer
+
+__all__ = ["LocalPlayer", "Played", "make_player"]
+
+
+class Played(NamedTuple):
+    """What became of the episodes of a task."""
+
+    trajectories: Trajectories | None
+    unused: tuple[int, ...]
+    """Episodes that were not begun, because earlier ones took their places."""
+    failures: tuple[EpisodeFailure, ...]
+
+
+def make_player(
+    posting: Posting, factory: EnvFactory, ring: Ring, envs: list[gymnasium.Env[Any, Any]]
+) -> Player | CompiledPlayer:
+    """What plays ``posting`` into ``ring``: compiled code where it can, else ``envs``, as many as there must be.
+
+    Raises EnvError.
+    """
+    whole = posting.ring_layout.steps >= (posting.spec.max_episode_steps or math.inf)
+    if factory.is_compiled and whole:
+        from aiotrain.cage2.play.compiled_player import CompiledPlayer
+
+        return CompiledPlayer(posting, ring, factory)
+    while len(envs) < posting.envs:
+        envs.append(make_env(factory))
+    return Player(posting, ring, envs, lambda: make_env(factory))
+
+
+class LocalPlayer:
+    """Plays tasks of at most as many trajectories as the posting's layout has slots."""
+
+    def __init__(self, posting: Posting, make: Callable[[Ring], Player | CompiledPlayer]) -> None:
+        self._ring = Ring.private(posting.ring_layout)
+        self._player = make(self._ring)
+
+    @property
+    def unfinished(self) -> int:
+        """Episodes that outgrew the slots of their task."""
+        return self._player.unfinished
+
+    def play(
+        self,
+        parameters: npt.NDArray[np.float32],
+        version: int,
+        count: int,
+        episodes: Sequence[int],
+        options: Sequence[Mapping[str, Any]] = (),
+    ) -> Played:
+        """Play ``count`` trajectories: go on with unfinished episodes, then begin ``episodes`` in their order.
+
+        ``parameters``, float32 ``[policy.size]``, are those of the policy's ``version``.
+        """
+        self._load(parameters, version)
+        return self._fill(count, episodes, options)
+
+    def play_whole(
+        self,
+        parameters: npt.NDArray[np.float32],
+        version: int,
+        episodes: Sequence[int],
+        options: Sequence[Mapping[str, Any]] = (),
+    ) -> Played:
+        """Play each of ``episodes`` to its end, in as many fragments as that takes.
+
+        Where there are fewer environments than episodes, fragments may take the places of some, which are unused.
+        """
+        self._load(parameters, version)
+        parts = [self._fill(len(episodes), episodes, options)]
+        while self.unfinished:
+            parts.append(self._fill(self.unfinished, ()))
+        trajectories = [part.trajectories for part in parts if part.trajectories is not None]
+        return Played(
+            Trajectories.join(trajectories) if trajectories else None,
+            parts[0].unused,
+            tuple(failure for part in parts for failure in part.failures),
+        )
+
+    def _load(self, parameters: npt.NDArray[np.float32], version: int) -> None:
+        self._player.parameters[:] = parameters
+        self._player.refresh(version)
+
+    def _fill(self, count: int, episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()) -> Played:
+        slots = self._ring.lend(count)
+        result: PlayResult = self._player.play(slots, episodes, options)
+        sealed = self._ring.sealed(slots)
+        trajectories = self._ring.copy_out(sealed) if sealed else None
+        self._ring.take_back(slots)
+        return Played(trajectories, result.unused, result.failures)

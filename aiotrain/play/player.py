@@ -1,0 +1,442 @@
+"""Playing episodes of Gymnasium environments into slots, all environments of a worker in one batch."""
+
+from __future__ import annotations
+
+import bdb
+import contextlib
+import dataclasses
+import itertools
+import math
+import multiprocessing
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
+from aiotrain.play.factory import EnvFactory
+from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.transport.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout
+
+__all__ = [
+    "BREAKDOWNS",
+    "EpisodeFailure",
+    "PlayResult",
+    "Player",
+    "Posting",
+    "episode_streams",
+    "inspect_env",
+    "make_env",
+]
+
+_NOISE_BLOCK = 128  # steps whose random numbers are drawn at once
+BREAKDOWNS = (Exception, SystemExit)  # sys.exit in an environment ends its episode, not the run
+
+
+@dataclass(frozen=True)
+class Posting:
+    """What a worker is to play, and into what. Plain data."""
+
+    worker: int
+    envs: int
+    run_seed: int
+    spec: EnvSpec
+    policy: PolicyShape
+    ring_layout: RingLayout
+    alignment_lambda: float = 0.0
+    """Bonus for a step: this times the change of the episode's compliance."""
+
+
+class EpisodeFailure(NamedTuple):
+    """An episode that its environment broke off, and who played it."""
+
+    worker: int
+    episode: int
+    invalid: bool
+    """The environment returned what no environment may (rather than raising)."""
+    report: str
+    """What happened, with worker, episode, seed, step and the traceback."""
+
+
+class PlayResult(NamedTuple):
+    """What a task sends back beside the slots that it sealed."""
+
+    unused: tuple[int, ...]
+    """Episodes that were not begun, because earlier ones took their slots."""
+    failures: tuple[EpisodeFailure, ...]
+    cpu_s: float
+    """CPU seconds of the task."""
+
+
+def episode_streams(run_seed: int, episode: int) -> tuple[int, np.random.Generator]:
+    """The seed that ``episode`` is reset with, and the generator of its actions."""
+    generator = np.random.default_rng((run_seed, episode))
+    return int(generator.integers(2**31)), generator
+
+
+def make_env(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
+    """A new environment. Raises EnvError with the traceback."""
+    try:
+        return factory()
+    except AiotrainError:
+        raise
+    except BREAKDOWNS as error:
+        raise EnvError(f"environment {factory.name} cannot be made:\n{traceback.format_exc()}") from error
+
+
+def inspect_env(factory: EnvFactory) -> tuple[gymnasium.Env[Any, Any], EnvSpec]:
+    """Make an environment, reset it once, and tell what it is like.
+
+    Raises EnvError with the traceback, UnsupportedSpaceError or InvalidStepError.
+    """
+    env = make_env(factory)
+    try:
+        return env, _look_at(env, factory)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            env.close()
+        raise
+
+
+def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
+    try:
+        spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
+        observation, info = env.reset(seed=0)
+        spec = dataclasses.replace(
+            spec,
+            has_compliance=factory.is_cage2 and "alignment" in info,
+            has_action_mask=spec.action_kind == "discrete" and "action_mask" in info,
+        )
+    except AiotrainError:
+        raise
+    except BREAKDOWNS as error:
+        raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
+    if fault := observation_fault(observation, spec) or mask_fault(info, spec):
+        raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
+    if factory.is_compiled:
+        from aiotrain.cage2.play.compiled_player import (
+            compile_rollouts,  # imports Numba, which other environments do without
+        )
+
+        compile_rollouts()  # once, before there are other workers; precompiled may have done so
+    return spec
+
+
+def observation_fault(observation: Any, spec: EnvSpec) -> str:
+    """What is wrong with the shape, dtype, range or finiteness of ``observation``; empty if nothing is."""
+    array = np.asarray(observation)
+    if array.shape != spec.observation_shape:
+        return f"observation of shape {array.shape} where the space says {spec.observation_shape}"
+    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, spec.observation_dtype, "same_kind"):
+        return f"observation of dtype {array.dtype} where the space says {spec.observation_dtype}"
+    if spec.observation_kind == "one_hot" and not 0 <= array - spec.observation_start < spec.inputs:
+        return f"observation {array}, which the Discrete space does not have"
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return f"observation with {int((~np.isfinite(array)).sum())} values that are NaN or infinite"
+    return ""
+
+
+def mask_fault(info: Mapping[str, Any], spec: EnvSpec) -> str:
+    """What is wrong with the ``action_mask`` in ``info``, or with there being one or none; empty if nothing is."""
+    if not spec.has_action_mask:
+        is_late = spec.action_kind == "discrete" and "action_mask" in info
+        return "an action_mask, which the info of its first reset lacked: give one there too, or nowhere" * is_late
+    if "action_mask" not in info:
+        return "no action_mask, which the info of its first reset had"
+    mask = np.asarray(info["action_mask"])
+    if mask.shape != (spec.outputs,) or mask.dtype.kind not in "biu":
+        return f"an action_mask of {mask.dtype} {mask.shape} where {spec.outputs} integers belong, one an action"
+    return "" if mask.any() else "an action_mask that allows no action"
+
+
+class _Lane:
+    """One environment of a worker and the episode that it is playing."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], worker: int) -> None:
+        self.env = env
+        self.worker = worker
+        self.episode = -1
+        self.seed = 0
+        self.fragment = 0
+        self.steps_before = 0  # of the episode, in earlier slots
+        self.return_before = 0.0
+        self.compliance = math.nan
+        self.bonus_before = 0.0
+        self.observation: Any = None
+        self.mask: Any = None
+        self.generator: np.random.Generator
+        self.noise: npt.NDArray[Any]
+        self.noise_used = 0
+        # of the slot that is being written
+        self.slot = -1
+        self.began_s = 0.0
+        self.rows: npt.NDArray[Any]
+        self.actions: list[Any] = []
+        self.log_probs: list[float] = []
+        self.rewards: list[float] = []
+        self.bonuses: list[float] = []
+        self.masks: list[Any] = []
+
+
+class _InvalidStep(Exception):
+    """What the environment returned cannot be learned from."""
+
+
+class Player:
+    """Plays tasks in ``envs``, all of which act in one batch. A broken one is replaced by what ``make`` makes.
+
+    Where there are more of them than ``posting.envs``, they are those of several workers, from ``posting.worker`` on.
+
+    ``announce`` is told the environments and their actions before these are stepped one after the other.
+    """
+
+    def __init__(
+        self,
+        posting: Posting,
+        ring: Ring,
+        envs: list[Any],
+        make: Callable[[], Any],
+        announce: Callable[[list[Any], Sequence[Any]], None] = lambda envs, actions: None,
+    ) -> None:
+        self._posting, self._spec, self._ring = posting, posting.spec, ring
+        self._envs, self._make, self._announce = envs, make, announce
+        self._dtype = np.dtype(self._spec.observation_dtype)
+        self._one_hot = self._spec.observation_kind == "one_hot"
+        self._policy = NumpyPolicy(posting.policy)
+        self.parameters = self._policy.parameters
+        """To be overwritten in place, float32; `refresh` must follow."""
+        self._version = -1
+        self._idle = [_Lane(env, posting.worker + place // posting.envs) for place, env in enumerate(envs)]
+        self._unfinished: deque[_Lane] = deque()
+        """Lanes whose episode outgrew the slots of its task."""
+        low, high = (
+            np.array(bound, posting.spec.action_dtype) for bound in (self._spec.action_low, self._spec.action_high)
+        )
+        self._clip = (low, high)
+
+    def refresh(self, version: int) -> None:
+        """Act with what was written to ``parameters``, which is this version of the policy."""
+        self._policy.refresh()
+        self._version = version
+
+    @property
+    def unfinished(self) -> int:
+        """Episodes that outgrew the slots of their task."""
+        return len(self._unfinished)
+
+    def play(
+        self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()
+    ) -> PlayResult:
+        """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order.
+
+        ``options`` are what the environment's reset is given, for each of ``episodes``, or none at all.
+        """
+        cpu_began = time.process_time()
+        free_slots, waiting = deque(slots), deque(itertools.zip_longest(episodes, options))
+        active: list[_Lane] = []
+        failures: list[EpisodeFailure] = []
+        while True:
+            while free_slots and (self._unfinished or (self._idle and waiting)):
+                lane = self._unfinished.popleft() if self._unfinished else self._idle.pop()
+                slot = free_slots.popleft()
+                try:
+                    if lane.episode < 0:
+                        self._begin_episode(lane, slot, *waiting.popleft())
+                    else:
+                        self._go_on(lane, slot)
+                except BREAKDOWNS as error:
+                    failures.append(self._fail(lane, error))
+                else:
+                    active.append(lane)
+            if not active:
+                break
+            active = self._step_until_one_leaves(active, failures)
+        return PlayResult(tuple(episode for episode, _ in waiting), tuple(failures), time.process_time() - cpu_began)
+
+    def _begin_episode(self, lane: _Lane, slot: int, episode: int, options: Mapping[str, Any] | None) -> None:
+        lane.episode = episode
+        lane.seed, lane.generator = episode_streams(self._posting.run_seed, episode)
+        lane.fragment = lane.steps_before = 0
+        lane.return_before = lane.bonus_before = 0.0
+        lane.noise, lane.noise_used = self._policy.noise(lane.generator, _NOISE_BLOCK), 0
+        self._begin_slot(lane, slot)
+        observation, info = lane.env.reset(seed=lane.seed, options=dict(options) if options else None)
+        self._write_observation(lane, observation)
+        self._take_mask(lane, info)
+
+    def _go_on(self, lane: _Lane, slot: int) -> None:
+        self._begin_slot(lane, slot)
+        self._write_observation(lane, lane.observation)
+
+    def _begin_slot(self, lane: _Lane, slot: int) -> None:
+        lane.slot = slot
+        lane.actions, lane.log_probs, lane.rewards, lane.bonuses, lane.masks = [], [], [], [], []
+        lane.rows = self._ring.observations[slot]
+        header = self._ring.headers[slot]
+        header["episode"], header["seed"], header["worker"] = lane.episode, lane.seed, lane.worker
+        lane.began_s = header["began_s"] = time.monotonic()
+        header["state"] = PLAYING
+
+    def _write_observation(self, lane: _Lane, observation: Any) -> None:
+        """Put ``observation`` in the slot's next row. Its values are checked when the slot is full, its shape now."""
+        if (
+            np.shape(observation) != self._spec.observation_shape
+            or (self._one_hot and not 0 <= observation - self._spec.observation_start < self._spec.inputs)
+            or not np.can_cast(np.asarray(observation).dtype, self._dtype, "same_kind")
+        ):
+            raise _InvalidStep(observation_fault(observation, self._spec))
+        lane.rows[len(lane.rewards)] = observation
+
+    def _take_mask(self, lane: _Lane, info: Mapping[str, Any]) -> None:
+        """Note which actions ``info`` allows in the step that follows."""
+        if fault := mask_fault(info, self._spec):
+            raise _InvalidStep(fault)
+        if self._spec.has_action_mask:
+            lane.mask = np.array(info["action_mask"], np.bool_)  # of its own: environments may write theirs anew
+
+    def _step_until_one_leaves(self, active: list[_Lane], failures: list[EpisodeFailure]) -> list[_Lane]:
+        """Step all ``active`` lanes together until at least one ends its slot; return those that go on."""
+        while True:
+            inputs, noise = self._inputs(active), self._noise(active)
+            masks = np.array([lane.mask for lane in active]) if self._spec.has_action_mask else None
+            actions, log_probs = self._policy.act(inputs, noise, masks)
+            for_env = self._for_env(actions)
+            self._announce([lane.env for lane in active], for_env)
+            stay: list[_Lane] = []
+            for lane, action, given, log_prob in zip(
+                active, actions.tolist(), for_env, log_probs.tolist(), strict=True
+            ):
+                try:
+                    goes_on = self._step(lane, action, given, log_prob)
+                except BREAKDOWNS as error:
+                    failures.append(self._fail(lane, error))
+                    continue
+                if goes_on:
+                    stay.append(lane)
+            if len(stay) < len(active):
+                return stay
+
+    def _inputs(self, active: list[_Lane]) -> npt.NDArray[np.float32]:
+        rows = [lane.rows[len(lane.rewards)] for lane in active]
+        return self._spec.encode(np.stack(rows) if len(rows) > 1 else rows[0][None])
+
+    def _noise(self, active: list[_Lane]) -> npt.NDArray[Any]:
+        drawn = []
+        for lane in active:
+            if lane.noise_used == _NOISE_BLOCK:
+                lane.noise, lane.noise_used = self._policy.noise(lane.generator, _NOISE_BLOCK), 0
+            drawn.append(lane.noise[lane.noise_used])
+            lane.noise_used += 1
+        return np.array(drawn)
+
+    def _for_env(self, actions: npt.NDArray[Any]) -> Sequence[Any]:
+        """The drawn ``actions`` as the environment takes them."""
+        if self._spec.action_kind == "gaussian":
+            return list(np.clip(actions, *self._clip).astype(self._spec.action_dtype, copy=False))
+        if self._spec.action_start:
+            actions = actions + self._spec.action_start
+        given: list[Any] = actions.tolist()
+        return given
+
+    def _step(self, lane: _Lane, action: Any, given: Any, log_prob: float) -> bool:
+        """One step of ``lane``; whether it goes on in the same slot."""
+        observation, reward, terminated, truncated, info = lane.env.step(given)
+        lane.actions.append(action)
+        lane.log_probs.append(log_prob)
+        lane.rewards.append(reward)  # type: ignore[arg-type]  # turned into a float, or refused, with the rest
+        self._write_observation(lane, observation)
+        if self._spec.has_compliance:
+            lane.bonuses.append(self._posting.alignment_lambda * info["alignment"])
+            lane.compliance = info.get("compliance", math.nan)
+        lane.masks.append(lane.mask)
+        if terminated or truncated:
+            self._seal(lane, ended=True, terminated=bool(terminated))
+            lane.episode = -1
+            self._idle.append(lane)
+            return False
+        self._take_mask(lane, info)
+        if len(lane.rewards) == self._posting.ring_layout.steps:
+            lane.observation = observation
+            self._seal(lane, ended=False, terminated=False)
+            self._unfinished.append(lane)
+            return False
+        return True
+
+    def _seal(self, lane: _Lane, *, ended: bool, terminated: bool) -> None:
+        """Write what the lane gathered to its slot, header last. Raises _InvalidStep for NaN."""
+        ring, slot, length = self._ring, lane.slot, len(lane.rewards)
+        rewards = np.array(lane.rewards, np.float64)
+        if rewards.shape != (length,):
+            raise _InvalidStep(f"a reward of shape {rewards.shape[1:]} where one number belongs")
+        self._refuse_nan(lane, rewards)
+        ring.actions[slot, :length] = lane.actions
+        ring.log_probs[slot, :length] = lane.log_probs
+        ring.rewards[slot, :length] = rewards
+        if self._spec.has_compliance:
+            ring.bonuses[slot, :length] = lane.bonuses
+            lane.bonus_before += sum(lane.bonuses)
+        if self._spec.has_action_mask:
+            ring.masks[slot, :length] = lane.masks
+        lane.steps_before += length
+        lane.return_before += float(rewards.sum())
+        ring.headers[slot] = (
+            ended,
+            terminated,
+            lane.worker,
+            length,
+            lane.fragment,
+            lane.episode,
+            self._version,
+            lane.seed,
+            lane.steps_before,
+            lane.return_before,
+            lane.bonus_before,
+            lane.compliance,
+            lane.began_s,
+            SEALED,
+        )
+        lane.fragment += 1
+
+    def _refuse_nan(self, lane: _Lane, rewards: npt.NDArray[np.float64]) -> None:
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(rewards.astype(np.float32))  # as which they are kept
+        if bad.any():
+            step = int(bad.argmax())
+            del lane.rewards[step + 1 :]  # so that the report names this step
+            raise _InvalidStep(f"a reward of {rewards[step]}")
+        seen = lane.rows[: len(rewards) + 1]
+        if seen.dtype.kind == "f" and not np.isfinite(seen).all():
+            step = int((~np.isfinite(seen)).reshape(len(seen), -1).any(axis=1).argmax())
+            del lane.rewards[step:]
+            raise _InvalidStep(observation_fault(seen[step], self._spec))
+
+    def _fail(self, lane: _Lane, error: BaseException) -> EpisodeFailure:
+        """Report the episode as failed and give the lane a new environment."""
+        if isinstance(error, bdb.BdbQuit) and multiprocessing.parent_process() is None:
+            raise error  # in the main process: whoever debugs the environment wants no more of it
+        invalid = isinstance(error, _InvalidStep)
+        step = lane.steps_before + len(lane.rewards)
+        where = f"worker {lane.worker}, episode {lane.episode}, seed {lane.seed}, step {step}"
+        if invalid:
+            what = f"the environment returned {error}"
+        elif isinstance(error, EnvError):  # of an environment in another process: it has the traceback from there
+            what = str(error)
+        else:
+            what = f"the environment raised\n{traceback.format_exc()}"
+        self._ring.headers["state"][lane.slot] = BROKEN_OFF
+        report = f"{where}: {what}".rstrip()
+        failure = EpisodeFailure(lane.worker, lane.episode, invalid, report)
+        with contextlib.suppress(*BREAKDOWNS):  # it is broken already; what counts is the new one
+            lane.env.close()
+        place = self._envs.index(lane.env)
+        lane.env = self._envs[place] = self._make()
+        lane.episode = -1
+        self._idle.append(lane)
+        return failure

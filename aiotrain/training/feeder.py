@@ -1,0 +1,147 @@
+"""Keeping a collector busy: launch what the batcher allows, put together what comes back, in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from aiotrain.collect.protocol import Collector, Outcome
+from aiotrain.errors import EnvError
+from aiotrain.training.batcher import Batch, Batcher
+from aiotrain.training.throughput import Meter
+
+__all__ = ["Gathering"]
+
+_LAUNCHES_AT_ONCE = 2  # before other callbacks have their turn; each takes a few tenths of a millisecond
+_HOPELESS_AT_FIRST = 3  # episodes given up before any has come to its end, after which the environment is to blame
+_HOPELESS = 30  # episodes given up without a trajectory between them, after which it has broken for good
+
+
+class Gathering:
+    """A task that gathers batches until the budget is used up or something ends it.
+
+    ``warn`` is told which episodes are given up, ``began`` when the first one is finished, ``ended`` what has ended the
+    gathering before its time. Needs a running loop.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        batcher: Batcher,
+        *,
+        warn: Callable[[str], None],
+        began: Callable[[], None],
+        ended: Callable[[BaseException], None],
+    ) -> None:
+        self._collector, self._batcher = collector, batcher
+        self._warn, self._began, self._ended = warn, began, ended
+        self._batches: deque[Batch] = deque()
+        self._news = asyncio.Event()  # a batch is whole, or there will be no more
+        self._launching: asyncio.Handle | None = None
+        self._given_up_in_a_row = 0
+        self._failure: Exception | None = None  # of a launch
+        self.counts = batcher.counts
+        self.meter = Meter()
+        self._task = asyncio.create_task(self._gather(), name="aiotrain gather")
+        self._task.add_done_callback(self._gathered)
+
+    async def next_batch(self) -> Batch | None:
+        """The next whole batch; None when there will be none. Raises what ended the gathering, unless it was `stop`."""
+        while not self._batches:
+            if self._task.done():
+                if not self._task.cancelled():
+                    self._task.result()
+                return None
+            self._news.clear()
+            await self._news.wait()
+        return self._batches.popleft()
+
+    def learned(self) -> None:
+        """The batch that was taken last has become a new policy version, and further ones may be played."""
+        self._batcher.learned()
+        self._launch_soon()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget is used up, so that nothing will be played but what is under way."""
+        return self._batcher.exhausted
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up, and every batch was taken."""
+        return self._batcher.done and not self._batches
+
+    async def stop(self) -> None:
+        """Gather no more."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _gather(self) -> None:
+        while not self._batcher.done:
+            self._launch_soon()
+            finished_before = self.counts.finished
+            for outcome in await self._outcomes():
+                given_up = self._batcher.add(outcome)
+                for episode in given_up:
+                    self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
+                if outcome.trajectories is not None:
+                    self._given_up_in_a_row = 0
+            if self.counts.finished and not finished_before:
+                self._began()
+            self.meter.tick(self.counts.finished, self.counts.steps)
+            while (batch := self._batcher.pop_batch()) is not None:
+                self._batches.append(batch)
+                self._news.set()
+
+    async def _outcomes(self) -> Sequence[Outcome]:
+        try:
+            return await self._collector.outcomes()
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
+            raise self._failure from None
+
+    def _gathered(self, task: asyncio.Task[None]) -> None:
+        """There will be no more batches. What has ended the gathering is told at once, also if nobody iterates."""
+        self._news.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._ended(error)
+
+    def _launch_soon(self) -> None:
+        """Have ``_launch`` called in the event loop's next round."""
+        if self._launching is None and not self._is_over():
+            self._launching = asyncio.get_running_loop().call_soon(self._launch)
+
+    def _launch(self) -> None:
+        """Hand out what may be played now, as far as there is room: a few launches now, the rest by and by.
+
+        With 100 workers a new version sets off a hundred launches; all at once they would hold up the event loop.
+        """
+        self._launching = None
+        if self._is_over():
+            return
+        try:
+            if self._batcher.counts_episodes:
+                self._collector.submit_unfinished()
+            for _ in range(_LAUNCHES_AT_ONCE):
+                if not (room := self._collector.room(self._batcher.wanted())):
+                    return
+                self._collector.submit(self._batcher.next_launch(room))
+        except Exception as error:  # the loop would log it, and the batch would never be whole
+            self._failure = error
+            self._task.cancel()
+        else:
+            self._launch_soon()
+
+    def _is_over(self) -> bool:
+        return self._task.done() or self._task.cancelling() > 0
+
+    def _give_up(self, episode: int, reason: str) -> None:
+        self._given_up_in_a_row += 1
+        if self._given_up_in_a_row >= (_HOPELESS if self.counts.finished else _HOPELESS_AT_FIRST):
+            raise EnvError(
+                f"{self._given_up_in_a_row} episodes were given up, each tried several times, and none came back in "
+                f"between. The last one: {reason}"
+            )
+        self._warn(f"episode {episode} is given up after several tries; the last one: {reason}")

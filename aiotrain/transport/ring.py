@@ -1,0 +1,260 @@
+"""The episode ring: preallocated slots in shared memory, each with room for one trajectory.
+
+One owner at a time. The event loop lends slots to a worker with a task; the worker fills them and seals each; the
+resolved future hands them back. So there is no lock, and what is read is whole: a slot counts only if it is sealed,
+and a slot is sealed only after everything in it is written.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.transport.segments import Fields, Segment, size_of
+
+__all__ = [
+    "BROKEN_OFF",
+    "FREE",
+    "HEADER",
+    "LENT",
+    "PLAYING",
+    "SEALED",
+    "Ring",
+    "RingLayout",
+    "Trajectories",
+    "slot_steps_for",
+]
+
+FREE, LENT, PLAYING, SEALED, BROKEN_OFF = range(5)
+"""States of a slot: nobody's; a task's but not begun; being written; whole; given up by its environment."""
+
+_DEFAULT_SLOT_STEPS = 1024
+_LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
+
+HEADER = np.dtype(
+    [
+        ("ended", np.bool_),  # the episode ended with this trajectory (else it goes on in another slot)
+        ("terminated", np.bool_),  # … in a terminal state, so that nothing is to be bootstrapped
+        ("worker", np.int32),
+        ("length", np.int32),  # steps in this slot
+        ("fragment", np.int32),  # number of the trajectory within its episode
+        ("episode", np.int64),
+        ("version", np.int64),  # of the policy that acted
+        ("seed", np.int64),  # that the episode was reset with
+        ("episode_steps", np.int64),  # steps of the episode so far
+        ("episode_return", np.float64),  # sum of its rewards so far
+        ("episode_bonus", np.float64),  # sum of its bonuses so far
+        ("compliance", np.float64),  # of the episode so far; NaN where there is none
+        ("began_s", np.float64),  # monotonic time at which this trajectory began
+        ("state", np.int8),  # last, because the fields of a header are written in their order
+    ]
+)
+
+
+@dataclass(frozen=True)
+class RingLayout:
+    """Sizes and dtypes of a ring. Plain data: it travels to the workers, which attach with it."""
+
+    slots: int
+    steps: int
+    """Steps that a slot holds; a longer episode goes on in further slots."""
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    action_shape: tuple[int, ...]
+    action_dtype: str
+    bonuses: bool
+    """Whether the reward has a second part."""
+    masked: int = 0
+    """Actions in a mask; 0 where there are no masks."""
+
+    @classmethod
+    def of(cls, spec: EnvSpec, slots: int, steps: int) -> RingLayout:
+        """The layout for ``slots`` trajectories of at most ``steps`` steps in the environment ``spec``."""
+        return cls(
+            slots,
+            steps,
+            spec.observation_shape,
+            spec.observation_dtype,
+            spec.action_shape,
+            np.dtype(spec.ring_action_dtype).str,
+            spec.has_compliance,
+            spec.masked,
+        )
+
+    @property
+    def fields(self) -> Fields:
+        """The ring's arrays. ``observations`` has one row more than steps: what was seen after the last one."""
+        per_slot = (self.slots, self.steps)
+        return {
+            "headers": ((self.slots,), HEADER),
+            "observations": ((self.slots, self.steps + 1, *self.observation_shape), self.observation_dtype),
+            "actions": ((*per_slot, *self.action_shape), self.action_dtype),
+            "log_probs": (per_slot, np.float32),
+            "rewards": (per_slot, np.float32),
+            "bonuses": (per_slot if self.bonuses else (self.slots, 0), np.float32),
+            "masks": ((*per_slot, self.masked), np.int8),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of shared memory that the ring takes."""
+        return size_of(self.fields)
+
+
+def slot_steps_for(spec: EnvSpec) -> int:
+    """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
+    limit = spec.max_episode_steps
+    return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Trajectories copied out of the ring; the steps of all lie one after the other. M trajectories, N steps."""
+
+    headers: npt.NDArray[np.void]
+    """``[M]`` of HEADER."""
+    observations: npt.NDArray[Any]
+    """``[N, *shape]``, as the environment gave them."""
+    final_observations: npt.NDArray[Any]
+    """``[M, *shape]``: what was seen after the last step of each."""
+    actions: npt.NDArray[Any]
+    """``[N, *shape]``"""
+    log_probs: npt.NDArray[np.float32]
+    """``[N]``: log-probability of the action at the time it was drawn."""
+    rewards: npt.NDArray[np.float32]
+    """``[N]``: what the environment gave."""
+    bonuses: npt.NDArray[np.float32]
+    """``[N]``: what comes on top of it to learn from; zeros where the environment tells no compliance."""
+    masks: npt.NDArray[np.int8]
+    """``[N, actions]``: 1 where the action could be drawn, else 0; ``[N, 0]`` where all always can."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all trajectories together."""
+        return len(self.rewards)
+
+    def select(self, chosen: npt.NDArray[Any]) -> Trajectories:
+        """The trajectories that ``chosen`` (indices or a mask) picks, in its order."""
+        lengths = self.headers["length"]
+        rows = _ragged_rows((np.cumsum(lengths) - lengths)[chosen], lengths[chosen])
+        return Trajectories(
+            self.headers[chosen],
+            self.observations.take(rows, 0),
+            self.final_observations[chosen],
+            self.actions.take(rows, 0),
+            self.log_probs.take(rows, 0),
+            self.rewards.take(rows, 0),
+            self.bonuses.take(rows, 0),
+            self.masks.take(rows, 0),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Trajectories]) -> Trajectories:
+        """All trajectories of ``parts``, ordered by episode and fragment, whichever part held them."""
+        whole = cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+        return whole.select(np.lexsort((whole.headers["fragment"], whole.headers["episode"])))
+
+
+def _ragged_rows(starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Indices ``start, start + 1, …`` for each run, one run after the other."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    rows: npt.NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    return rows
+
+
+def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The steps of all slots one after the other: rows are taken faster by one number than by slot and step."""
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+
+
+class Ring:
+    """Slots for trajectories, in shared memory or in this process's own."""
+
+    def __init__(self, arrays: Mapping[str, Any], layout: RingLayout, segment: Segment | None) -> None:
+        self._segment = segment
+        self.layout = layout
+        self.name = "" if segment is None else segment.name
+        self.headers: npt.NDArray[np.void] = arrays["headers"]
+        self.observations: npt.NDArray[Any] = arrays["observations"]
+        self.actions: npt.NDArray[Any] = arrays["actions"]
+        self.log_probs: npt.NDArray[np.float32] = arrays["log_probs"]
+        self.rewards: npt.NDArray[np.float32] = arrays["rewards"]
+        self.bonuses: npt.NDArray[np.float32] = arrays["bonuses"]
+        self.masks: npt.NDArray[np.int8] = arrays["masks"]
+        self._free = deque(range(layout.slots))
+
+    @classmethod
+    def create(cls, layout: RingLayout) -> Ring:
+        """A ring whose memory is reserved. Raises SharedMemoryError, with the bytes needed and what to change."""
+        purpose = f"a ring of {layout.slots} slots of {layout.steps} steps"
+        advice = "Lower --workers, --envs-per-worker or --slot-steps."
+        segment = Segment.create(layout.fields, purpose=purpose, advice=advice)
+        return cls(segment.arrays, layout, segment)
+
+    @classmethod
+    def attach(cls, name: str, layout: RingLayout) -> Ring:
+        """The ring that another process created."""
+        segment = Segment.attach(name, layout.fields)
+        return cls(segment.arrays, layout, segment)
+
+    @classmethod
+    def private(cls, layout: RingLayout) -> Ring:
+        """A ring that no other process sees."""
+        arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.fields.items()}
+        return cls(arrays, layout, None)
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that can be lent now."""
+        return len(self._free)
+
+    def lend(self, count: int) -> list[int]:
+        """``count`` free slots for a task, marked so that nothing in them can be taken for a trajectory."""
+        if count > len(self._free):
+            raise ValueError(f"{count} slots wanted, {len(self._free)} free")
+        slots = [self._free.popleft() for _ in range(count)]
+        self.headers["state"][slots] = LENT
+        return slots
+
+    def take_back(self, slots: Iterable[int]) -> None:
+        """The slots of a finished or failed task are nobody's again."""
+        slots = list(slots)
+        self.headers["state"][slots] = FREE
+        self._free.extend(slots)
+
+    def sealed(self, slots: Sequence[int]) -> list[int]:
+        """Those of ``slots`` that hold a whole trajectory."""
+        states = self.headers["state"]
+        return [slot for slot in slots if states[slot] == SEALED]
+
+    def copy_out(self, slots: Sequence[int]) -> Trajectories:
+        """The trajectories in sealed ``slots``, in this order. Raises ValueError for a slot that is not sealed."""
+        headers = self.headers[slots]
+        if (headers["state"] != SEALED).any():
+            raise ValueError(f"slots {[s for s in slots if self.headers['state'][s] != SEALED]} are not sealed")
+        lengths, starts = headers["length"], np.asarray(slots, np.intp)
+        rows = _ragged_rows(starts * self.layout.steps, lengths)
+        return Trajectories(
+            headers,
+            _flat(self.observations).take(_ragged_rows(starts * (self.layout.steps + 1), lengths), 0),
+            self.observations[slots, lengths],
+            _flat(self.actions).take(rows, 0),
+            _flat(self.log_probs).take(rows, 0),
+            _flat(self.rewards).take(rows, 0),
+            _flat(self.bonuses).take(rows, 0) if self.layout.bonuses else np.zeros(len(rows), np.float32),
+            _flat(self.masks).take(rows, 0),
+        )
+
+    def close(self) -> None:
+        """Detach; the creator also removes the segment. May be called twice."""
+        for name in ("headers", "observations", "actions", "log_probs", "rewards", "bonuses", "masks"):
+            self.__dict__.pop(name, None)
+        if self._segment is not None:
+            self._segment.close()

@@ -1,0 +1,488 @@
+"""When the training of an order ends, what the search learns from it, and what the next one goes on from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiotrain.cage2.search.strategies import SEARCHES
+from aiotrain.cage2.search.workflow_search import Training, WorkflowSearch
+from aiotrain.cage2.workflows import NAMED_ORDERS, ORDER_INDEX, Order, kendall, order_text, parse_order
+from aiotrain.config import SearchConfig
+from making import Rounds, judged, scripted
+
+NAN = math.nan
+A: Order = ("defender", "enterprise", "op_server", "op_host", "user")
+B: Order = ("user", "op_host", "op_server", "enterprise", "defender")
+NEAR_A: Order = ("enterprise", "defender", "op_server", "op_host", "user")  # one pair exchanged
+NEARER_B: Order = ("user", "op_host", "enterprise", "op_server", "defender")
+
+
+def workflows(**settings: Any) -> Rounds:
+    """A search whose first orders are being trained."""
+    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 1} | settings)), 0, 10))
+    one.choose()
+    return one
+
+
+def learn_until_over(one: Rounds, compliances: Sequence[float | Sequence[float]]) -> int:
+    """The number of the update with which the training ended, 0 if it goes on."""
+    for number, compliance in enumerate(compliances, 1):
+        if one.learn(judged(compliance)):
+            return number
+    return 0
+
+
+def compliance_of(one: Rounds) -> float:
+    told = one.search.status()
+    assert told is not None
+    return told.running[0].compliance
+
+
+# ---------------------------------------------------------------------- endings
+
+
+def test_full_update_of_the_threshold_ends_it() -> None:
+    one = workflows(compliance_threshold=0.8)
+    assert learn_until_over(one, [0.5, 0.79, 0.8, 0.9]) == 3
+    training = one.finish()
+    assert (training.ended, training.complied, training.learned) == ("compliance", True, True)
+    assert (training.compliance, training.episodes) == (0.8, 30)
+
+
+def test_mean_over_the_update_counts_and_not_its_best_episodes() -> None:
+    one = workflows(compliance_threshold=0.8)
+    assert learn_until_over(one, [[1.0] * 7 + [0.0] * 3]) == 0
+    assert learn_until_over(one, [[1.0] * 8 + [0.0] * 2]) == 1
+
+
+def test_updates_without_a_gain_of_more_than_a_hundredth_end_it() -> None:
+    one = workflows(patience=3)
+    assert learn_until_over(one, [0.25, 0.26, 0.5, 0.501, 0.509, 0.51, 0.9]) == 6
+    training = one.finish()
+    assert (training.ended, training.complied) == ("plateau", False)
+
+
+def test_small_gains_add_up() -> None:
+    """The best so far is what a gain is measured by, not the update before."""
+    assert learn_until_over(workflows(patience=3), [0.3, 0.308, 0.316, 0.324, 0.332, 0.34]) == 0
+    assert learn_until_over(workflows(patience=3), [0.5, 0.3, 0.4, 0.45]) == 4
+
+
+@pytest.mark.parametrize(("updates", "ended"), [(2, ""), (3, "episodes")])
+def test_episodes_run_out(updates: int, ended: str) -> None:
+    one = workflows(max_episodes_per_workflow=25)
+    learn_until_over(one, [0.1 * number for number in range(updates)])
+    training = one.finish()
+    assert (training.ended, training.complied, training.episodes) == (ended, False, 10 * updates)
+
+
+@pytest.mark.parametrize("compliance", [1.0, 0.0, NAN], ids=str)
+def test_fixed_episodes_heed_neither_compliance_nor_patience_nor_the_maximum(compliance: float) -> None:
+    one = workflows(fixed_episodes=50, patience=1, max_episodes_per_workflow=10)
+    assert learn_until_over(one, [compliance] * 9) == 5
+    assert one.finish().ended == "episodes"
+
+
+def test_only_episodes_that_ended_count() -> None:
+    one = workflows(compliance_threshold=0.9, max_episodes_per_workflow=5)
+    cut = judged([0.0] * 5 + [1.0] * 10)
+    cut.headers["ended"] = [False] * 5 + [True] * 10
+    one.learn(cut)
+    training = one.finish()
+    assert (training.ended, training.episodes, training.compliance) == ("compliance", 10, 1.0)
+
+
+@pytest.mark.parametrize(("fixing", "ended"), [(4, ""), (5, ""), (6, "compliance")])
+def test_update_is_not_compliant_if_most_of_its_episodes_never_fix(fixing: int, ended: str) -> None:
+    one = workflows()
+    one.learn(judged([1.0] * fixing + [NAN] * (10 - fixing)))
+    assert math.isnan(compliance_of(one)) == (not ended)
+    assert one.finish().ended == ended
+
+
+def test_compliance_that_there_is_none_of_is_no_gain() -> None:
+    assert learn_until_over(workflows(patience=3), [NAN] * 9) == 3
+    assert learn_until_over(workflows(patience=3), [0.5, NAN, NAN, NAN]) == 4
+    assert learn_until_over(workflows(patience=3), [NAN, NAN, 0.1, NAN, NAN]) == 0, "the first known one is a gain"
+
+
+def test_batches_under_way_when_it_ends_are_learned_and_change_nothing_about_the_end() -> None:
+    one = workflows(compliance_threshold=0.9)
+    one.open(), one.open()
+    assert one.learn(judged(0.9375, value=-100.0)) == [], "over before its last batch is learned"
+    assert one.open() is None, "a batch is opened for an order that is done with"
+    assert len(one.learn(judged(0.2, value=-50.0))) == 1
+    training = one.finish()
+    assert (training.ended, training.complied) == ("compliance", True)
+    assert (training.compliance, training.episodes, training.value) == (0.9375, 20, -75.0)
+    assert one.search.search.failures.sum() == 0
+
+
+@pytest.mark.parametrize("reason", ["budget", "interrupted"])
+def test_training_that_is_cut_off_is_told_as_such(reason: str) -> None:
+    one = workflows()
+    one.learn(judged(0.5))
+    assert one.finish(reason).ended == reason
+
+
+def test_training_that_was_over_when_it_was_cut_off_keeps_its_reason() -> None:
+    one = workflows()
+    one.learn(judged(1.0))
+    assert one.finish("budget").ended == "compliance"
+
+
+def test_next_training_begins_anew() -> None:
+    one = workflows(patience=2, compliance_threshold=0.9)
+    assert learn_until_over(one, [0.8, 0.8, 0.8]) == 3
+    one.finish()
+    one.choose()
+    told = one.search.status()
+    assert told is not None
+    (running,) = told.running
+    assert (running.iteration, running.episodes) == (2, 0)
+    assert math.isnan(running.compliance)
+    assert learn_until_over(one, [0.25, 0.25]) == 0
+    training = one.finish("budget")
+    assert (training.iteration, training.episodes, training.compliance) == (2, 20, 0.25)
+
+
+# --------------------------------------------------------------------- planning
+
+
+def test_nothing_is_planned_between_the_end_and_the_next_beginning() -> None:
+    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=1), 0, 10))
+    assert one.open() is None, "no order is chosen yet"
+    (order,) = one.search.choose()
+    assert one.open() is None, "its policy is not published yet"
+    one.search.begin()
+    assert one.open() == [order]
+    assert one.search.workflows(0) == [order_text(order)]
+    assert one.learn(judged(1.0)) == [order]
+    assert one.open() is None
+    one.finish()
+    assert one.open() is None
+    (following,) = one.search.choose()
+    assert following != order
+    assert one.open() is None
+    one.search.begin()
+    assert one.open() == [following]
+
+
+def test_no_more_orders_are_chosen_than_there_are_places_for() -> None:
+    one = Rounds(WorkflowSearch(SearchConfig(parallel_workflows=3), 0, 10))
+    assert len(one.search.choose()) == 3
+    assert one.search.choose() == [], "those that are chosen and not begun have their places"
+    one.search.begin()
+    assert one.search.choose() == []
+
+
+# --------------------------------------------------------- what the search learns
+
+
+def test_value_is_the_mean_return_of_the_last_200_episodes_without_the_bonus() -> None:
+    one = workflows(max_episodes_per_workflow=350)
+    for value, bonus, episodes in ((-1000.0, 1.0, 150), (-80.0, 10.0, 100), (-20.0, 30.0, 100)):
+        one.learn(judged(0.5, episodes, value, bonus))
+    training = one.finish()
+    assert (training.value, training.alignment, training.episodes) == (-50.0, 20.0, 350)
+    (observation,) = one.search.search.observations
+    assert (order_text(observation.order), observation.value) == (training.workflow, -50.0)
+
+
+def test_fewer_episodes_than_that_are_all_of_them() -> None:
+    one = workflows()
+    one.learn(judged(0.5, 30, -10.0))
+    one.learn(judged(0.5, 10, -50.0))
+    assert one.finish("budget").value == -20.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "compliance", "complied", "failures"),
+    [
+        ({}, 0.96, True, 0),
+        ({}, 0.94, False, 1),
+        ({}, NAN, False, 1),
+        ({"fixed_episodes": 10}, 0.1, False, 0),  # nobody wanted compliance of it
+    ],
+    ids=str,
+)
+def test_training_that_missed_the_threshold_is_a_failure_for_the_search(
+    settings: dict[str, Any], compliance: float, complied: bool, failures: int
+) -> None:
+    one = workflows(**({"max_episodes_per_workflow": 10} | settings))
+    one.learn(judged(compliance))
+    training = one.finish()
+    assert training.complied == complied
+    assert one.search.search.failures[ORDER_INDEX[parse_order(training.workflow)]] == failures
+    assert (one.search.search.rest > 0).sum() == failures
+
+
+@pytest.mark.parametrize("compliance", [0.2, 1.0])
+def test_training_that_was_cut_off_teaches_nothing(compliance: float) -> None:
+    """Neither that its order complied, nor that it did not: it was not given the time."""
+    one = workflows()
+    one.learn(judged(compliance, 9))
+    training = one.finish("budget")
+    assert (training.learned, training.episodes, training.value) == (False, 9, -100.0)
+    assert one.search.search.observations == []
+    told = one.search.status()
+    assert told is not None
+    assert (told.trainings, told.complied, told.best) == (0, 0, ())
+
+
+def test_small_last_batch_decides_nothing() -> None:
+    """Where the budget ends within a batch, a few lucky episodes are no compliance."""
+    one = workflows(compliance_threshold=0.9)
+    assert one.learn(judged(1.0, 4)) == []
+    assert math.isnan(compliance_of(one))
+
+
+def test_training_without_an_episode_teaches_nothing() -> None:
+    one = workflows()
+    training = one.finish("stopped")
+    assert not training.learned
+    assert math.isnan(training.value)
+    assert one.search.search.observations == []
+
+
+def test_bound_is_that_of_the_choice() -> None:
+    """The order was not out then, and its own return not known."""
+    one = workflows(gp_beta=3.0)
+    one.learn(judged(1.0, value=-50.0))
+    first = one.finish()
+    assert all(math.isnan(number) for number in (first.ucb, first.mean, first.std))
+    believed = one.search.search.posterior()
+    (order,) = one.choose()
+    one.learn(judged(1.0, value=-300.0))
+    second = one.finish()
+    assert second.workflow == order_text(order)
+    assert second.mean == believed.mean[ORDER_INDEX[order]]
+    assert second.std == believed.std[ORDER_INDEX[order]]
+    assert second.ucb == pytest.approx(second.mean + 3 * second.std)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_search_is_the_configured_one_and_its_seed_decides(search: str) -> None:
+    def chosen(seed: int) -> list[str]:
+        one = Rounds(WorkflowSearch(SearchConfig(search=search, parallel_workflows=1), seed, 10))  # type: ignore[arg-type]
+        for _ in range(4):
+            one.choose()
+            one.learn(judged(1.0))
+            one.finish()
+        return [training.workflow for training in one.search.trainings]
+
+    assert isinstance(WorkflowSearch(SearchConfig(search=search), 0, 10).search, SEARCHES[search])  # type: ignore[arg-type]
+    assert chosen(1) == chosen(1)
+    assert (chosen(1) == chosen(2)) == (search == "round-robin")
+
+
+# ------------------------------------------------------------------ inheritance
+
+
+def trained(orders: Sequence[Order], monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Rounds:
+    """A search in which the last of ``orders`` is chosen and the others are trained."""
+    monkeypatch.setitem(SEARCHES, "random", scripted(orders))
+    one = workflows(search="random", **settings)
+    for _ in orders[1:]:
+        one.learn(judged(1.0))
+        one.finish()
+        one.choose()
+    return one
+
+
+@pytest.mark.parametrize(
+    ("orders", "parent"),
+    [
+        ([A], None),
+        ([A, B], A),
+        ([A, B, A], A),
+        ([A, B, NEAR_A], A),
+        ([A, B, NEARER_B], B),
+        ([A, NEAR_A, A, B, A], A),
+        ([NEAR_A, A, B], NEAR_A),  # 9 pairs away, where A is 10
+    ],
+)
+def test_parent_is_the_order_itself_or_the_nearest(
+    orders: list[Order], parent: Order | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trained(orders, monkeypatch).search.parent(orders[-1]) == parent
+
+
+def test_latest_of_equally_near_orders_is_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    first: Order = ("enterprise", "defender", "op_server", "op_host", "user")
+    second: Order = ("defender", "enterprise", "op_server", "user", "op_host")
+    distances = kendall(ORDER_INDEX[A], [ORDER_INDEX[first], ORDER_INDEX[second]])
+    assert distances.tolist() == [1, 1]
+    assert trained([first, second, A], monkeypatch).search.parent(A) == second
+    assert trained([second, first, A], monkeypatch).search.parent(A) == first
+    again = trained([first, second, first, A], monkeypatch)
+    assert again.search.parent(A) == first, "trained again, it is the latest"
+
+
+def test_trainings_are_numbered_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = trained([A, B, A, NAMED_ORDERS["balanced"]], monkeypatch)
+    assert [(training.iteration, training.workflow) for training in one.search.trainings] == [
+        (1, order_text(A)),
+        (2, order_text(B)),
+        (3, order_text(A)),
+    ]
+    assert all(isinstance(training, Training) for training in one.search.trainings)
+
+
+# --------------------------------------------------------------- several at once
+
+
+def together(**settings: Any) -> tuple[Rounds, list[Order]]:
+    """A search with three orders in training."""
+    one = Rounds(WorkflowSearch(SearchConfig(**({"search": "round-robin", "parallel_workflows": 3} | settings)), 0, 9))
+    return one, one.choose()
+
+
+def test_each_order_learns_its_own_part_of_a_batch() -> None:
+    one, orders = together(max_episodes_per_workflow=2)
+    assert one.open() == orders
+    assert one.search.workflows(0) == [order_text(order) for order in orders]
+    parts = [judged([0.1 * part] * (2 + part), value=-10.0 * part, bonus=1.0 * part) for part in range(3)]
+    assert one.learn(*parts) == orders
+    told = one.search.status()
+    assert told is not None
+    assert [(each.workflow, each.iteration, each.episodes) for each in told.running] == [
+        (order_text(order), number, 1 + number) for number, order in enumerate(orders, 1)
+    ]
+    trainings = one.search.finish(one.over)
+    assert [(each.value, each.alignment) for each in trainings] == [(0.0, 0.0), (-10.0, 1.0), (-20.0, 2.0)]
+    assert {each.order: each.value for each in one.search.search.observations} == dict(
+        zip(orders, (0.0, -10.0, -20.0), strict=True)
+    )
+
+
+def test_trajectories_of_a_part_may_lie_anywhere_in_the_batch() -> None:
+    one, _ = together()
+    one.open()
+    mixed = judged([0.0, 0.5, 1.0] * 2)
+    mixed.headers["episode_return"] = [-1, -2, -3, -3, -4, -5]
+    one.search.learned(0, mixed, np.array([0, 1, 2] * 2))
+    values = [training.value for training in one.search.finish(one.search.running, "budget")]
+    assert values == [-2.0, -3.0, -4.0]
+
+
+def test_each_is_judged_over_as_many_episodes_as_an_update_has() -> None:
+    """A part alone is too few for a mean to trust, whatever it says."""
+    one, orders = together(compliance_threshold=0.7)
+    thirds = [[1.0, 0.0, 0.5], [1.0, 1.0, 0.5], [1.0, 1.0, 0.5]]  # of the first part; a batch has 9
+    for number, third in enumerate(thirds):
+        assert math.isnan(compliance_of(one)), f"judged over {3 * number} episodes of 9"
+        over = one.learn(judged(third), judged([0.5] * 3), judged([0.0] * 3))
+    told = one.search.status()
+    assert told is not None
+    assert over == orders[:1]
+    assert [each.compliance for each in told.running] == [0.5, 0.0]
+    assert (training := one.finish()).ended == "compliance"
+    assert (training.episodes, training.compliance) == (9, pytest.approx(6.5 / 9))
+
+
+def test_patience_counts_judgements_and_not_batches() -> None:
+    one, orders = together(patience=2)
+    ends = []
+    for number in range(1, 13):
+        parts = [judged([0.1 * number] * 3), judged([0.3] * 3), judged([0.1 * number] * 3)]
+        ends += [(number, order) for order in one.learn(*parts)]
+        if ends:
+            break
+    assert ends == [(9, orders[1])], "judged after batches 3, 6 and 9, it has gained nothing twice with the last"
+
+
+def test_episodes_are_those_of_the_order_and_not_of_the_batch() -> None:
+    one, orders = together(max_episodes_per_workflow=8)
+    parts = [judged([0.5] * count) for count in (4, 2, 2)]
+    assert one.learn(*parts) == []
+    assert one.learn(*[judged([0.5] * count) for count in (4, 2, 2)]) == orders[:1]
+    assert one.finish().ended == "episodes"
+
+
+def test_place_is_taken_after_the_last_batch_is_learned_while_the_others_go_on() -> None:
+    one, (first, second, third) = together(fixed_episodes=4)
+    for _ in range(2):  # batches 0 and 1 are under way
+        assert one.open() == [first, second, third]
+    assert one.learn(judged(0.5, 2), judged(0.5, 4), judged(0.5, 2)) == [], "batch 1 has a part for the second yet"
+    assert one.choose() == [], "its place is taken before its last batch is learned"
+    assert one.open() == [first, third], "batch 2: the others go on, and what is over has no part any more"
+    assert one.learn(judged(0.5, 1), judged(0.5, 3), judged(0.5, 1)) == [second]
+    assert one.open() == [first, third], "batch 3: the next order is not chosen yet"
+    training = one.finish()
+    assert (training.workflow, training.episodes, training.ended) == (order_text(second), 7, "episodes")
+    (fourth,) = one.choose()
+    assert fourth not in (first, second, third)
+    assert one.open() == [first, third, fourth], "batch 4"
+    assert one.search.workflows(2) == [order_text(first), order_text(third)], "a batch keeps the parts it had"
+    assert one.learn(judged(0.5, 1), judged(0.5, 1)) == []
+    assert one.learn(judged(0.5, 1), judged(0.5, 1)) == []
+    assert one.learn(judged(0.5, 1), judged(0.5, 1), judged(0.5, 3)) == [first, third]
+    told = one.search.status()
+    assert told is not None
+    assert [(each.workflow, each.iteration, each.episodes) for each in told.running] == [(order_text(fourth), 4, 3)]
+
+
+def test_all_may_end_with_the_same_batch() -> None:
+    one, orders = together(compliance_threshold=0.9, fixed_episodes=2)
+    one.open(), one.open()
+    parts = [judged(1.0, 2) for _ in orders]
+    assert one.learn(*parts) == []
+    assert one.open() is None, "nothing is left to be trained"
+    assert one.learn(*(judged(1.0, 2) for _ in orders)) == orders
+    assert [one.finish().workflow for _ in orders] == [order_text(order) for order in orders]
+    assert len(one.choose()) == 3
+    assert one.open() is not None
+
+
+@pytest.mark.parametrize("fate", ["goes on", "waits"])
+def test_empty_batch_ends_nothing_but_lets_the_search_go_on(fate: str) -> None:
+    one, orders = together(fixed_episodes=4)
+    one.open(), one.open()
+    if fate == "goes on":
+        assert one.learn() == [], "nothing was played, and a training is over"
+        assert one.learn(*(judged(0.5, 2) for _ in orders)) == []
+        told = one.search.status()
+        assert told is not None
+        assert [each.episodes for each in told.running] == [2, 2, 2]
+    else:
+        assert one.learn(*(judged(0.5, 4) for _ in orders)) == []
+        assert one.open() is None
+        assert one.learn() == orders, "the last batch of all three is learned, though it is empty"
+        assert {one.finish().episodes for _ in orders} == {4}
+        assert len(one.choose()) == 3
+
+
+def test_part_without_an_episode_teaches_its_order_nothing() -> None:
+    one, orders = together(patience=1, fixed_episodes=None)
+    for _ in range(3):
+        assert one.learn(judged([0.5] * 3), judged([0.5] * 3), judged([])) == []
+    told = one.search.status()
+    assert told is not None
+    assert [each.episodes for each in told.running] == [9, 9, 0]
+    (training,) = one.search.finish([one.search.running[2]], "budget")
+    assert (training.learned, training.workflow) == (False, order_text(orders[2]))
+
+
+def test_search_that_is_out_of_budget_still_tells_what_was_trained_last() -> None:
+    """The last trainings may end with the budget; then no order is chosen, but policies are published as ever."""
+    one, orders = together(fixed_episodes=2)
+    one.learn(*(judged(0.5, 2) for _ in orders))
+    for _ in orders:
+        one.finish()
+    one.search.begin()
+    told = one.search.status()
+    assert told is not None, "nothing is told of the search after its last training"
+    assert [each.workflow for each in told.running] == [order_text(order) for order in orders]
+    assert told.trainings == 3
+
+
+def test_no_more_orders_are_trained_together_than_a_batch_has_episodes() -> None:
+    one = WorkflowSearch(SearchConfig(parallel_workflows=16), 0, batch_episodes=3)
+    assert len(one.choose()) == 3
+    assert one.free_places == 0
