@@ -232,7 +232,7 @@ async def test_queues_of_workers_have_no_named_semaphores() -> None:
 PARENT = """
 import asyncio, ctypes, functools, os, signal, sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from envs import Toy
 from playing import Play, seed_of
 from test_shared_memory import pids, until_ready
@@ -261,7 +261,7 @@ asyncio.run(main())
 
 
 def test_killed_parent_leaves_no_worker_and_no_segment(tmp_path: Path) -> None:
-    script = PARENT.format(tests=str(Path(__file__).parents[1]), marks=str(tmp_path))
+    script = PARENT.format(folders=[str(each) for each in Path(__file__).parents[:2]], marks=str(tmp_path))
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
