@@ -21,9 +21,18 @@ from aiotrain.cage2.official.protocol import CELLS, EPISODES, Cell, total_score
 from aiotrain.cage2.workflows import order_text
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError
-from aiotrain.runs.evaluation_episodes import (Evaluation, PolicyFor, Progress, fresh_seed, play, play_greedily, sleeping, uniform)
-from aiotrain.runs.load import load_run, order_of
 from aiotrain.play.factory import make_factory
+from aiotrain.runs.evaluation_episodes import (
+    Evaluation,
+    PolicyFor,
+    Progress,
+    fresh_seed,
+    play,
+    play_greedily,
+    sleeping,
+    uniform,
+)
+from aiotrain.runs.load import load_run, order_of
 
 __all__ = [
     "BASELINES",
@@ -122,7 +131,7 @@ def evaluate_cage2(
     """Evaluate a run, or one of BASELINES, by the official protocol of CAGE Challenge 2.
 
     The same agent plays ``episodes``, at least 2, of 30, 50 and 100 steps against each red agent of the challenge, and
-    is not told which. By the ``rules`` "leaderboard" came about what is in ``aiotrain.cage2.official.protocol.LEADERBOARD``;
+    is not told which. The ``rules`` "leaderboard" gave the scores in ``aiotrain.cage2.official.protocol.LEADERBOARD``;
     "main" are those of csle-cyborg, and of CybORG since (default: the run's; of an agent, main). The greedy heuristic
     follows a ``workflow`` too (default: critical_first). All else is as for `evaluate`.
     """

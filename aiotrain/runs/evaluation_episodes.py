@@ -17,13 +17,13 @@ from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.official.baselines import greedy_actions
 from aiotrain.cage2.scenario import action_index
 from aiotrain.cage2.workflows import Order
+from aiotrain.collect.worker import LocalPlayer, Posting, inspect_env, make_player
 from aiotrain.errors import EnvError, InvalidStepError
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.policy import NumpyPolicy, PolicyShape
-from aiotrain.transport.ring import RingLayout
-from aiotrain.play.spaces import EnvSpec
-from aiotrain.collect.worker import LocalPlayer, Posting, inspect_env, make_player
 from aiotrain.play.player import BREAKDOWNS
+from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from aiotrain.play.spaces import EnvSpec
+from aiotrain.transport.ring import RingLayout
 
 __all__ = ["Evaluation", "PolicyFor", "Progress", "fresh_seed", "play", "play_greedily", "sleeping", "uniform"]
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiotrain.training.batcher import Batcher
-from aiotrain.runs.checkpoints import Checkpoint, Checkpoints, library_versions, natural, save_weights
+from aiotrain.cage2.search.policies import WorkflowPolicies
+from aiotrain.cage2.search.workflow_search import Training
 from aiotrain.config import Config
 from aiotrain.errors import CheckpointError, ConfigError
 from aiotrain.play.policy import PolicyShape
-from aiotrain.runs.journals import JOURNALS, METRICS, Records
-from aiotrain.training.reports import Ledger, Update
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.cage2.search.policies import WorkflowPolicies
-from aiotrain.cage2.search.workflow_search import Training
+from aiotrain.runs.checkpoints import Checkpoint, Checkpoints, library_versions, natural, save_weights
+from aiotrain.runs.journals import JOURNALS, METRICS, Records
+from aiotrain.training.batcher import Batcher
+from aiotrain.training.reports import Ledger, Update
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from aiotrain.learn.ppo import Learner

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiotrain.runs.checkpoints import write_whole
 from aiotrain.errors import ConfigError
+from aiotrain.runs.checkpoints import write_whole
 
 __all__ = ["JOURNALS", "METRICS", "Metric", "Records", "refuse_old_run", "refuse_running"]
 

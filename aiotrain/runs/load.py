@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.search.strategies import GpUcb
 from aiotrain.cage2.workflows import Order, order_text, parse_order
-from aiotrain.runs.checkpoints import Checkpoints, load_checkpoint, load_policy
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.play.policy import NumpyPolicy
-from aiotrain.cage2.search.strategies import GpUcb
 from aiotrain.play.spaces import EnvSpec
+from aiotrain.runs.checkpoints import Checkpoints, load_checkpoint, load_policy
 
 __all__ = ["Trained", "load_run", "name_of", "order_of"]
 

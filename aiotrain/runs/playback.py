@@ -18,20 +18,20 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.blue_view import actions_of
 from aiotrain.cage2.official.baselines import GREEDY_ORDER, greedy_actions
 from aiotrain.cage2.scenario import action_name
-from aiotrain.cage2.blue_view import actions_of
 from aiotrain.cage2.workflows import order_text
+from aiotrain.collect.worker import episode_streams, inspect_env
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepError
+from aiotrain.play.factory import make_factory
+from aiotrain.play.player import BREAKDOWNS, mask_fault, observation_fault
+from aiotrain.play.policy import NumpyPolicy
+from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.evaluate import BASELINES, Baseline, Rules, Simulator
 from aiotrain.runs.evaluation_episodes import fresh_seed, sleeping, uniform
 from aiotrain.runs.load import load_run, order_of
-from aiotrain.play.factory import make_factory
-from aiotrain.play.policy import NumpyPolicy
-from aiotrain.play.spaces import EnvSpec
-from aiotrain.collect.worker import episode_streams, inspect_env
-from aiotrain.play.player import BREAKDOWNS, mask_fault, observation_fault
 
 if TYPE_CHECKING:
     from aiotrain.cage2.playback.ground_truth import Scene
@@ -174,7 +174,9 @@ class Replay:
         ending: Literal["", "terminated", "truncated"] = ""
         witness = None
         if self._menu is not None:
-            from aiotrain.cage2.playback.ground_truth import Witness  # imports Numba, which other environments do without
+            from aiotrain.cage2.playback.ground_truth import (
+                Witness,  # imports Numba, which other environments do without
+            )
 
             witness = Witness(env)
         try:

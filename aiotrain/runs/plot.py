@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiotrain.cage2.scenario import HOST_TYPES
+from aiotrain.cage2.search.strategies import GpUcb
 from aiotrain.cage2.workflows import ORDER_INDEX, ORDERS, Order, parse_order
 from aiotrain.errors import ConfigError
-from aiotrain.cage2.search.strategies import GpUcb
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save, save_file
 
 from aiotrain import AiotrainError, CheckpointError, Config, PPOConfig
-from aiotrain.training.batcher import Batcher
-from aiotrain.runs.checkpoints import Checkpoints, load_checkpoint
-from aiotrain.config import SearchConfig
-from aiotrain.play.policy import PolicyShape
-from aiotrain.learn.ppo import Learner
-from aiotrain.training.reports import Ledger
-from aiotrain.runs.folder import RunFolder
 from aiotrain.cage2.search.policies import WorkflowPolicies
 from aiotrain.cage2.search.workflow_search import WorkflowSearch
+from aiotrain.config import SearchConfig
+from aiotrain.learn.ppo import Learner
+from aiotrain.play.policy import PolicyShape
+from aiotrain.runs.checkpoints import Checkpoints, load_checkpoint
+from aiotrain.runs.folder import RunFolder
+from aiotrain.training.batcher import Batcher
+from aiotrain.training.reports import Ledger
 from making import Rounds, judged, spec_of, trajectories
 
 SPEC = spec_of("box", "discrete")

@@ -19,19 +19,29 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from aiotrain import (AiotrainError, Config, ConfigError, EnvError, InvalidStepError, SearchConfig, evaluate, evaluate_cage2, train)
+from aiotrain import (
+    AiotrainError,
+    Config,
+    ConfigError,
+    EnvError,
+    InvalidStepError,
+    SearchConfig,
+    evaluate,
+    evaluate_cage2,
+    train,
+)
+from aiotrain.app.main import main
 from aiotrain.cage2.official.protocol import Cell
 from aiotrain.cage2.scenario import HOST_TYPES, action_index
+from aiotrain.cage2.search.workflow_search import Training
 from aiotrain.cage2.workflows import NAMED_ORDERS, ORDERS, order_text
-from aiotrain.runs.checkpoints import save_weights
-from aiotrain.app.main import main
+from aiotrain.collect.worker import episode_streams, inspect_env
 from aiotrain.config import PPOConfig
 from aiotrain.play.factory import make_factory
 from aiotrain.play.policy import PolicyShape
+from aiotrain.runs.checkpoints import save_weights
 from aiotrain.runs.journals import Records
 from aiotrain.testing import Fault, faulty
-from aiotrain.collect.worker import episode_streams, inspect_env
-from aiotrain.cage2.search.workflow_search import Training
 from envs import Action, Masked, Observation, Toy
 
 ROOT = Path(__file__).parents[2]

@@ -20,11 +20,11 @@ from safetensors import safe_open
 
 import aiotrain
 from aiotrain import CheckpointError, Config, ConfigError, PPOConfig, load_policy
-from aiotrain.runs.checkpoints import load_checkpoint
 from aiotrain.app.main import main
-from aiotrain.runs.export.export import FILES
 from aiotrain.play.factory import make_factory
 from aiotrain.play.spaces import EnvSpec
+from aiotrain.runs.checkpoints import load_checkpoint
+from aiotrain.runs.export.export import FILES
 from envs import Action, Masked, Observation, Toy
 from exported import answers, load_agent, play, write_run
 

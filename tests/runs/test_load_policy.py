@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from aiotrain import ConfigError, load_policy
 from aiotrain.learn.networks import ActorCritic
-from aiotrain.runs.checkpoints import Checkpoints, save_weights
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
+from aiotrain.runs.checkpoints import Checkpoints, save_weights
 from envs import Action, Observation
 from making import spec_of
 

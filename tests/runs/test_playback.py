@@ -25,20 +25,20 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from test_evaluate import ROOT, Counting, write_run
 
 from aiotrain import Config, ConfigError, EnvError, InvalidStepError, SearchConfig, evaluate, train
-from aiotrain.cage2.official.baselines import greedy_actions
-from aiotrain.cage2.scenario import HOSTS, action_name
-from aiotrain.cage2.playback.ground_truth import Deed, Host, Scene
-from aiotrain.cage2.workflows import NAMED_ORDERS, order_text
-from aiotrain.app.main import main
-from aiotrain.app.console.svg_animation import film
-from aiotrain.cage2.playback.screen import heading, plain_moment, render_moment
 from aiotrain.app.console.episode_viewer import Key, watch
+from aiotrain.app.console.svg_animation import film
+from aiotrain.app.main import main
+from aiotrain.cage2.official.baselines import greedy_actions
+from aiotrain.cage2.playback.ground_truth import Deed, Host, Scene
+from aiotrain.cage2.playback.screen import heading, plain_moment, render_moment
+from aiotrain.cage2.scenario import HOSTS, action_name
+from aiotrain.cage2.workflows import NAMED_ORDERS, order_text
 from aiotrain.runs.playback import Moment, Replay, Setting
 from aiotrain.testing import Fault, faulty
 from envs import Action, Masked, Observation, Toy
-from test_evaluate import ROOT, Counting, write_run
 
 CAGE2 = Config.env
 FAULTS = [

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from aiotrain.cage2.workflows import ORDERS, order_text
 from aiotrain.app.main import main
-from aiotrain.errors import ConfigError
-from aiotrain.runs.plot import plot_run
-from aiotrain.runs.journals import METRICS, Records
 from aiotrain.cage2.search.strategies import GpUcb
 from aiotrain.cage2.search.workflow_search import Training
+from aiotrain.cage2.workflows import ORDERS, order_text
+from aiotrain.errors import ConfigError
+from aiotrain.runs.journals import METRICS, Records
+from aiotrain.runs.plot import plot_run
 
 THRESHOLD = 0.9
 

@@ -23,10 +23,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from aiotrain import CheckpointError, Config, ConfigError, DivergenceError, PPOConfig, Result, Trainer, train
-from aiotrain.runs.checkpoints import load_checkpoint
 from aiotrain.app.main import main
 from aiotrain.config import MAY_CHANGE, SearchConfig
 from aiotrain.learn.ppo import Learner
+from aiotrain.runs.checkpoints import load_checkpoint
 from envs import Counted, Endless, Toy
 
 RUN = Path(__file__).parents[2] / "run.py"

@@ -6,9 +6,9 @@ import json
 from typing import Any, Final
 
 from aiotrain.cage2 import CAGE2_ID
+from aiotrain.play.policy import INPUT_CLIP
 from aiotrain.runs.checkpoints import described, library_versions
 from aiotrain.runs.load import Trained
-from aiotrain.play.policy import INPUT_CLIP
 
 __all__ = ["MARK", "about", "metadata"]
 

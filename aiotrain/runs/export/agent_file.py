@@ -15,14 +15,13 @@ import numpy.typing as npt
 
 from aiotrain.cage2 import CAGE2_ID, scenario
 from aiotrain.cage2 import blue_view as view
-from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, parse_order
-from aiotrain.runs.load import Trained
-from aiotrain.runs.export import agent_for_any
 from aiotrain.cage2.official import challenge_agent as agent_for_cage2
-from aiotrain.runs.export import agent_policy
-from aiotrain.runs.export.about import MARK, about
+from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, parse_order
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
+from aiotrain.runs.export import agent_for_any, agent_policy
+from aiotrain.runs.export.about import MARK, about
+from aiotrain.runs.load import Trained
 
 __all__ = ["agent_file"]
 

@@ -16,7 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from aiotrain.runs.export.agent_constants import (ACTION_DTYPE, ACTION_HIGH, ACTION_LOW, ACTION_START, GAUSSIAN, GREEDY, LAYERS, MASKED, OBSERVATION_SHAPE, OBSERVATION_START, ONE_HOT)
+from aiotrain.runs.export.agent_constants import (
+    ACTION_DTYPE,
+    ACTION_HIGH,
+    ACTION_LOW,
+    ACTION_START,
+    GAUSSIAN,
+    GREEDY,
+    LAYERS,
+    MASKED,
+    OBSERVATION_SHAPE,
+    OBSERVATION_START,
+    ONE_HOT,
+)
 from aiotrain.runs.export.agent_policy import Policy
 
 # ---- copied ----

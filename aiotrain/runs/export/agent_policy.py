@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from aiotrain.runs.export.agent_constants import GAUSSIAN, LAYERS, NORMALIZED, WEIGHTS
 from aiotrain.play.policy import INPUT_CLIP
+from aiotrain.runs.export.agent_constants import GAUSSIAN, LAYERS, NORMALIZED, WEIGHTS
 
 # ---- copied ----
 

@@ -18,11 +18,11 @@ from typing import Final, Literal
 
 from safetensors.numpy import save
 
-from aiotrain.runs.checkpoints import tensors_of, write_whole
 from aiotrain.errors import ConfigError
-from aiotrain.runs.load import Trained, load_run
+from aiotrain.runs.checkpoints import tensors_of, write_whole
 from aiotrain.runs.export.about import MARK, metadata
 from aiotrain.runs.export.agent_file import agent_file
+from aiotrain.runs.load import Trained, load_run
 
 __all__ = ["FILES", "Format", "export"]
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from aiotrain.runs.checkpoints import tensors_of
-from aiotrain.runs.export.about import MARK
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
+from aiotrain.runs.checkpoints import tensors_of
+from aiotrain.runs.export.about import MARK
 
 __all__ = ["onnx_model"]
 

@@ -1,0 +1,1 @@
+"""The policy of a run as files that need neither torch nor aiotrain."""
