@@ -240,7 +240,7 @@ def costs_of(config: Config, rows: dict[str, list[dict[str, float]]], cores: int
         usual_task=median(usual, "episodes_per_task"),
         batch=config.steps_per_update / steps if config.steps_per_update else config.episodes_per_update,
         envs=config.envs_per_worker,
-        lag=config.max_policy_lag,
+        lag=config.policy_lag,
     )
 
 
