@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.red_agents import MIXED, SHARES, shares_of
 from aiotrain.cage2.workflows import ORDERS, parse_order
-from aiotrain.errors import ConfigError
-from aiotrain.setting_types import of_wrong_type
+from aiotrain.errors import ConfigError, Faults
+from aiotrain.learn.settings import PPOConfig
 
 if TYPE_CHECKING:
     from aiotrain.play.spaces import EnvSpec
@@ -29,73 +29,6 @@ MAY_CHANGE = frozenset(
     }
 )
 """Settings that a resumed run may have otherwise: without policy lag, they leave what an update learns as it is."""
-
-
-@dataclass(frozen=True)
-class PPOConfig:
-    """Settings of the learner."""
-
-    learning_rate: float = 3e-3
-    """Adam's step size at the start."""
-    final_learning_rate: float = 3e-4
-    """Step size at the end of the budget, reached along a straight line."""
-    gamma: float = 0.98
-    """Discount of a reward one step later."""
-    gae_lambda: float = 0.9
-    """Weight of longer advantage estimates, 0 to 1."""
-    horizons: tuple[int, ...] = ()
-    """Maximise the sum of an episode's returns up to each of these lengths in steps, instead of its whole return. The
-    30, 50 and 100 of CAGE 2's official total are one episode of 100 steps whose rewards count 3, 2 and 1 times. No
-    episode may outlive the longest of them (max-episode-steps)."""
-    clip_range: float = 0.3
-    """How far the probability ratio counts beyond 1."""
-    entropy_coef: float = 0.003
-    """Weight of the entropy bonus at the start."""
-    final_entropy_coef: float | None = None
-    """Weight at the end of the budget, reached along a straight line. Default: the same."""
-    value_coef: float = 0.5
-    """Weight of the value loss."""
-    epochs: int = 3
-    """Passes over each batch."""
-    minibatch_size: int = 1024
-    """Steps in one gradient step."""
-    max_grad_norm: float = 0.5
-    """Gradients of a larger norm are scaled down to it."""
-    target_kl: float | None = None
-    """End an update once the policy has moved this far (approximate KL divergence)."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Units in the layers of policy and value network."""
-    normalize_observations: bool | None = None
-    """Bring inputs to mean 0 and deviation 1. Default: Box observations of floats only."""
-    scale_rewards: bool = True
-    """Divide rewards by the running deviation of the discounted return."""
-
-    def faults(self) -> list[str]:
-        """What cannot work, a sentence each."""
-        if faults := of_wrong_type(self):
-            return faults
-        if faults := _not_finite(self):
-            return faults
-        checks = [
-            (self.learning_rate > 0, f"learning-rate must be positive, not {self.learning_rate:g}"),
-            (self.final_learning_rate >= 0, f"final-learning-rate cannot be negative ({self.final_learning_rate:g})"),
-            (0 <= self.gamma <= 1, f"gamma must lie between 0 and 1, not at {self.gamma:g}"),
-            (0 <= self.gae_lambda <= 1, f"gae-lambda must lie between 0 and 1, not at {self.gae_lambda:g}"),
-            (self.clip_range > 0, f"clip-range must be positive, not {self.clip_range:g}"),
-            (self.entropy_coef >= 0, f"entropy-coef cannot be negative ({self.entropy_coef:g})"),
-            (
-                self.final_entropy_coef is None or self.final_entropy_coef >= 0,
-                f"final-entropy-coef cannot be negative ({self.final_entropy_coef})",
-            ),
-            (all(steps >= 1 for steps in self.horizons), f"horizons must be positive, not {self.horizons}"),
-            (self.value_coef >= 0, f"value-coef cannot be negative ({self.value_coef:g})"),
-            (self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}"),
-            (self.minibatch_size >= 2, f"minibatch-size must be at least 2, not {self.minibatch_size}"),
-            (self.max_grad_norm > 0, f"max-grad-norm must be positive, not {self.max_grad_norm:g}"),
-            (self.target_kl is None or self.target_kl > 0, f"target-kl must be positive, not {self.target_kl}"),
-            (all(size >= 1 for size in self.hidden_sizes), f"hidden-sizes must be positive, not {self.hidden_sizes}"),
-        ]
-        return [fault for holds, fault in checks if not holds]
 
 
 @dataclass(frozen=True)
@@ -122,44 +55,34 @@ class SearchConfig:
     """Orders that are trained together, with one policy and a part of every batch each (an episode at least)."""
 
     def faults(self) -> list[str]:
-        """What cannot work, a sentence each."""
-        if faults := of_wrong_type(self):
-            return faults
-        checks = [
-            (
-                self.gp_beta == "schedule" or 0 <= self.gp_beta < math.inf,
-                f"gp-beta must be a number from 0 on, or schedule, not {self.gp_beta}",
-            ),
-            (
-                0 <= self.alignment_lambda < math.inf,
-                f"alignment-lambda must be a number from 0 on, not {self.alignment_lambda:g}",
-            ),
-            (
-                0 <= self.compliance_threshold <= 1,
-                f"compliance-threshold must lie between 0 and 1, not at {self.compliance_threshold:g}",
-            ),
-            (self.patience >= 1, f"patience must be at least 1, not {self.patience}"),
-            (
-                self.max_episodes_per_workflow >= 1,
-                f"max-episodes-per-workflow must be at least 1, not {self.max_episodes_per_workflow}",
-            ),
-            (self.parallel_workflows >= 1, f"parallel-workflows must be at least 1, not {self.parallel_workflows}"),
-            (
-                self.parallel_workflows <= len(ORDERS) // 2,
-                f"parallel-workflows ({self.parallel_workflows}) is more than {len(ORDERS) // 2}, half of the orders "
-                "that there are: the others may have to rest",
-            ),
-            (
-                self.parallel_workflows == 1 or self.inherit == "latest",
-                f"inherit {self.inherit} gives each order a policy of its own, and orders that are trained together "
-                "have one: choose parallel-workflows 1, or inherit latest",
-            ),
-            (
-                self.fixed_episodes is None or self.fixed_episodes >= 1,
-                f"fixed-episodes must be at least 1, not {self.fixed_episodes}",
-            ),
-        ]
-        return [fault for holds, fault in checks if not holds]
+        """Return what cannot work, a sentence each."""
+        faults = Faults(self)
+        if not faults.of_right_type():
+            return faults.found
+        faults.check(
+            self.gp_beta == "schedule" or 0 <= self.gp_beta < math.inf,
+            f"gp-beta must be a number from 0 on, or schedule, not {self.gp_beta}",
+        )
+        faults.check(
+            0 <= self.alignment_lambda < math.inf,
+            f"alignment-lambda must be a number from 0 on, not {self.alignment_lambda:g}",
+        )
+        faults.between("compliance_threshold", 0, 1)
+        faults.at_least("patience", 1)
+        faults.at_least("max_episodes_per_workflow", 1)
+        faults.at_least("parallel_workflows", 1)
+        faults.check(
+            self.parallel_workflows <= len(ORDERS) // 2,
+            f"parallel-workflows ({self.parallel_workflows}) is more than {len(ORDERS) // 2}, half of the orders "
+            "that there are: the others may have to rest",
+        )
+        faults.check(
+            self.parallel_workflows == 1 or self.inherit == "latest",
+            f"inherit {self.inherit} gives each order a policy of its own, and orders that are trained together "
+            "have one: choose parallel-workflows 1, or inherit latest",
+        )
+        faults.at_least("fixed_episodes", 1)
+        return faults.found
 
 
 @dataclass(frozen=True)
@@ -256,8 +179,9 @@ class Config:
             raise ConfigError.of(faults)
 
     def _faults(self) -> list[str]:
-        if faults := of_wrong_type(self):
-            return faults
+        of_type = Faults(self)
+        if not of_type.of_right_type():
+            return of_type.found
         checks = [
             (self.workers >= 1, f"workers must be at least 1, not {self.workers}"),
             (
@@ -429,13 +353,3 @@ def _flat(resolved: Mapping[str, Any]) -> dict[str, Any]:
 def _is_host_and_port(address: str) -> bool:
     host, _, port = address.rpartition(":")
     return bool(host) and "/" not in host and port.isdecimal() and 0 < int(port) < 2**16
-
-
-def _not_finite(settings: PPOConfig) -> list[str]:
-    """The settings that are infinite or no number, a sentence each."""
-    values = {each.name.replace("_", "-"): getattr(settings, each.name) for each in dataclasses.fields(settings)}
-    return [
-        f"{flag} must be a finite number, not {value}"
-        for flag, value in values.items()
-        if isinstance(value, float) and not math.isfinite(value)
-    ]

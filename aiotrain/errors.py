@@ -12,11 +12,20 @@ AiotrainError
 └── TrainerStateError       a trainer is used before it is open, after it is closed, or by two tasks at once
 
 All carry one message and nothing else, so that they survive the way from a worker to the main process.
+Below them stands what finds faults and words them: `Faults` checks settings, `unknown_name` suggests the nearest names.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
+from difflib import get_close_matches
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "AiotrainError",
@@ -24,11 +33,13 @@ __all__ = [
     "ConfigError",
     "DivergenceError",
     "EnvError",
+    "Faults",
     "InvalidStepError",
     "SharedMemoryError",
     "TrainerStateError",
     "UnsupportedSpaceError",
     "WorkerError",
+    "unknown_name",
 ]
 
 
@@ -77,3 +88,109 @@ class DivergenceError(AiotrainError):
 
 class TrainerStateError(AiotrainError):
     """A trainer used before it is open, after it is closed, or by two tasks at once."""
+
+
+_MOST_NAMES = 30  # that a message lists
+
+
+def unknown_name(what: str, name: object, known: Sequence[str]) -> str:
+    """Say that no ``what`` is called ``name``; suggest the nearest names, and list all ``known`` ones if they are few.
+
+    The sentence ends with its full stop or question mark.
+    """
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(lowered[word] for word in near)}?" if near else "."
+    return f"unknown {what} {name!r}{hint}" + (f" There are: {', '.join(known)}" if len(known) <= _MOST_NAMES else "")
+
+
+class Faults:
+    """Collects the faults of a settings dataclass, a sentence each, which names the setting by its flag.
+
+    The checks of values accept None: where the declared type does not allow it, `of_right_type` finds that fault.
+    They compare values, so that they need the right types: run them only if `of_right_type` returned True.
+    """
+
+    def __init__(self, settings: DataclassInstance) -> None:
+        self._settings = settings
+        self.found: list[str] = []
+
+    def check(self, holds: bool, sentence: str) -> None:
+        """Add ``sentence`` unless ``holds``."""
+        if not holds:
+            self.found.append(sentence)
+
+    def positive(self, name: str) -> None:
+        """Check that a number, or each of a tuple of numbers, is above 0."""
+        value = getattr(self._settings, name)
+        values = value if isinstance(value, tuple) else (value,)
+        holds = value is None or all(each > 0 for each in values)
+        self.check(holds, f"{_flag(name)} must be positive, not {_shown(value)}")
+
+    def not_negative(self, name: str) -> None:
+        """Check that a number is 0 or above."""
+        value = getattr(self._settings, name)
+        self.check(value is None or value >= 0, f"{_flag(name)} cannot be negative ({_shown(value)})")
+
+    def at_least(self, name: str, least: int) -> None:
+        """Check that a number is not below ``least``."""
+        value = getattr(self._settings, name)
+        self.check(value is None or value >= least, f"{_flag(name)} must be at least {least}, not {_shown(value)}")
+
+    def between(self, name: str, low: float, high: float) -> None:
+        """Check that a number is not below ``low`` and not above ``high``."""
+        value = getattr(self._settings, name)
+        holds = value is None or low <= value <= high
+        self.check(holds, f"{_flag(name)} must lie between {low} and {high}, not at {_shown(value)}")
+
+    def finite(self) -> bool:
+        """Check that no number is infinite or NaN; return whether none is."""
+        before = len(self.found)
+        for each in dataclasses.fields(self._settings):
+            value = getattr(self._settings, each.name)
+            holds = not isinstance(value, float) or math.isfinite(value)
+            self.check(holds, f"{_flag(each.name)} must be a finite number, not {value}")
+        return len(self.found) == before
+
+    def of_right_type(self) -> bool:
+        """Check that all settings are of their declared types; return whether they are.
+
+        Only literals, tuples of one type, unions and plain classes are known; a bool is no number.
+        """
+        before = len(self.found)
+        types = get_type_hints(type(self._settings))
+        for each in dataclasses.fields(self._settings):
+            value = getattr(self._settings, each.name)
+            expected = _in_words(types[each.name], each.type)
+            sentence = f"{_flag(each.name)} must be {expected}, not {value!r} ({type(value).__name__})"
+            self.check(_is_of(types[each.name], value), sentence)
+        return len(self.found) == before
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _in_words(expected: Any, source: object) -> str:
+    """Describe a declared type; ``source`` is how it is written."""
+    if get_origin(expected) is Literal:
+        return f"one of {', '.join(map(str, get_args(expected)))}"
+    return f"of type {source}"
+
+
+def _is_of(expected: Any, value: object) -> bool:
+    """Return whether ``value`` is of the type ``expected``, as type checkers see it, but that a bool is no number."""
+    kind, inner = get_origin(expected) or expected, get_args(expected)
+    if kind in (UnionType, Union):
+        return any(_is_of(each, value) for each in inner)
+    if kind is Literal:
+        return value in inner
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_is_of(inner[0], each) for each in value)
+    return isinstance(value, int | float if kind is float else kind)

@@ -25,8 +25,7 @@ from aiotrain.app.evaluate_command import evaluate
 from aiotrain.app.export_command import export
 from aiotrain.app.replay_command import replay
 from aiotrain.app.train_command import Arguments, train
-from aiotrain.cage2.texts import unknown_name
-from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
+from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError, unknown_name
 
 __all__ = ["Arguments", "main", "run"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aiotrain.cage2.scenario import HOSTS, NUM_ACTIONS, NUM_BITS, SUBNETS, action_index
-from aiotrain.cage2.texts import unknown_name
+from aiotrain.errors import unknown_name
 
 OBSERVATIONS: Final = ("table", "memory")
 ACTIONS: Final = ("full", "compact")

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from aiotrain.cage2.scenario import RED_AGENTS
-from aiotrain.cage2.texts import unknown_name
+from aiotrain.errors import unknown_name
 
 __all__ = ["MIXED", "SHARES", "compiled_red_agent", "drawn_red_agent", "shares_of"]
 

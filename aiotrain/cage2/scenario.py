@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from aiotrain.cage2.texts import unknown_name
+from aiotrain.errors import unknown_name
 
 HOSTS: Final = (
     "Defender",

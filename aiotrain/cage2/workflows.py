@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aiotrain.cage2.scenario import HOST_TYPES
-from aiotrain.cage2.texts import unknown_name
+from aiotrain.errors import unknown_name
 
 Order: TypeAlias = tuple[str, ...]
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aiotrain.config import PPOConfig
 from aiotrain.learn.networks import ActorCritic, Bits, in_one_vector
 from aiotrain.learn.running_statistics import RunningMoments
+from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.ring import Trajectories

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from aiotrain.cage2.red_agents import MIXED
 from aiotrain.cage2.scenario import HOST_TYPES
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.config import Config
-from aiotrain.errors import ConfigError, EnvError
+from aiotrain.errors import ConfigError, EnvError, unknown_name
 
 __all__ = ["EnvFactory", "make_factory"]
 
@@ -97,7 +96,7 @@ class EnvFactory:
                 )
             if not _is_registered(attribute):  # importing it may have registered an id
                 callables = [name for name, value in vars(module).items() if callable(value)]
-                raise EnvError(f"env: {module_name} has no factory {attribute!r}. {_nearest(attribute, callables)}")
+                raise EnvError(f"env: {unknown_name(f'factory in {module_name}', attribute, callables)}")
 
         def make(**kwargs: Any) -> Any:
             # The checker looks at every step; the worker's own checks are cheaper and name episode and seed.
@@ -162,7 +161,7 @@ def _refuse_unknown(env: str) -> None:
         return
     if not _is_registered(env):
         raise ConfigError(
-            f"env: {env!r} is not registered with Gymnasium. {_nearest(env, list(gymnasium.registry))} "
+            f"env: {unknown_name('Gymnasium id', env, list(gymnasium.registry))} "
             "An environment of your own is named as module:factory."
         )
 
@@ -173,8 +172,3 @@ def _is_registered(env_id: str) -> bool:
     except gymnasium.error.Error:
         return False
     return True
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"The nearest names are {', '.join(near)}." if near else "No name comes near it."

@@ -296,7 +296,7 @@ def test_an_unknown_flag_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixtu
     ("env", "expected"),
     [
         ("Unsupported", ["Text", "observation"]),
-        ("Tinny", ["tiny_envs has no factory 'Tinny'", "nearest names are Tiny"]),
+        ("Tinny", ["unknown factory in tiny_envs 'Tinny'", "did you mean Tiny"]),
         ("not_callable", ["tiny_envs:not_callable is of type int and cannot be called"]),
         ("Raising", ["Traceback", "RuntimeError: no licence for the simulator", "tiny_envs.py"]),
     ],

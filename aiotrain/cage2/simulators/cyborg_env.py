@@ -21,8 +21,8 @@ from aiotrain.cage2.simulators import cyborg_import as simulator
 from aiotrain.cage2.simulators.cyborg_randomness import Stream, is_redirected
 from aiotrain.cage2.simulators.fast_cyborg import LeanSimulator, departures
 from aiotrain.cage2.simulators.unmodified_cyborg import StockSimulator
-from aiotrain.cage2.texts import unknown_name
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
+from aiotrain.errors import unknown_name
 
 
 class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
