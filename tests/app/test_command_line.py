@@ -234,7 +234,7 @@ def test_help_documents_every_option(help_text: str) -> None:
     ("flags", "expected"),
     [
         (["plott", "runs/x"], ["unknown command 'plott'; did you mean plot or export?", "training has flags"]),
-        (["--env", "CartPole-v11"], ["'CartPole-v11' is not registered", "CartPole-v1", "module:factory"]),
+        (["--env", "CartPole-v11"], ["unknown Gymnasium id 'CartPole-v11'", "CartPole-v1", "module:factory"]),
         (["--env", "no_such_module:make"], ["no module 'no_such_module'", "folder you start in"]),
         (["--env", "tiny_envs:"], ["nothing in it"]),
         (["--red-agent", "B_linAgent"], ["red-agent", "'B_linAgent'", "did you mean B_lineAgent"]),
