@@ -11,7 +11,8 @@ AiotrainError
 ├── DivergenceError         the policy's parameters are no longer finite
 └── TrainerStateError       a trainer is used before it is open, after it is closed, or by two tasks at once
 
-All carry one message and nothing else, so that they survive the way from a worker to the main process.
+Each carries a message and, where they are known, worker, episode, seed and step. All of these survive pickling, and so
+the way from a worker to the main process.
 Below them stands what finds faults and words them: `Faults` checks settings, `unknown_name` suggests the nearest names.
 """
 
@@ -44,7 +45,25 @@ __all__ = [
 
 
 class AiotrainError(Exception):
-    """The base of every error that aiotrain raises on purpose."""
+    """The base of every error that aiotrain raises on purpose. The fields say where; None if unknown or nowhere."""
+
+    def __init__(
+        self,
+        *message: object,
+        worker: int | None = None,
+        episode: int | None = None,
+        seed: int | None = None,
+        step: int | None = None,
+    ) -> None:
+        super().__init__(*message)
+        self.worker = worker
+        """Number of the worker, from 0."""
+        self.episode = episode
+        """Number of the episode in the run, from 0."""
+        self.seed = seed
+        """Seed that the episode was reset with."""
+        self.step = step
+        """Number of the episode's last step that returned, from 1; 0 before the first."""
 
 
 class ConfigError(AiotrainError, ValueError):

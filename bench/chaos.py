@@ -28,7 +28,8 @@ from rich.table import Table
 
 from aiotrain import Config, Trainer
 from aiotrain.cage2 import SIMULATORS
-from aiotrain.training.status import Status, WorkerState
+from aiotrain.collect.protocol import WorkerState
+from aiotrain.training.status import Status
 
 LAST_EPISODES = 1_000
 READY = (WorkerState.WAITING, WorkerState.PLAYING)

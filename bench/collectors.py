@@ -48,11 +48,10 @@ from aiotrain import Config, PPOConfig, SearchConfig, Trainer
 from aiotrain.app.main import Arguments
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.collect.processes import preload
-from aiotrain.collect.protocol import Collector, CollectorSettings
+from aiotrain.collect.protocol import Collector, CollectorSettings, WorkerState
 from aiotrain.collect.selection import make_collector
 from aiotrain.collect.synchronous import SynchronousCollector
 from aiotrain.play.factory import make_factory
-from aiotrain.training.status import WorkerState
 from bench.older import OlderWinner
 from bench.system import family, memory
 from bench.throughput import Ceiling, Collection

@@ -22,7 +22,8 @@ from rich.console import Console
 from aiotrain.app.console import REDRAWS_PER_S
 from aiotrain.app.console.live import _draw
 from aiotrain.app.console.screen import Screen
-from aiotrain.training.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
+from aiotrain.collect.protocol import WorkerState, WorkerStatus
+from aiotrain.training.status import OrderEstimate, Status, TrainingStatus, WorkflowStatus
 
 
 def statuses(workers: int, updates: int, count: int) -> list[Status]:

@@ -26,10 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, EnvError, InvalidStepError, PPOConfig, Trainer
+from aiotrain.collect.protocol import WorkerState
 from aiotrain.errors import AiotrainError
 from aiotrain.play.factory import EnvFactory
 from aiotrain.testing import Fault, cause, faulty
-from aiotrain.training.status import Status, WorkerState
+from aiotrain.training.status import Status
 from aiotrain.transport.weights import Weights
 
 ENV = "CartPole-v1"

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from aiotrain.collect.executor import ExecutorCollector
 from aiotrain.collect.protocol import Launch
-from aiotrain.collect.worker import Played, Posting, episode_streams
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.local_player import Played
+from aiotrain.play.player import Assignment, episode_streams
 from aiotrain.transport.ring import HEADER, Trajectories
 
 Episode = dict[str, Any]
@@ -34,7 +35,7 @@ class OlderWinner(ExecutorCollector):
 
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
         """See Collector."""
-        _, _, *layers = self._posting.policy.split(parameters.copy())
+        _, _, *layers = self._assignment.policy.split(parameters.copy())
         names = (f"{2 * layer}.{kind}" for layer in range(len(layers) // 2) for kind in ("weight", "bias"))
         self._policy = State({name: values.T for name, values in zip(names, layers, strict=True)}, version)
 
@@ -46,11 +47,11 @@ class OlderWinner(ExecutorCollector):
         episodes: Any = await super()._play(worker, launch)
         if isinstance(episodes, Played):  # none of them was begun
             return episodes
-        return Played(Trajectories.join([as_trajectory(episode, self._posting) for episode in episodes]), (), ())
+        return Played(Trajectories.join([as_trajectory(episode, self._assignment) for episode in episodes]), (), ())
 
 
 def play_older(
-    posting: Posting,
+    assignment: Assignment,
     factory: EnvFactory,
     state_dict: Mapping[str, npt.NDArray[np.float32]],
     version: int,
@@ -63,25 +64,25 @@ def play_older(
     played = []
     for episode in episodes:
         env = factory()
-        policy = make_policy(posting)
+        policy = make_policy(assignment)
         policy.load_state_dict({name: torch.tensor(values) for name, values in state_dict.items()})
-        played.append(play_episode(env, policy, posting, episode, version))
+        played.append(play_episode(env, policy, assignment, episode, version))
     return played
 
 
-def make_policy(posting: Posting) -> Any:
+def make_policy(assignment: Assignment) -> Any:
     import torch
 
     layers: list[Any] = []
-    for fan_in, fan_out in posting.policy.layers:
+    for fan_in, fan_out in assignment.policy.layers:
         layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.Tanh()]
     return torch.nn.Sequential(*layers[:-1])
 
 
-def play_episode(env: Any, policy: Any, posting: Posting, episode: int, version: int) -> Episode:
+def play_episode(env: Any, policy: Any, assignment: Assignment, episode: int, version: int) -> Episode:
     import torch
 
-    seed, _ = episode_streams(posting.run_seed, episode)
+    seed, _ = episode_streams(assignment.run_seed, episode)
     torch.manual_seed(seed)
     observation, _ = env.reset(seed=seed)
     told: Episode = {"episode": episode, "version": version, "seed": seed}
@@ -100,7 +101,7 @@ def play_episode(env: Any, policy: Any, posting: Posting, episode: int, version:
     return told | {"states": states, "actions": actions, "log_probs": log_probs, "rewards": rewards}
 
 
-def as_trajectory(told: Episode, posting: Posting) -> Trajectories:
+def as_trajectory(told: Episode, assignment: Assignment) -> Trajectories:
     """An episode's lists as a trajectory."""
     header = np.zeros(1, HEADER)
     for name in ("episode", "version", "seed"):
@@ -108,12 +109,12 @@ def as_trajectory(told: Episode, posting: Posting) -> Trajectories:
     header["ended"] = True
     header["length"] = header["episode_steps"] = len(told["rewards"])
     header["episode_return"] = sum(told["rewards"])
-    states = np.array(told["states"], posting.spec.observation_dtype)
+    states = np.array(told["states"], assignment.spec.observation_dtype)
     return Trajectories(
         header,
         states[:-1],
         states[-1:],
-        np.array(told["actions"], posting.spec.ring_action_dtype),
+        np.array(told["actions"], assignment.spec.ring_action_dtype),
         np.array(told["log_probs"], np.float32),
         np.array(told["rewards"], np.float32),
         np.zeros(len(told["rewards"]), np.float32),

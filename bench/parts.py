@@ -8,12 +8,13 @@ import time
 import torch
 
 from aiotrain.cage2.workflows import ORDERS
-from aiotrain.collect.worker import LocalPlayer, Posting, inspect_env, make_player
 from aiotrain.config import Config
 from aiotrain.learn.ppo import Learner
 from aiotrain.play.factory import make_factory
+from aiotrain.play.local_player import LocalPlayer, make_player
+from aiotrain.play.player import Assignment, inspect_env
 from aiotrain.play.policy import PolicyShape
-from aiotrain.transport.ring import RingLayout, Trajectories, slot_steps_for
+from aiotrain.transport.ring import Trajectories
 
 
 def parts(config: Config, episodes: int, seconds: float = math.inf) -> dict[str, float]:
@@ -30,11 +31,11 @@ def parts(config: Config, episodes: int, seconds: float = math.inf) -> dict[str,
     together = config.workflow_search.parallel_workflows if config.searches else 1
     orders = ORDERS[:: len(ORDERS) // together][:together] if config.searches else []
     options = [{"workflow": orders[len(orders) * place // chunk]} for place in range(chunk)] if orders else []
-    layout = RingLayout.of(spec, max(chunk, config.envs_per_worker), config.slot_steps or slot_steps_for(spec))
-    posting = Posting(
+    layout = spec.ring_layout(max(chunk, config.envs_per_worker), config.slot_steps or spec.slot_steps)
+    assignment = Assignment(
         0, config.envs_per_worker, config.seed, spec, shape, layout, config.workflow_search.alignment_lambda
     )
-    player = LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, [env]))
+    player = LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, [env]))
     played = learned = 0.0
     first = steps = version = 0
     player.play_whole(learner.parameters(), version, range(1))  # compiles, or loads what is compiled

@@ -36,7 +36,7 @@ from rich.table import Table
 from aiotrain import Config, Trainer
 from aiotrain.app.console import show
 from aiotrain.cage2 import SIMULATORS
-from aiotrain.training.status import WorkerState
+from aiotrain.collect.protocol import WorkerState
 from bench.system import family, memory
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -40,7 +40,7 @@ from aiotrain.play.factory import EnvFactory, make_factory
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.training.batcher import Batcher
-from aiotrain.transport.ring import Trajectories, slot_steps_for
+from aiotrain.transport.ring import Trajectories
 from bench.system import Cores
 
 WARM_UP_S = 1.0
@@ -155,7 +155,7 @@ class Collection:
 
     async def open(self) -> None:
         spec = await self._collector.start()
-        slot_steps = self._config.slot_steps or slot_steps_for(spec)
+        slot_steps = self._config.slot_steps or spec.slot_steps
         self.policy = PolicyShape.of(spec, self._config.ppo.hidden_sizes)
         await self._collector.open(self.policy, slot_steps)
         self._collector.publish(initial_policy(spec, self._config.ppo.hidden_sizes).parameters, 0)

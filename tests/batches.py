@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from aiotrain.collect.protocol import Launch, LostEpisode, Outcome
+from aiotrain.collect.protocol import Launch, Outcome
+from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batcher
 from aiotrain.transport.ring import Trajectories
 from making import spec_of, trajectories

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from aiotrain.collect import worker as task
 from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.collect.selection import make_collector
 from aiotrain.config import Config
 from aiotrain.play.factory import make_factory
+from aiotrain.play.player import episode_streams
 from aiotrain.play.policy import PolicyShape
 from aiotrain.transport.ring import Trajectories
 from making import weights_for
@@ -27,7 +27,7 @@ LIMITED = ("process_per_episode", "executor", "ray")  # play whole episodes, whi
 
 def seed_of(episode: int) -> int:
     """The seed that the harness's run resets an episode with."""
-    return task.episode_streams(SEED, episode)[0]
+    return episode_streams(SEED, episode)[0]
 
 
 class Play:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
-from aiotrain.collect import worker as task
-from aiotrain.collect.protocol import CollectorSettings, Launch, LostEpisode, Outcome
+from aiotrain.collect.protocol import CollectorSettings, Launch, Outcome
 from aiotrain.errors import InvalidStepError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.player import Assignment, LostEpisode, episode_streams
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.ring import RingLayout, Trajectories
@@ -30,9 +30,9 @@ class BaseCollector:
         self._background: set[asyncio.Task[None]] = set()
         self._closing = self._closed = False
 
-    def _make_posting(self, policy: PolicyShape, ring_layout: RingLayout) -> task.Posting:
+    def _make_assignment(self, policy: PolicyShape, ring_layout: RingLayout) -> Assignment:
         """What worker 0 is to play."""
-        return task.Posting(
+        return Assignment(
             worker=0,
             envs=self._settings.envs_per_worker,
             run_seed=self._settings.run_seed,
@@ -92,16 +92,19 @@ class BaseCollector:
         launch: Launch,
         trajectories: Trajectories | None,
         unused: tuple[int, ...],
-        failures: Sequence[task.EpisodeFailure],
+        failures: Sequence[LostEpisode],
     ) -> Outcome:
         """The outcome of a task that came back."""
         for failure in failures:
             if failure.invalid:
-                self._fail(InvalidStepError(failure.report))
-            self._warn(failure.report)
-        return Outcome(launch, trajectories, unused, tuple(LostEpisode(each.episode, each.report) for each in failures))
+                self._fail(InvalidStepError(failure.reason, **failure.where))
+            self._warn(failure.reason)
+        return Outcome(launch, trajectories, unused, tuple(failures))
 
-    def _lost(self, episodes: Collection[int], cause: str) -> tuple[LostEpisode, ...]:
+    def _lost(self, episodes: Collection[int], cause: str, worker: int | None) -> tuple[LostEpisode, ...]:
         """``episodes`` as lost, named with their seeds."""
-        seeds = {episode: task.episode_streams(self._settings.run_seed, episode)[0] for episode in sorted(episodes)}
-        return tuple(LostEpisode(each, f"episode {each}, seed {seed}: {cause}") for each, seed in seeds.items())
+        seeds = {episode: episode_streams(self._settings.run_seed, episode)[0] for episode in sorted(episodes)}
+        return tuple(
+            LostEpisode(episode, f"episode {episode}, seed {seed}: {cause}", worker, seed)
+            for episode, seed in seeds.items()
+        )

@@ -21,6 +21,7 @@ from aiotrain.collect.protocol import CollectorSettings, Launch
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import WorkerError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.local_player import Played
 
 __all__ = ["ExecutorCollector"]
 
@@ -47,7 +48,7 @@ class ExecutorCollector(TaskCollector):
         self._numbers = itertools.count()
         self._breaks = 0
 
-    async def _play(self, worker: int, launch: Launch) -> task.Played:
+    async def _play(self, worker: int, launch: Launch) -> Played:
         if self._pool is None:
             self._pool = _Pool(self._settings.workers)
             self._add(self._pool)
@@ -61,7 +62,7 @@ class ExecutorCollector(TaskCollector):
                 task.play_in_pool,
                 number,
                 self._task,
-                self._posting,
+                self._assignment,
                 self._factory,
                 *self._policy,
                 launch.episodes,
@@ -69,7 +70,7 @@ class ExecutorCollector(TaskCollector):
                 self._rebuild_env,
             )
             async with asyncio.timeout(within_s):
-                played: task.Played = await answer_of(future)
+                played: Played = await answer_of(future)
         except TimeoutError:
             if self._pool is pool:
                 cause = f"hung for {within_s:g} s (twice --episode-timeout-s, and --start-timeout-s) and was killed"
@@ -90,8 +91,8 @@ class ExecutorCollector(TaskCollector):
         finally:
             pool.unanswered.discard(number)
         if number in pool.guilty:
-            raise WorkerError(pool.guilty[number])
-        return task.Played(None, launch.episodes, ())
+            raise pool.guilty[number]
+        return Played(None, launch.episodes, ())
 
     async def _end(self) -> None:
         self._pool = None
@@ -119,7 +120,7 @@ class _Pool(WorkerExecutor):
         self._at: dict[int, int] = {}  # for each worker, the task that it began last
         self.unanswered: set[int] = set()
         """Tasks that have not come back."""
-        self.guilty: dict[int, str] = {}
+        self.guilty: dict[int, WorkerError] = {}
         """Tasks that broke the pool, and how."""
 
     def listen(self) -> None:
@@ -133,7 +134,7 @@ class _Pool(WorkerExecutor):
         self.listen()
         for worker, begun in self._at.items():
             if begun == number:
-                self.guilty[number] = f"worker {worker} {cause}"
+                self.guilty[number] = WorkerError(f"worker {worker} {cause}", worker=worker)
 
     def blame_dead(self) -> None:
         """The tasks at which processes have ended broke the pool, but where the pool ended them."""
@@ -141,4 +142,5 @@ class _Pool(WorkerExecutor):
         for worker, process in enumerate(self.context.made):
             number = self._at.get(worker, -1)
             if number in self.unanswered and process.exitcode not in (None, -signal.SIGTERM):
-                self.guilty[number] = f"worker {worker} was lost: {cause_of_exit(process.exitcode)}"
+                cause = f"worker {worker} was lost: {cause_of_exit(process.exitcode)}"
+                self.guilty[number] = WorkerError(cause, worker=worker)

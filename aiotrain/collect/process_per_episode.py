@@ -12,6 +12,7 @@ from aiotrain.collect.processes import WorkerExecutor, cause_of_end
 from aiotrain.collect.protocol import Launch
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import WorkerError
+from aiotrain.play.local_player import Played
 
 __all__ = ["ProcessPerEpisodeCollector"]
 
@@ -19,16 +20,16 @@ __all__ = ["ProcessPerEpisodeCollector"]
 class ProcessPerEpisodeCollector(TaskCollector):
     """Plays each episode, or ``envs_per_worker`` of them in a batch, in a process of its own."""
 
-    async def _play(self, worker: int, launch: Launch) -> task.Played:
+    async def _play(self, worker: int, launch: Launch) -> Played:
         executor = self._add(WorkerExecutor())
-        posting = dataclasses.replace(self._posting, worker=worker)
+        assignment = dataclasses.replace(self._assignment, worker=worker)
         within_s = self._settings.start_timeout_s + self._settings.episode_timeout_s
         try:
             return await run_first(
                 executor,
                 within_s,
                 task.play_whole,
-                posting,
+                assignment,
                 self._factory,
                 *self._policy,
                 launch.episodes,
@@ -38,6 +39,6 @@ class ProcessPerEpisodeCollector(TaskCollector):
             self._workers[worker].restarts += 1
             hung = f"hung for {within_s:g} s (--start-timeout-s + --episode-timeout-s) and was killed"
             cause = hung if isinstance(error, TimeoutError) else cause_of_end(error, executor)
-            raise WorkerError(f"worker {worker} was lost: {cause}") from None
+            raise WorkerError(f"worker {worker} was lost: {cause}", worker=worker) from None
         finally:
             await asyncio.shield(self._end_executor(executor))

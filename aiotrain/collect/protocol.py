@@ -6,6 +6,7 @@ ring in shared memory have, ``processes`` and ``startup`` are about worker proce
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -13,12 +14,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from aiotrain.play.player import LostEpisode
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.training.status import WorkerStatus
 from aiotrain.transport.ring import Trajectories
 
-__all__ = ["Collector", "CollectorSettings", "CollectorStatus", "Launch", "LostEpisode", "Outcome"]
+__all__ = [
+    "Collector",
+    "CollectorSettings",
+    "CollectorStatus",
+    "Launch",
+    "Outcome",
+    "WorkerState",
+    "WorkerStatus",
+]
 
 
 @dataclass(frozen=True)
@@ -42,14 +51,6 @@ class Launch(NamedTuple):
     """Episodes to begin, in this order; one trajectory each, unless unfinished episodes take their place."""
     options: tuple[Mapping[str, Any], ...] = ()
     """What the environment's ``reset`` is given as options, for each episode; () where there are none."""
-
-
-class LostEpisode(NamedTuple):
-    """An episode that was begun and cannot be finished."""
-
-    episode: int
-    reason: str
-    """What happened, with worker, seed, exit code or traceback."""
 
 
 class Outcome(NamedTuple):
@@ -111,6 +112,35 @@ class Collector(Protocol):
     def abort(self) -> None:
         """Kill every process and remove every segment at once: the caller is about to exit."""
         ...
+
+
+class WorkerState(enum.Enum):
+    """What one worker is doing."""
+
+    STARTING = "starting"
+    """Its first process is coming up."""
+    WAITING = "waiting"
+    """Ready, with no episode to play."""
+    PLAYING = "playing"
+    """At work on an episode."""
+    RESTARTING = "restarting"
+    """Its process was lost, a new one is coming up."""
+    HUNG = "hung"
+    """Past its deadline, about to be killed."""
+    ENDED = "ended"
+    """Its process has ended with the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker; its number is its index in `Status.workers`."""
+
+    state: WorkerState
+    """What it is doing now."""
+    restarts: int
+    """How often its process had to be replaced."""
+    episodes: int
+    """Episodes that it has finished, over all its processes."""
 
 
 class CollectorStatus(NamedTuple):

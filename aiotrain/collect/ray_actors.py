@@ -29,9 +29,10 @@ from ray.exceptions import RayError, RayTaskError
 from aiotrain.collect.protocol import CollectorSettings, Launch, Outcome
 from aiotrain.collect.ray_session import RaySession, in_short, kill, new_actor, take_signals_back
 from aiotrain.collect.task_collector import TaskCollector
-from aiotrain.collect.worker import LocalPlayer, Played, Posting, make_player
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.local_player import LocalPlayer, Played, make_player
+from aiotrain.play.player import Assignment
 from aiotrain.play.policy import PolicyShape
 
 __all__ = ["ActorCollector", "RayCollector", "look_also_in"]
@@ -47,16 +48,16 @@ _GONE_S = 5.0  # for processes to disappear that were killed
 class _PlayerActor:
     """Plays whole episodes, with environments and a policy of its own that it keeps."""
 
-    def __init__(self, path: Sequence[str], posting: Posting, factory: EnvFactory) -> None:
+    def __init__(self, path: Sequence[str], assignment: Assignment, factory: EnvFactory) -> None:
         look_also_in(path)
         threadpoolctl.threadpool_limits(1)
         self._envs: list[gymnasium.Env[Any, Any]] = []
-        self._posting, self._factory = posting, factory
+        self._assignment, self._factory = assignment, factory
 
     def open(self) -> int:
         """Make the environments; the process that they live in. Raises EnvError."""
-        posting, factory = self._posting, self._factory
-        self._player = LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, self._envs))
+        assignment, factory = self._assignment, self._factory
+        self._player = LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, self._envs))
         return os.getpid()
 
     def play(self, parameters: npt.NDArray[np.float32], version: int, launch: Launch) -> Played:
@@ -178,7 +179,8 @@ class RayCollector(TaskCollector):
         if self.in_order and (actor.lost.is_set() or not is_first):  # not begun
             return Outcome(launch, None, launch.episodes, ())
         self._give_up(actor, cause)
-        return Outcome(launch, None, (), self._lost(launch.episodes, f"{self._name(worker)} was lost: {actor.cause}"))
+        lost = self._lost(launch.episodes, f"{self._name(worker)} was lost: {actor.cause}", worker)
+        return Outcome(launch, None, (), lost)
 
     def _count_down(self, actor: Actor, within_s: float | None) -> None:
         """Have the time of the call begin whose turn it is."""
@@ -208,7 +210,8 @@ class RayCollector(TaskCollector):
             await asyncio.sleep(min(self.pause_s * 2.0**doublings, _LONGEST_PAUSE_S))
         if self._is_expected(worker):
             raise WorkerError(
-                f"{self._name(worker)} could not be started, {failures} times in a row. The last time: {cause}"
+                f"{self._name(worker)} could not be started, {failures} times in a row. The last time: {cause}",
+                worker=worker,
             )
 
     @abc.abstractmethod
@@ -297,8 +300,8 @@ class ActorCollector(RayCollector):
 
     def _create(self, worker: int) -> Any:
         here = ray.get_runtime_context().get_node_id()
-        posting = dataclasses.replace(self._posting, worker=worker)
-        return new_actor(_PlayerActor, here, posting, self._factory)
+        assignment = dataclasses.replace(self._assignment, worker=worker)
+        return new_actor(_PlayerActor, here, assignment, self._factory)
 
     async def _play(self, worker: int, launch: Launch) -> Played | Outcome:
         played: Played | Outcome = await self._call(worker, launch, self._settings.episode_timeout_s)

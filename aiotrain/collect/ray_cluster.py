@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
+from aiotrain.collect.protocol import (
+    CollectorSettings,
+    CollectorStatus,
+    Launch,
+    Outcome,
+    WorkerState,
+    WorkerStatus,
+)
 from aiotrain.collect.ray_actors import Actor, RayCollector, look_also_in
 from aiotrain.collect.ray_node import Node, NodeOutcome, NodeReport
 from aiotrain.collect.ray_session import in_short, new_actor
@@ -23,7 +30,6 @@ from aiotrain.collect.task_collector import TaskWorker
 from aiotrain.errors import WorkerError
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.policy import PolicyShape
-from aiotrain.training.status import WorkerState, WorkerStatus
 
 __all__ = ["ClusterCollector"]
 
@@ -133,7 +139,7 @@ class ClusterCollector(RayCollector):
         if isinstance(answer, Outcome):
             return answer
         self._note(worker, answer.report)
-        lost = tuple(LostEpisode(each.episode, f"{self._name(worker)}: {each.reason}") for each in answer.lost)
+        lost = tuple(each._replace(reason=f"{self._name(worker)}: {each.reason}") for each in answer.lost)
         return Outcome(launch, answer.trajectories, (), lost)
 
     def describe(self) -> CollectorStatus:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, LostEpisode, Outcome
+from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.player import LostEpisode
 from aiotrain.play.policy import PolicyShape
 from aiotrain.transport.ring import Trajectories
 

@@ -15,9 +15,10 @@ import gymnasium
 
 from aiotrain.collect.protocol import CollectorSettings, Launch
 from aiotrain.collect.task_collector import TaskCollector
-from aiotrain.collect.worker import LocalPlayer, Played, inspect_env, make_player
 from aiotrain.errors import EnvError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.local_player import LocalPlayer, Played, make_player
+from aiotrain.play.player import inspect_env
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
 
@@ -45,8 +46,8 @@ class SequentialCollector(TaskCollector):
         self._player = self._make_player()
 
     def _make_player(self) -> LocalPlayer:
-        posting, factory = self._posting, self._factory
-        return LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, self._envs))
+        assignment, factory = self._assignment, self._factory
+        return LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, self._envs))
 
     async def _play(self, worker: int, launch: Launch) -> Played:
         try:

@@ -23,13 +23,13 @@ from aiotrain.collect import worker as task
 from aiotrain.collect.base import BaseCollector
 from aiotrain.collect.first_task import inspect, run_first
 from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end, kill_forkserver
-from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome
+from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
 from aiotrain.errors import AiotrainError, WorkerError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.player import Assignment, PlayResult
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.training.status import WorkerState, WorkerStatus
-from aiotrain.transport.ring import BROKEN_OFF, PLAYING, Ring, RingLayout, Trajectories
+from aiotrain.transport.ring import BROKEN_OFF, PLAYING, Ring, Trajectories
 from aiotrain.transport.weights import Weights
 
 __all__ = ["SharedMemoryCollector"]
@@ -88,7 +88,7 @@ class SharedMemoryCollector(BaseCollector):
         self._workers = [_Worker(index) for index in range(settings.workers)]
         self._ring: Ring | None = None
         self._weights: Weights | None = None
-        self._posting: task.Posting | None = None
+        self._assignment: Assignment | None = None
         self._dying: set[asyncio.Task[None]] = set()  # executors of workers that were lost
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         self._task_limit = 1  # most trajectories in a task
@@ -105,12 +105,12 @@ class SharedMemoryCollector(BaseCollector):
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Workers come up in the background; playing begins when the first is there."""
-        affordable = _RING_BYTES // (RingLayout.of(self._spec, 1, slot_steps).nbytes * _QUEUED * len(self._workers))
+        affordable = _RING_BYTES // (self._spec.ring_layout(1, slot_steps).nbytes * _QUEUED * len(self._workers))
         self._task_limit = max(self._settings.envs_per_worker, min(affordable, _LARGEST_TASK), 1)
         slots = len(self._workers) * (_QUEUED * self._task_limit + self._settings.envs_per_worker)
-        self._ring = Ring.create(RingLayout.of(self._spec, slots, slot_steps))
+        self._ring = Ring.create(self._spec.ring_layout(slots, slot_steps))
         self._weights = Weights.create(policy.size)
-        self._posting = self._make_posting(policy, self._ring.layout)
+        self._assignment = self._make_assignment(policy, self._ring.layout)
         for worker in self._workers:
             self._spawn(self._bring_up(worker))
         self._spawn(self._watch_for_hung())
@@ -118,7 +118,7 @@ class SharedMemoryCollector(BaseCollector):
 
     async def _bring_up(self, worker: _Worker) -> None:
         """Start the worker's process and let it join, again and again until it does or the run fails."""
-        assert self._posting is not None
+        assert self._assignment is not None
         assert self._ring is not None
         assert self._weights is not None
         attach = self._ring.name, self._weights.name
@@ -129,9 +129,9 @@ class SharedMemoryCollector(BaseCollector):
             try:
                 async with self._starting:
                     worker.executor = worker.executor or WorkerExecutor()
-                    posting = dataclasses.replace(self._posting, worker=worker.index)
+                    assignment = dataclasses.replace(self._assignment, worker=worker.index)
                     await run_first(
-                        worker.executor, self._settings.start_timeout_s, task.join, posting, self._factory, *attach
+                        worker.executor, self._settings.start_timeout_s, task.join, assignment, self._factory, *attach
                     )
             except (AiotrainError, BrokenProcessPool, OSError, EOFError) as error:  # TimeoutError is an OSError
                 cause = cause_of_end(error, worker.executor)
@@ -183,7 +183,7 @@ class SharedMemoryCollector(BaseCollector):
             worker.head_since_s = time.monotonic()
         worker.tasks.append(sent)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[task.PlayResult]
+        future: asyncio.Future[PlayResult]
         try:
             future = loop.run_in_executor(worker.executor, task.play, sent.slots, launch.episodes, launch.options)
         except BrokenProcessPool as error:  # the worker died with nothing to do, so that no future told of it
@@ -191,7 +191,7 @@ class SharedMemoryCollector(BaseCollector):
             future.set_exception(error)
         future.add_done_callback(self._settling(self._task_done, worker, sent))
 
-    def _task_done(self, worker: _Worker, sent: _Task, future: asyncio.Future[task.PlayResult]) -> None:
+    def _task_done(self, worker: _Worker, sent: _Task, future: asyncio.Future[PlayResult]) -> None:
         """The commit: what the future's slots hold counts from here on."""
         if future.cancelled():
             return
@@ -209,7 +209,7 @@ class SharedMemoryCollector(BaseCollector):
         self._ring.take_back(sent.slots)
         self._news.set()
 
-    def _accept(self, worker: _Worker, sent: _Task, result: task.PlayResult) -> Outcome:
+    def _accept(self, worker: _Worker, sent: _Task, result: PlayResult) -> Outcome:
         """The outcome of a task that came back."""
         trajectories = self._copy_out(worker, sent)
         if trajectories is not None:
@@ -248,7 +248,7 @@ class SharedMemoryCollector(BaseCollector):
         worker.unfinished.clear()
         begun = playing | (set() if trajectories is None else set(trajectories.headers["episode"].tolist()))
         unused = tuple(episode for episode in sent.launch.episodes if episode not in begun)
-        lost = self._lost(playing, f"worker {worker.index} was lost: {worker.last_death}")
+        lost = self._lost(playing, f"worker {worker.index} was lost: {worker.last_death}", worker.index)
         return Outcome(sent.launch, trajectories, unused, lost)
 
     def _replace(self, worker: _Worker, error: BaseException) -> None:
@@ -280,7 +280,8 @@ class SharedMemoryCollector(BaseCollector):
             self._fail(
                 WorkerError(
                     f"none of the {len(self._workers)} workers can be kept alive: each died {_DEATHS_IN_A_ROW} times "
-                    f"in a row without finishing an episode. The last death, of worker {worker.index}: {cause}"
+                    f"in a row without finishing an episode. The last death, of worker {worker.index}: {cause}",
+                    worker=worker.index,
                 )
             )
 

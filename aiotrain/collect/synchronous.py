@@ -16,9 +16,10 @@ from aiotrain.collect.env_process import Raised, serve_env
 from aiotrain.collect.processes import GRACE_S, WorkerContext, cause_of_exit, see_off
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch
 from aiotrain.collect.task_collector import TaskCollector
-from aiotrain.collect.worker import LocalPlayer, Played, Player
 from aiotrain.errors import EnvError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.local_player import LocalPlayer, Played
+from aiotrain.play.player import Player
 from aiotrain.play.policy import PolicyShape
 
 __all__ = ["SynchronousCollector"]
@@ -48,12 +49,12 @@ class SynchronousCollector(TaskCollector):
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector."""
         await super().open(policy, slot_steps)
-        self._player: LocalPlayer = await self._in_thread(LocalPlayer, self._posting, self._make_player)
+        self._player: LocalPlayer = await self._in_thread(LocalPlayer, self._assignment, self._make_player)
 
     def _make_player(self, ring: Any) -> Player:
         while len(self._envs) < self._count:  # of which those that were made are ended whatever happens
             self._envs.append(self._make_env())
-        return Player(self._posting, ring, self._envs, self._make_env, self._step_together)
+        return Player(self._assignment, ring, self._envs, self._make_env, self._step_together)
 
     def _make_env(self) -> _RemoteEnv:
         self._leave_if_closing()
@@ -83,7 +84,8 @@ class SynchronousCollector(TaskCollector):
         count = len(launch.episodes) or self._player.unfinished
         played: Played = await self._in_thread(self._player.play, *self._policy, count, launch.episodes, launch.options)
         for failure in played.failures:  # with its environment, the process was replaced
-            self._workers[failure.worker].restarts += 1
+            if failure.worker is not None:
+                self._workers[failure.worker].restarts += 1
         return played
 
     async def _in_thread(self, function: Any, *args: Any) -> Any:

@@ -11,17 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.collect import worker as task
 from aiotrain.collect.base import BaseCollector
 from aiotrain.collect.first_task import inspect
 from aiotrain.collect.processes import WorkerExecutor, end, kill_forkserver
-from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome
+from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
 from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.local_player import Played
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.training.status import WorkerState, WorkerStatus
-from aiotrain.transport.ring import RingLayout
 
 __all__ = ["Policy", "TaskCollector", "TaskWorker"]
 
@@ -59,7 +57,7 @@ class TaskCollector(BaseCollector, abc.ABC):
         super().__init__(factory, settings, warn)
         self._workers = [TaskWorker() for _ in range(settings.workers)]
         self._task_size = settings.envs_per_worker
-        self._tasks: set[asyncio.Task[task.Played | Outcome]] = set()
+        self._tasks: set[asyncio.Task[Played | Outcome]] = set()
         self._unfinished: set[int] = set()  # episodes that outgrew the slots of their task
         self._executors: set[WorkerExecutor] = set()  # whose processes may live
         self._ending: set[asyncio.Task[None]] = set()  # ends of executors
@@ -68,7 +66,7 @@ class TaskCollector(BaseCollector, abc.ABC):
     # ---------------------------------------------------------- to be provided
 
     @abc.abstractmethod
-    async def _play(self, worker: int, launch: Launch) -> task.Played | Outcome:
+    async def _play(self, worker: int, launch: Launch) -> Played | Outcome:
         """Play ``launch`` with ``self._policy``. What is no outcome yet is counted to the worker.
 
         Raises AiotrainError, with the reason, if it is lost, but InvalidStepError to end the run.
@@ -121,7 +119,7 @@ class TaskCollector(BaseCollector, abc.ABC):
                 f"{self._spec.name} tells no time limit, and this collector plays every episode to its end. "
                 "Set --max-episode-steps, or choose --collector shared_memory"
             )
-        self._posting = self._make_posting(policy, RingLayout.of(self._spec, self._task_size, slot_steps))
+        self._assignment = self._make_assignment(policy, self._spec.ring_layout(self._task_size, slot_steps))
         self._opened = True
         self._news.set()
 
@@ -155,7 +153,7 @@ class TaskCollector(BaseCollector, abc.ABC):
         if self._unfinished and not self._tasks and not self._closing:
             self.submit(Launch(-1, ()))
 
-    def _task_done(self, worker: TaskWorker, launch: Launch, work: asyncio.Task[task.Played | Outcome]) -> None:
+    def _task_done(self, worker: TaskWorker, launch: Launch, work: asyncio.Task[Played | Outcome]) -> None:
         self._tasks.discard(work)
         worker.tasks -= 1
         if not worker.tasks:
@@ -170,14 +168,14 @@ class TaskCollector(BaseCollector, abc.ABC):
             result = work.result()
             self._outcomes.append(result if isinstance(result, Outcome) else self._accept(launch, result))
         elif isinstance(error, AiotrainError) and not isinstance(error, InvalidStepError):
-            lost = self._lost(self._unfinished.union(launch.episodes), str(error))
+            lost = self._lost(self._unfinished.union(launch.episodes), str(error), error.worker)
             self._unfinished.clear()
             self._warn("; ".join(each.reason for each in lost))
             self._outcomes.append(Outcome(launch, None, (), lost))
         else:
             self._fail(error)
 
-    def _accept(self, launch: Launch, played: task.Played) -> Outcome:
+    def _accept(self, launch: Launch, played: Played) -> Outcome:
         """The outcome of a task that came back."""
         if played.trajectories is not None:
             workers, episodes, ended = (played.trajectories.headers[name] for name in ("worker", "episode", "ended"))

@@ -27,7 +27,7 @@ import threadpoolctl
 from aiotrain.errors import EnvError
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.local_player import LocalPlayer, Played, make_player
-from aiotrain.play.player import EpisodeFailure, Player, PlayResult, Posting, episode_streams, inspect_env
+from aiotrain.play.player import Assignment, Player, PlayResult, inspect_env
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.ring import Ring
 from aiotrain.transport.weights import Weights
@@ -35,24 +35,7 @@ from aiotrain.transport.weights import Weights
 if TYPE_CHECKING:
     from aiotrain.cage2.play.compiled_player import CompiledPlayer
 
-__all__ = [
-    "NICENESS",
-    "EpisodeFailure",
-    "LocalPlayer",
-    "PlayResult",
-    "Played",
-    "Player",
-    "Posting",
-    "episode_streams",
-    "initialize",
-    "inspect",
-    "inspect_env",
-    "join",
-    "make_player",
-    "play",
-    "play_in_pool",
-    "play_whole",
-]
+__all__ = ["NICENESS", "initialize", "inspect", "join", "play", "play_in_pool", "play_whole"]
 
 NICENESS = 10
 """Below the main process: loop, learner and console stay prompt with more workers than cores."""
@@ -101,11 +84,11 @@ def inspect(factory: EnvFactory) -> EnvSpec:
     return spec
 
 
-def join(posting: Posting, factory: EnvFactory, ring_name: str, weights_name: str) -> None:
+def join(assignment: Assignment, factory: EnvFactory, ring_name: str, weights_name: str) -> None:
     """Attach to ring and weights and make the environments. Raises EnvError."""
-    ring = Ring.attach(ring_name, posting.ring_layout)
-    _state.weights = Weights.attach(weights_name, posting.policy.size)
-    _state.player = make_player(posting, factory, ring, _state.envs)
+    ring = Ring.attach(ring_name, assignment.ring_layout)
+    _state.weights = Weights.attach(weights_name, assignment.policy.size)
+    _state.player = make_player(assignment, factory, ring, _state.envs)
 
 
 def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]]) -> PlayResult:
@@ -124,7 +107,7 @@ def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mappin
 
 
 def play_whole(
-    posting: Posting,
+    assignment: Assignment,
     factory: EnvFactory,
     parameters: npt.NDArray[np.float32],
     version: int,
@@ -139,13 +122,13 @@ def play_whole(
     keeps = False
     try:
         _state.local = _state.local or LocalPlayer(
-            posting, lambda ring: make_player(posting, factory, ring, _state.envs)
+            assignment, lambda ring: make_player(assignment, factory, ring, _state.envs)
         )
         played = _state.local.play_whole(parameters, version, episodes, options)
         keeps = not rebuild_env
         return played
     except EnvError as error:
-        raise EnvError(f"worker {posting.worker}: {error}") from None
+        raise EnvError(f"worker {assignment.worker}: {error}", worker=assignment.worker) from None
     finally:
         if not keeps:
             _close_envs()
@@ -153,13 +136,13 @@ def play_whole(
             _state.local = None
 
 
-def play_in_pool(number: int, play: Callable[..., Any], posting: Posting, *args: Any) -> Any:
+def play_in_pool(number: int, play: Callable[..., Any], assignment: Assignment, *args: Any) -> Any:
     """What ``play`` (such as ``play_whole``) returns, in one process of a pool, which first tells that it begins task
     ``number``."""
     worker = int(multiprocessing.current_process().name)
     assert _state.begun is not None
     _state.begun.send((worker, number))
-    return play(dataclasses.replace(posting, worker=worker), *args)
+    return play(dataclasses.replace(assignment, worker=worker), *args)
 
 
 class _State:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.player import EpisodeFailure, Player, PlayResult, Posting, make_env
+from aiotrain.play.player import Assignment, LostEpisode, Player, PlayResult, make_env
 from aiotrain.transport.ring import Ring, Trajectories
 
 if TYPE_CHECKING:
@@ -26,31 +26,31 @@ class Played(NamedTuple):
     trajectories: Trajectories | None
     unused: tuple[int, ...]
     """Episodes that were not begun, because earlier ones took their places."""
-    failures: tuple[EpisodeFailure, ...]
+    failures: tuple[LostEpisode, ...]
 
 
 def make_player(
-    posting: Posting, factory: EnvFactory, ring: Ring, envs: list[gymnasium.Env[Any, Any]]
+    assignment: Assignment, factory: EnvFactory, ring: Ring, envs: list[gymnasium.Env[Any, Any]]
 ) -> Player | CompiledPlayer:
-    """What plays ``posting`` into ``ring``: compiled code where it can, else ``envs``, as many as there must be.
+    """What plays ``assignment`` into ``ring``: compiled code where it can, else ``envs``, as many as there must be.
 
     Raises EnvError.
     """
-    whole = posting.ring_layout.steps >= (posting.spec.max_episode_steps or math.inf)
+    whole = assignment.ring_layout.steps >= (assignment.spec.max_episode_steps or math.inf)
     if factory.is_compiled and whole:
         from aiotrain.cage2.play.compiled_player import CompiledPlayer
 
-        return CompiledPlayer(posting, ring, factory)
-    while len(envs) < posting.envs:
+        return CompiledPlayer(assignment, ring, factory)
+    while len(envs) < assignment.envs:
         envs.append(make_env(factory))
-    return Player(posting, ring, envs, lambda: make_env(factory))
+    return Player(assignment, ring, envs, lambda: make_env(factory))
 
 
 class LocalPlayer:
-    """Plays tasks of at most as many trajectories as the posting's layout has slots."""
+    """Plays tasks of at most as many trajectories as the assignment's layout has slots."""
 
-    def __init__(self, posting: Posting, make: Callable[[Ring], Player | CompiledPlayer]) -> None:
-        self._ring = Ring.private(posting.ring_layout)
+    def __init__(self, assignment: Assignment, make: Callable[[Ring], Player | CompiledPlayer]) -> None:
+        self._ring = Ring.private(assignment.ring_layout)
         self._player = make(self._ring)
 
     @property

@@ -27,10 +27,9 @@ from aiotrain.transport.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayou
 
 __all__ = [
     "BREAKDOWNS",
-    "EpisodeFailure",
+    "Assignment",
     "PlayResult",
     "Player",
-    "Posting",
     "episode_streams",
     "inspect_env",
     "make_env",
@@ -41,8 +40,8 @@ BREAKDOWNS = (Exception, SystemExit)  # sys.exit in an environment ends its epis
 
 
 @dataclass(frozen=True)
-class Posting:
-    """What a worker is to play, and into what. Plain data."""
+class Assignment:
+    """What a worker is to play, and into which slots. Plain data."""
 
     worker: int
     envs: int
@@ -54,15 +53,25 @@ class Posting:
     """Bonus for a step: this times the change of the episode's compliance."""
 
 
-class EpisodeFailure(NamedTuple):
-    """An episode that its environment broke off, and who played it."""
+class LostEpisode(NamedTuple):
+    """An episode that was begun and cannot be finished."""
 
-    worker: int
     episode: int
-    invalid: bool
-    """The environment returned what no environment may (rather than raising)."""
-    report: str
-    """What happened, with worker, episode, seed, step and the traceback."""
+    reason: str
+    """What happened, with worker, episode, seed and, where known, the step, the exit code or the traceback."""
+    worker: int | None = None
+    """The worker that played it."""
+    seed: int | None = None
+    """The seed that it was reset with."""
+    step: int | None = None
+    """The episode's last step that returned, from 1; 0 before the first; None where unknown."""
+    invalid: bool = False
+    """Whether the environment returned what no environment may (rather than raising)."""
+
+    @property
+    def where(self) -> dict[str, int | None]:
+        """The fields of an AiotrainError about it."""
+        return {"worker": self.worker, "episode": self.episode, "seed": self.seed, "step": self.step}
 
 
 class PlayResult(NamedTuple):
@@ -70,7 +79,7 @@ class PlayResult(NamedTuple):
 
     unused: tuple[int, ...]
     """Episodes that were not begun, because earlier ones took their slots."""
-    failures: tuple[EpisodeFailure, ...]
+    failures: tuple[LostEpisode, ...]
     cpu_s: float
     """CPU seconds of the task."""
 
@@ -119,7 +128,7 @@ def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
     except BREAKDOWNS as error:
         raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
     if fault := observation_fault(observation, spec) or mask_fault(info, spec):
-        raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}")
+        raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}", seed=0, step=0)
     if factory.is_compiled:
         from aiotrain.cage2.play.compiled_player import (
             compile_rollouts,  # imports Numba, which other environments do without
@@ -192,32 +201,33 @@ class _InvalidStep(Exception):
 class Player:
     """Plays tasks in ``envs``, all of which act in one batch. A broken one is replaced by what ``make`` makes.
 
-    Where there are more of them than ``posting.envs``, they are those of several workers, from ``posting.worker`` on.
+    Where ``envs`` are more than ``assignment.envs``, they belong to several workers, the first of which is
+    ``assignment.worker``.
 
     ``announce`` is told the environments and their actions before these are stepped one after the other.
     """
 
     def __init__(
         self,
-        posting: Posting,
+        assignment: Assignment,
         ring: Ring,
         envs: list[Any],
         make: Callable[[], Any],
         announce: Callable[[list[Any], Sequence[Any]], None] = lambda envs, actions: None,
     ) -> None:
-        self._posting, self._spec, self._ring = posting, posting.spec, ring
+        self._assignment, self._spec, self._ring = assignment, assignment.spec, ring
         self._envs, self._make, self._announce = envs, make, announce
         self._dtype = np.dtype(self._spec.observation_dtype)
         self._one_hot = self._spec.observation_kind == "one_hot"
-        self._policy = NumpyPolicy(posting.policy)
+        self._policy = NumpyPolicy(assignment.policy)
         self.parameters = self._policy.parameters
         """To be overwritten in place, float32; `refresh` must follow."""
         self._version = -1
-        self._idle = [_Lane(env, posting.worker + place // posting.envs) for place, env in enumerate(envs)]
+        self._idle = [_Lane(env, assignment.worker + place // assignment.envs) for place, env in enumerate(envs)]
         self._unfinished: deque[_Lane] = deque()
         """Lanes whose episode outgrew the slots of its task."""
         low, high = (
-            np.array(bound, posting.spec.action_dtype) for bound in (self._spec.action_low, self._spec.action_high)
+            np.array(bound, assignment.spec.action_dtype) for bound in (self._spec.action_low, self._spec.action_high)
         )
         self._clip = (low, high)
 
@@ -241,7 +251,7 @@ class Player:
         cpu_began = time.process_time()
         free_slots, waiting = deque(slots), deque(itertools.zip_longest(episodes, options))
         active: list[_Lane] = []
-        failures: list[EpisodeFailure] = []
+        failures: list[LostEpisode] = []
         while True:
             while free_slots and (self._unfinished or (self._idle and waiting)):
                 lane = self._unfinished.popleft() if self._unfinished else self._idle.pop()
@@ -262,7 +272,7 @@ class Player:
 
     def _begin_episode(self, lane: _Lane, slot: int, episode: int, options: Mapping[str, Any] | None) -> None:
         lane.episode = episode
-        lane.seed, lane.generator = episode_streams(self._posting.run_seed, episode)
+        lane.seed, lane.generator = episode_streams(self._assignment.run_seed, episode)
         lane.fragment = lane.steps_before = 0
         lane.return_before = lane.bonus_before = 0.0
         lane.noise, lane.noise_used = self._policy.noise(lane.generator, _NOISE_BLOCK), 0
@@ -301,7 +311,7 @@ class Player:
         if self._spec.has_action_mask:
             lane.mask = np.array(info["action_mask"], np.bool_)  # of its own: environments may write theirs anew
 
-    def _step_until_one_leaves(self, active: list[_Lane], failures: list[EpisodeFailure]) -> list[_Lane]:
+    def _step_until_one_leaves(self, active: list[_Lane], failures: list[LostEpisode]) -> list[_Lane]:
         """Step all ``active`` lanes together until at least one ends its slot; return those that go on."""
         while True:
             inputs, noise = self._inputs(active), self._noise(active)
@@ -353,7 +363,7 @@ class Player:
         lane.rewards.append(reward)  # type: ignore[arg-type]  # turned into a float, or refused, with the rest
         self._write_observation(lane, observation)
         if self._spec.has_compliance:
-            lane.bonuses.append(self._posting.alignment_lambda * info["alignment"])
+            lane.bonuses.append(self._assignment.alignment_lambda * info["alignment"])
             lane.compliance = info.get("compliance", math.nan)
         lane.masks.append(lane.mask)
         if terminated or truncated:
@@ -362,7 +372,7 @@ class Player:
             self._idle.append(lane)
             return False
         self._take_mask(lane, info)
-        if len(lane.rewards) == self._posting.ring_layout.steps:
+        if len(lane.rewards) == self._assignment.ring_layout.steps:
             lane.observation = observation
             self._seal(lane, ended=False, terminated=False)
             self._unfinished.append(lane)
@@ -417,7 +427,7 @@ class Player:
             del lane.rewards[step:]
             raise _InvalidStep(observation_fault(seen[step], self._spec))
 
-    def _fail(self, lane: _Lane, error: BaseException) -> EpisodeFailure:
+    def _fail(self, lane: _Lane, error: BaseException) -> LostEpisode:
         """Report the episode as failed and give the lane a new environment."""
         if isinstance(error, bdb.BdbQuit) and multiprocessing.parent_process() is None:
             raise error  # in the main process: whoever debugs the environment wants no more of it
@@ -432,7 +442,7 @@ class Player:
             what = f"the environment raised\n{traceback.format_exc()}"
         self._ring.headers["state"][lane.slot] = BROKEN_OFF
         report = f"{where}: {what}".rstrip()
-        failure = EpisodeFailure(lane.worker, lane.episode, invalid, report)
+        failure = LostEpisode(lane.episode, report, lane.worker, lane.seed, step, invalid)
         with contextlib.suppress(*BREAKDOWNS):  # it is broken already; what counts is the new one
             lane.env.close()
         place = self._envs.index(lane.env)

@@ -11,11 +11,14 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from aiotrain.errors import UnsupportedSpaceError
+from aiotrain.transport.ring import RingLayout
 
 __all__ = ["EnvSpec"]
 
 _SUPPORTED_OBSERVATIONS = "Box, Discrete and MultiBinary"
 _SUPPORTED_ACTIONS = "Discrete and Box"
+_DEFAULT_SLOT_STEPS = 1024
+_LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,25 @@ class EnvSpec:
     def masked(self) -> int:
         """Actions in a stored mask: all, or none where the environment bars none."""
         return self.outputs if self.has_action_mask else 0
+
+    @property
+    def slot_steps(self) -> int:
+        """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
+        limit = self.max_episode_steps
+        return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
+
+    def ring_layout(self, slots: int, steps: int) -> RingLayout:
+        """Return the layout of a ring for ``slots`` trajectories of at most ``steps`` steps each."""
+        return RingLayout(
+            slots,
+            steps,
+            self.observation_shape,
+            self.observation_dtype,
+            self.action_shape,
+            np.dtype(self.ring_action_dtype).str,
+            self.has_compliance,
+            self.masked,
+        )
 
     def encode(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Observations ``[N, *shape]`` as the policy's inputs ``[N, inputs]``, float32."""

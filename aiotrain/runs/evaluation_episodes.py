@@ -17,13 +17,12 @@ from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.official.baselines import greedy_actions
 from aiotrain.cage2.scenario import action_index
 from aiotrain.cage2.workflows import Order
-from aiotrain.collect.worker import LocalPlayer, Posting, inspect_env, make_player
 from aiotrain.errors import EnvError, InvalidStepError
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.player import BREAKDOWNS
+from aiotrain.play.local_player import LocalPlayer, make_player
+from aiotrain.play.player import BREAKDOWNS, Assignment, inspect_env
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import RingLayout
 
 __all__ = ["Evaluation", "PolicyFor", "Progress", "fresh_seed", "play", "play_greedily", "sleeping", "uniform"]
 
@@ -92,7 +91,7 @@ def play(factory: EnvFactory, policy_for: PolicyFor, episodes: int, run_seed: in
             count = min(slots, episodes - ended)
             played = player.play(parameters, 0, count, [waiting.popleft() for _ in range(min(count, len(waiting)))])
             for failure in played.failures:
-                raise (InvalidStepError if failure.invalid else EnvError)(failure.report)
+                raise (InvalidStepError if failure.invalid else EnvError)(failure.reason, **failure.where)
             assert played.trajectories is not None
             waiting.extendleft(reversed(played.unused))
             headers = played.trajectories.headers
@@ -121,9 +120,9 @@ def _player(
             lanes, slots, steps = 1, max(_COMPILED_STEPS // limit, 1), limit
         else:
             lanes, slots, steps = min(_LANES, episodes), 4 * _LANES, min(limit or _FRAGMENT_STEPS, _FRAGMENT_STEPS)
-        layout = RingLayout.of(spec, min(slots, episodes), steps)
-        posting = Posting(0, lanes, run_seed, spec, policy.shape, layout)
-        player = LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, envs))
+        layout = spec.ring_layout(min(slots, episodes), steps)
+        assignment = Assignment(0, lanes, run_seed, spec, policy.shape, layout)
+        player = LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, envs))
         yield player, policy.parameters, layout.slots
     finally:
         for env in envs:

@@ -22,11 +22,10 @@ from aiotrain.cage2.blue_view import actions_of
 from aiotrain.cage2.official.baselines import GREEDY_ORDER, greedy_actions
 from aiotrain.cage2.scenario import action_name
 from aiotrain.cage2.workflows import order_text
-from aiotrain.collect.worker import episode_streams, inspect_env
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepError
 from aiotrain.play.factory import make_factory
-from aiotrain.play.player import BREAKDOWNS, mask_fault, observation_fault
+from aiotrain.play.player import BREAKDOWNS, episode_streams, inspect_env, mask_fault, observation_fault
 from aiotrain.play.policy import NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.evaluate import BASELINES, Baseline, Rules, Simulator
@@ -206,10 +205,12 @@ class Replay:
                     scene,
                 )
         except AiotrainError as error:
-            raise type(error)(f"{self.setting.environment}, seed {seed}, step {step}: {error}") from None
+            where = f"{self.setting.environment}, seed {seed}, step {step}"
+            raise type(error)(f"{where}: {error}", seed=seed, step=step) from None
         except BREAKDOWNS as error:
             where = f"{self.setting.environment}, seed {seed}, step {step}"
-            raise EnvError(f"{where}: the environment raised\n{traceback.format_exc()}".rstrip()) from error
+            text = f"{where}: the environment raised\n{traceback.format_exc()}".rstrip()
+            raise EnvError(text, seed=seed, step=step) from error
 
     def _refuse(self, observation: Any, info: Mapping[str, Any] | None, reward: Any = 0.0) -> None:
         """Raise InvalidStepError for what no environment may return; without ``info``, no action follows."""

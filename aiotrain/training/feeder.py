@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from aiotrain.collect.protocol import Collector, Outcome
 from aiotrain.errors import EnvError
+from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batch, Batcher
 from aiotrain.training.throughput import Meter
 
@@ -84,7 +85,7 @@ class Gathering:
             for outcome in await self._outcomes():
                 given_up = self._batcher.add(outcome)
                 for episode in given_up:
-                    self._give_up(episode, next(lost.reason for lost in outcome.lost if lost.episode == episode))
+                    self._give_up(next(lost for lost in outcome.lost if lost.episode == episode))
                 if outcome.trajectories is not None:
                     self._given_up_in_a_row = 0
             if self.counts.finished and not finished_before:
@@ -137,11 +138,12 @@ class Gathering:
     def _is_over(self) -> bool:
         return self._task.done() or self._task.cancelling() > 0
 
-    def _give_up(self, episode: int, reason: str) -> None:
+    def _give_up(self, lost: LostEpisode) -> None:
         self._given_up_in_a_row += 1
         if self._given_up_in_a_row >= (_HOPELESS if self.counts.finished else _HOPELESS_AT_FIRST):
             raise EnvError(
                 f"{self._given_up_in_a_row} episodes were given up, each tried several times, and none came back in "
-                f"between. The last one: {reason}"
+                f"between. The last one: {lost.reason}",
+                **lost.where,
             )
-        self._warn(f"episode {episode} is given up after several tries; the last one: {reason}")
+        self._warn(f"episode {lost.episode} is given up after several tries; the last one: {lost.reason}")

@@ -5,38 +5,10 @@ Plain frozen values, so that a snapshot can be drawn in another thread, kept in 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-class WorkerState(enum.Enum):
-    """What one worker is doing."""
-
-    STARTING = "starting"
-    """Its first process is coming up."""
-    WAITING = "waiting"
-    """Ready, with no episode to play."""
-    PLAYING = "playing"
-    """At work on an episode."""
-    RESTARTING = "restarting"
-    """Its process was lost, a new one is coming up."""
-    HUNG = "hung"
-    """Past its deadline, about to be killed."""
-    ENDED = "ended"
-    """Its process has ended with the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """One worker; its number is its index in `Status.workers`."""
-
-    state: WorkerState
-    """What it is doing now."""
-    restarts: int
-    """How often its process had to be replaced."""
-    episodes: int
-    """Episodes that it has finished, over all its processes."""
+from aiotrain.collect.protocol import WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,6 @@ from aiotrain.training.feeder import Gathering
 from aiotrain.training.reports import Ledger, Result, Update
 from aiotrain.training.status import Status
 from aiotrain.training.throughput import Meter
-from aiotrain.transport.ring import slot_steps_for
 
 if TYPE_CHECKING:  # torch takes seconds to import: the trainer does so in its learner's thread, while workers start
     from aiotrain.learn.ppo import Learner
@@ -146,7 +145,7 @@ class Trainer:
         self.policy_shape = PolicyShape.of(self.spec, config.ppo.hidden_sizes)
         at = {"seed": config.seed, "device": device, "threads": config.learner_threads}
         self._learner: Learner = await self._in_thread(ppo.Learner, self.spec, self.policy_shape, config.ppo, **at)
-        slot_steps = config.slot_steps or slot_steps_for(self.spec)
+        slot_steps = config.slot_steps or self.spec.slot_steps
         batcher = Batcher(
             episodes_per_update=config.episodes_per_update,
             steps_per_update=config.steps_per_update,

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.segments import Fields, Segment, size_of
 
 __all__ = [
@@ -28,14 +27,10 @@ __all__ = [
     "Ring",
     "RingLayout",
     "Trajectories",
-    "slot_steps_for",
 ]
 
 FREE, LENT, PLAYING, SEALED, BROKEN_OFF = range(5)
 """States of a slot: nobody's; a task's but not begun; being written; whole; given up by its environment."""
-
-_DEFAULT_SLOT_STEPS = 1024
-_LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
 
 HEADER = np.dtype(
     [
@@ -73,20 +68,6 @@ class RingLayout:
     masked: int = 0
     """Actions in a mask; 0 where there are no masks."""
 
-    @classmethod
-    def of(cls, spec: EnvSpec, slots: int, steps: int) -> RingLayout:
-        """The layout for ``slots`` trajectories of at most ``steps`` steps in the environment ``spec``."""
-        return cls(
-            slots,
-            steps,
-            spec.observation_shape,
-            spec.observation_dtype,
-            spec.action_shape,
-            np.dtype(spec.ring_action_dtype).str,
-            spec.has_compliance,
-            spec.masked,
-        )
-
     @property
     def fields(self) -> Fields:
         """The ring's arrays. ``observations`` has one row more than steps: what was seen after the last one."""
@@ -105,12 +86,6 @@ class RingLayout:
     def nbytes(self) -> int:
         """Bytes of shared memory that the ring takes."""
         return size_of(self.fields)
-
-
-def slot_steps_for(spec: EnvSpec) -> int:
-    """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
-    limit = spec.max_episode_steps
-    return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
 
 
 @dataclass(frozen=True)

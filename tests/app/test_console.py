@@ -32,8 +32,9 @@ from aiotrain.app.console import (
     show,
     summary,
 )
+from aiotrain.collect.protocol import WorkerState, WorkerStatus
 from aiotrain.config import Config, PPOConfig
-from aiotrain.training.status import OrderEstimate, Status, TrainingStatus, WorkerState, WorkerStatus, WorkflowStatus
+from aiotrain.training.status import OrderEstimate, Status, TrainingStatus, WorkflowStatus
 
 _LOSSES = {
     "policy_loss": -0.0123,

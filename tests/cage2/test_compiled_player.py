@@ -12,10 +12,10 @@ import pytest
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.play.compiled_player import CompiledPlayer
 from aiotrain.cage2.scenario import RED_AGENTS
-from aiotrain.collect.worker import Player, Posting, inspect_env
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.player import Assignment, Player, inspect_env
 from aiotrain.play.policy import PolicyShape
-from aiotrain.transport.ring import Ring, RingLayout, Trajectories
+from aiotrain.transport.ring import Ring, Trajectories
 from making import weights_for
 
 STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at once
@@ -29,19 +29,19 @@ class Stage:
             CAGE2_ID, simulator="compiled", red_agent=red_agent, max_steps=STEPS, workflow=workflow, **view
         )
         self.spec = inspect_env(self.factory)[1]
-        shape, layout = PolicyShape.of(self.spec, (64, 64)), RingLayout.of(self.spec, SLOTS, STEPS)
+        shape, layout = PolicyShape.of(self.spec, (64, 64)), self.spec.ring_layout(SLOTS, STEPS)
         self.ring = Ring.private(layout)
         vector = weights_for(shape, deviation=0.2)
         mean, scale = shape.split(vector)[:2]
         mean[...], scale[...] = 0, 1
         self.weights, self.version = vector, 3
-        self.posting = Posting(2, 1, 5, self.spec, shape, layout, alignment_lambda=3.0)
+        self.assignment = Assignment(2, 1, 5, self.spec, shape, layout, alignment_lambda=3.0)
 
     def player(self, compiled: bool) -> Player | CompiledPlayer:
         made: Player | CompiledPlayer = (
-            CompiledPlayer(self.posting, self.ring, self.factory)
+            CompiledPlayer(self.assignment, self.ring, self.factory)
             if compiled
-            else Player(self.posting, self.ring, [self.factory()], self.factory)
+            else Player(self.assignment, self.ring, [self.factory()], self.factory)
         )
         return made
 
@@ -130,7 +130,7 @@ def test_new_weights_are_played_with(stage: Stage) -> None:
 
 def weights_of_sleep(stage: Stage) -> npt.NDArray[np.float32]:
     """A policy that always takes action 0."""
-    shape = stage.posting.policy
+    shape = stage.assignment.policy
     vector = np.zeros(shape.size, np.float32)
     views = shape.split(vector)
     views[1][...] = 1

@@ -20,11 +20,11 @@ from aiotrain import Config, PPOConfig, Trainer, train
 from aiotrain.cage2.search.strategies import SEARCHES
 from aiotrain.cage2.search.workflow_search import WorkflowSearch
 from aiotrain.cage2.workflows import NAMED_ORDERS, ONE_HOT, ORDERS, Order, order_text
-from aiotrain.collect.protocol import LostEpisode, Outcome
+from aiotrain.collect.protocol import LostEpisode, Outcome, WorkerState
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.config import SearchConfig
 from aiotrain.learn.ppo import Learner
-from aiotrain.training.status import WorkerState, WorkflowStatus
+from aiotrain.training.status import WorkflowStatus
 from aiotrain.transport.ring import Trajectories
 from making import scripted
 

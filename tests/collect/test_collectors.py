@@ -19,12 +19,11 @@ import pytest
 import ray
 
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.collect.protocol import Launch
+from aiotrain.collect.protocol import Launch, WorkerState
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepError
 from aiotrain.play.policy import NumpyPolicy
 from aiotrain.testing import Fault, Moment, cause, faulty
-from aiotrain.training.status import WorkerState
 from aiotrain.training.trainer import Trainer
 from aiotrain.transport.ring import Trajectories
 from envs import (
@@ -277,9 +276,10 @@ async def play_through_trouble(collector: str, trouble: Fault, at: Moment, tmp_p
     # With its process, Ray may lose the answer before, which then is the one to be blamed.
     assert victim == 4 or (collector == "ray" and victim < 4)
     assert words_for(collector, trouble) in "\n".join(one.warnings)
-    (reason,) = (lost.reason for outcome in one.outcomes for lost in outcome.lost)
-    for part in ("worker ", f"episode {victim}", f"seed {seed_of(victim)}", words_for(collector, trouble)):
-        assert part in reason
+    (lost,) = (lost for outcome in one.outcomes for lost in outcome.lost)
+    assert (lost.episode, lost.seed, lost.worker in (0, 1)) == (victim, seed_of(victim), True)
+    for part in (f"worker {lost.worker}", f"episode {victim}", f"seed {lost.seed}", words_for(collector, trouble)):
+        assert part in lost.reason
     if trouble not in ("raise", "sys.exit"):
         assert sum(each.restarts for each in status.workers) >= 1
 
@@ -309,6 +309,9 @@ async def test_invalid_steps_end_the_run_by_name(collector: str, trouble: Fault,
             await one.play(8)
     for part in ("worker ", "episode 4", f"seed {seed_of(4)}", f"step {0 if at == 'reset' else 2}"):
         assert part in str(caught.value)
+    error = caught.value
+    assert (error.episode, error.seed, error.step) == (4, seed_of(4), 0 if at == "reset" else 2)
+    assert f"worker {error.worker}" in str(error)
 
 
 @every
@@ -346,9 +349,10 @@ async def test_environment_that_cannot_be_played_ends_the_run(collector: str, tr
     said = str(caught.value)
     assert "worker " in said
     assert words_for(collector, trouble) in said
+    assert f"worker {caught.value.worker}" in said
     if isinstance(caught.value, EnvError):
-        assert "episode " in said
-        assert "seed " in said
+        assert f"episode {caught.value.episode}" in said
+        assert f"seed {caught.value.seed}" in said
 
 
 @every_separate

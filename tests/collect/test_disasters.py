@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from aiotrain import Config, Trainer
-from aiotrain.collect.worker import episode_streams
 from aiotrain.errors import EnvError, WorkerError
+from aiotrain.play.player import episode_streams
 from aiotrain.testing import Fault, faulty
 from aiotrain.training.status import Status
 from bench.disasters import (

@@ -20,12 +20,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from aiotrain.collect.protocol import WorkerState
 from aiotrain.collect.selection import make_collector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, InvalidStepError, WorkerError
 from aiotrain.play.factory import EnvFactory
 from aiotrain.testing import faulty
-from aiotrain.training.status import WorkerState
 from aiotrain.transport.ring import Trajectories
 from envs import Toy, Waiting
 from making import weights_for

@@ -19,10 +19,9 @@ import psutil
 import pytest
 
 from aiotrain.collect import processes, shared_memory
-from aiotrain.collect.protocol import Launch
-from aiotrain.errors import AiotrainError, WorkerError
+from aiotrain.collect.protocol import Launch, WorkerState
+from aiotrain.errors import WorkerError
 from aiotrain.testing import faulty
-from aiotrain.training.status import WorkerState
 from aiotrain.transport.ring import Trajectories
 from envs import Endless, Toy, Waiting
 from playing import SEED, WITHIN_S, Play
@@ -275,13 +274,3 @@ def test_killed_parent_leaves_no_worker_and_no_segment(tmp_path: Path) -> None:
     while left := [name for name in (ring, weights) if Path("/dev/shm", name).exists()]:
         assert time.monotonic() - died_s < 2, f"segments {left} outlive their owner"
         time.sleep(0.01)
-
-
-def test_errors_survive_the_way_between_processes() -> None:
-    import pickle
-
-    def tree(cls: type[AiotrainError]) -> list[type[AiotrainError]]:
-        return [cls, *(each for child in cls.__subclasses__() for each in tree(child))]
-
-    for cls in tree(AiotrainError):
-        assert str(pickle.loads(pickle.dumps(cls("what happened")))) == "what happened"

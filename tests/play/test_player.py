@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from aiotrain.collect import worker
-from aiotrain.collect.worker import LocalPlayer, Player, Posting, episode_streams, make_player
 from aiotrain.config import Config
 from aiotrain.errors import EnvError, InvalidStepError, UnsupportedSpaceError
 from aiotrain.play.factory import EnvFactory, make_factory
+from aiotrain.play.local_player import LocalPlayer, make_player
+from aiotrain.play.player import Assignment, Player, episode_streams
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.testing import Fault, Moment, faulty
-from aiotrain.transport.ring import BROKEN_OFF, SEALED, Ring, RingLayout
+from aiotrain.transport.ring import BROKEN_OFF, SEALED, Ring
 from envs import Action, Endless, Judged, Masked, Observation, Toy
 from making import spec_of, weights_for
 
@@ -40,10 +41,10 @@ def player() -> Make:
             has_compliance="alignment" in info,
             has_action_mask="action_mask" in info,
         )
-        shape, layout = PolicyShape.of(spec, (8,)), RingLayout.of(spec, slots, steps)
+        shape, layout = PolicyShape.of(spec, (8,)), spec.ring_layout(slots, steps)
         ring = Ring.private(layout)
-        posting = Posting(2, envs, SEED, spec, shape, layout, LAMBDA)
-        made = Player(posting, ring, [factory() for _ in range(envs)], factory)
+        assignment = Assignment(2, envs, SEED, spec, shape, layout, LAMBDA)
+        made = Player(assignment, ring, [factory() for _ in range(envs)], factory)
         made.parameters[:] = weights_for(shape)
         made.refresh(3)
         return made, ring
@@ -212,9 +213,9 @@ def test_unfinished_episodes_take_the_slots_of_new_ones(player: Make) -> None:
 
 def test_whole_episodes_whose_places_fragments_took_are_unused() -> None:
     factory, spec = EnvFactory.of(Toy, shortest=8, longest=8), spec_of()
-    posting = Posting(0, 1, SEED, spec, PolicyShape.of(spec, (8,)), RingLayout.of(spec, 3, 5))
-    one = LocalPlayer(posting, lambda ring: make_player(posting, factory, ring, []))
-    played = one.play_whole(weights_for(posting.policy), 0, [0, 1, 2])
+    assignment = Assignment(0, 1, SEED, spec, PolicyShape.of(spec, (8,)), spec.ring_layout(3, 5))
+    one = LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, []))
+    played = one.play_whole(weights_for(assignment.policy), 0, [0, 1, 2])
     assert played.trajectories is not None
     assert played.trajectories.headers[["episode", "fragment"]].tolist() == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert (played.unused, played.failures) == ((2,), ())
@@ -226,9 +227,10 @@ def test_failed_episode_is_reported_and_the_others_are_played(player: Make, envs
     slots = ring.lend(4)
     result = one.play(slots, [0, 1, 2, 3])
     (failure,) = result.failures
-    assert failure[:3] == (2, 1, False)
+    assert failure.where == {"worker": 2, "episode": 1, "seed": seed_of(1), "step": 1}
+    assert not failure.invalid
     for part in ("worker 2", "episode 1", f"seed {seed_of(1)}", "step 1", "a fault that was injected", "Traceback"):
-        assert part in failure.report
+        assert part in failure.reason
     states = dict(ring.headers[["episode", "state"]][slots].tolist())
     assert states == {0: SEALED, 1: BROKEN_OFF, 2: SEALED, 3: SEALED}, "the watch takes what plays on for a hang"
 
@@ -237,7 +239,7 @@ def test_sys_exit_costs_the_episode_and_not_the_worker(player: Make) -> None:
     one, ring = player(EnvFactory.of(faulty(Toy, "sys.exit", episodes=[0], run_seed=SEED)))
     result = one.play(ring.lend(2), [0, 1])
     assert [failure.episode for failure in result.failures] == [0]
-    assert "SystemExit" in result.failures[0].report
+    assert "SystemExit" in result.failures[0].reason
 
 
 @pytest.mark.parametrize(
@@ -256,8 +258,8 @@ def test_what_cannot_be_learned_from_is_refused_by_name(
     slots = ring.lend(3)
     (failure,) = one.play(slots, [0, 1, 2]).failures
     assert failure.invalid
-    assert re.search(words, failure.report)
-    assert f"worker 2, episode 1, seed {seed_of(1)}, step {0 if at == 'reset' else 2}" in failure.report
+    assert re.search(words, failure.reason)
+    assert f"worker 2, episode 1, seed {seed_of(1)}, step {0 if at == 'reset' else 2}" in failure.reason
     assert sorted(ring.headers["episode"][ring.sealed(slots)].tolist()) == [0, 2]
 
 
@@ -290,7 +292,7 @@ def test_observation_from_outside_its_space_is_refused_by_name(
     one, ring = player(EnvFactory.of(_Strange, observation=observation, strange=strange, seed=seed_of(1)))
     (failure,) = one.play(ring.lend(3), [0, 1, 2]).failures
     assert failure.invalid
-    assert f"worker 2, episode 1, seed {seed_of(1)}, step 2: the environment returned {words}" == failure.report
+    assert f"worker 2, episode 1, seed {seed_of(1)}, step 2: the environment returned {words}" == failure.reason
 
 
 class _Odd(Toy):
@@ -307,8 +309,8 @@ class _Odd(Toy):
 def test_reward_is_one_finite_number(player: Make, reward: Any) -> None:
     one, ring = player(EnvFactory.of(_Odd, reward=reward))
     (failure,) = one.play(ring.lend(1), [0]).failures
-    assert failure.invalid, failure.report
-    assert "a reward of" in failure.report
+    assert failure.invalid, failure.reason
+    assert "a reward of" in failure.reason
 
 
 @pytest.mark.parametrize("envs", [1, 3])
@@ -318,7 +320,7 @@ def test_masks_bind_the_policy_and_are_kept(player: Make, envs: int) -> None:
     assert one.play(slots, range(4)).failures == (), "a barred action was drawn"
     got = ring.copy_out(ring.sealed(slots))
     got = got.select(np.lexsort((got.headers["fragment"], got.headers["episode"])))
-    policy = NumpyPolicy(one._posting.policy)
+    policy = NumpyPolicy(one._assignment.policy)
     policy.parameters[:] = one.parameters
     policy.refresh()
     for episode in range(4):
@@ -351,7 +353,7 @@ def test_masks_that_cannot_bind_are_refused_by_name(player: Make, wrong: Any, wo
     one._envs[0].unwrapped.wrong, one._envs[0].unwrapped.wrong_at = wrong, at
     (failure,) = one.play(ring.lend(1), [0]).failures
     assert failure.invalid
-    assert re.search(f"episode 0, .*, step {at}: the environment returned {words}", failure.report)
+    assert re.search(f"episode 0, .*, step {at}: the environment returned {words}", failure.reason)
 
 
 class _LateMasked(Masked):
@@ -365,7 +367,7 @@ def test_masks_that_the_first_reset_did_not_announce_are_refused(player: Make) -
     one, ring = player(EnvFactory.of(_LateMasked, shortest=5))
     (failure,) = one.play(ring.lend(1), [0]).failures
     assert failure.invalid
-    assert "step 1: the environment returned an action_mask, which the info of its first reset lacked" in failure.report
+    assert "step 1: the environment returned an action_mask, which the info of its first reset lacked" in failure.reason
 
 
 def test_inspect_finds_out_whether_there_are_masks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from aiotrain.collect.protocol import Launch, LostEpisode, Outcome
+from aiotrain.collect.protocol import Launch, Outcome
+from aiotrain.play.player import LostEpisode
 from batches import SPEC, adds_up, batcher, cut_off, launches, outcome
 from making import trajectories
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aiotrain.collect.protocol import Launch, LostEpisode, Outcome
+from aiotrain.collect.protocol import Launch, Outcome
+from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batch, Batcher
 from aiotrain.transport.ring import HEADER, Trajectories
 from batches import SEEDS, SPEC, adds_up, batcher, cut_off, launches, length_of, outcome, played

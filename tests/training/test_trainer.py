@@ -38,11 +38,11 @@ from aiotrain import (
     Update,
     train,
 )
+from aiotrain.collect.protocol import WorkerState
 from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.runs.journals import METRICS
 from aiotrain.testing import faulty
-from aiotrain.training.status import WorkerState
 from aiotrain.transport import segments as shm
 from envs import Endless, Toy, Waiting
 

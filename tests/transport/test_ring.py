@@ -18,7 +18,7 @@ SPEC = spec_of("box", "discrete")
 
 
 def layout(slots: int = 6, steps: int = 4) -> RingLayout:
-    return RingLayout.of(SPEC, slots, steps)
+    return SPEC.ring_layout(slots, steps)
 
 
 def write(ring: Ring, slot: int, length: int, mark: int) -> None:
@@ -126,14 +126,14 @@ def test_guest_sees_the_owners_slots() -> None:
 
 
 def test_bits_are_stored_as_bytes() -> None:
-    bits = RingLayout.of(spec_of("bits", "discrete"), 2, 3)
+    bits = spec_of("bits", "discrete").ring_layout(2, 3)
     assert np.dtype(bits.observation_dtype).itemsize == 1
     assert np.dtype(bits.action_dtype).itemsize == 2
 
 
 def test_masks_come_out_beside_the_actions() -> None:
     spec = dataclasses.replace(SPEC, has_action_mask=True)
-    ring = Ring.private(RingLayout.of(spec, 3, 4))
+    ring = Ring.private(spec.ring_layout(3, 4))
     slots = ring.lend(2)
     for slot, length in zip(slots, (4, 2), strict=True):
         write(ring, slot, length, 10 * slot)

@@ -9,7 +9,8 @@ from typing import Final
 
 from aiotrain.app.console import charts
 from aiotrain.app.console.lines import Line, clip, fit, flow, length, paragraph, spread
-from aiotrain.training.status import Status, WorkerState, WorkflowStatus
+from aiotrain.collect.protocol import WorkerState
+from aiotrain.training.status import Status, WorkflowStatus
 from aiotrain.transport.segments import human_bytes
 
 # Each state has a glyph of its own, so that the grid can be read without colours. Worst state first.

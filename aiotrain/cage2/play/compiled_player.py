@@ -14,7 +14,7 @@ from aiotrain.cage2.play.rollout import NO_BONUSES, NO_MASKS, Rollout
 from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS, RED_AGENTS
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.player import PlayResult, Posting, episode_streams
+from aiotrain.play.player import Assignment, PlayResult, episode_streams
 from aiotrain.transport.ring import HEADER, PLAYING, SEALED, Ring
 
 __all__ = ["CompiledPlayer", "compile_rollouts"]
@@ -46,18 +46,18 @@ class CompiledPlayer:
     unfinished = 0
     """Episodes that outgrew the slots of their task: none, for every slot holds a whole one."""
 
-    def __init__(self, posting: Posting, ring: Ring, factory: EnvFactory) -> None:
-        self._posting, self._ring = posting, ring
-        self.parameters = np.zeros(posting.policy.size, np.float32)
+    def __init__(self, assignment: Assignment, ring: Ring, factory: EnvFactory) -> None:
+        self._assignment, self._ring = assignment, ring
+        self.parameters = np.zeros(assignment.policy.size, np.float32)
         """To be overwritten in place; `refresh` must follow."""
         self._version = -1
-        assert posting.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
-        self._steps = posting.spec.max_episode_steps
+        assert assignment.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
+        self._steps = assignment.spec.max_episode_steps
         settings = dict(factory.kwargs)
         for name in ("simulator", "max_steps"):
             settings.pop(name, None)
         self._own_order = settings.pop("workflow", None) or HOST_TYPES
-        self._rollout = Rollout(posting.policy.layers, **settings)
+        self._rollout = Rollout(assignment.policy.layers, **settings)
 
     def refresh(self, version: int) -> None:
         """Act with what was written to ``parameters``, which is this version of the policy."""
@@ -70,9 +70,9 @@ class CompiledPlayer:
     ) -> PlayResult:
         """Play ``episodes``, each whole into one of ``slots``, by the order of host types in its ``options`` if any."""
         cpu_began = time.process_time()
-        streams = [episode_streams(self._posting.run_seed, episode) for episode in episodes]
+        streams = [episode_streams(self._assignment.run_seed, episode) for episode in episodes]
         headers = np.zeros(len(episodes), HEADER)
-        headers["worker"] = self._posting.worker
+        headers["worker"] = self._assignment.worker
         headers["episode"] = episodes
         headers["seed"] = seeds = [seed for seed, _ in streams]
         headers["began_s"] = time.monotonic()
@@ -84,19 +84,19 @@ class CompiledPlayer:
             np.array([_kinds(each.get("workflow", self._own_order)) for each in options or [{}] * len(episodes)]),
             slots,
             self._ring,
-            self._ring.bonuses if self._posting.spec.has_compliance else NO_BONUSES,
-            self._posting.alignment_lambda,
-            self._ring.masks if self._posting.spec.has_action_mask else NO_MASKS,
+            self._ring.bonuses if self._assignment.spec.has_compliance else NO_BONUSES,
+            self._assignment.alignment_lambda,
+            self._ring.masks if self._assignment.spec.has_action_mask else NO_MASKS,
         )
         headers["ended"] = True
         headers["length"] = headers["episode_steps"] = self._steps
         headers["version"] = self._version
         headers["episode_return"] = played["return_tenths"] / 10.0
         headers["compliance"] = np.nan
-        if self._posting.spec.has_compliance:
+        if self._assignment.spec.has_compliance:
             fixes = played["fixes"]
             np.divide(played["compliant_fixes"], fixes, out=headers["compliance"], where=fixes > 0)
-            headers["episode_bonus"] = self._posting.alignment_lambda * np.nan_to_num(headers["compliance"])
+            headers["episode_bonus"] = self._assignment.alignment_lambda * np.nan_to_num(headers["compliance"])
         headers["state"] = SEALED
         self._ring.headers[slots] = headers
         return PlayResult((), (), time.process_time() - cpu_began)
