@@ -13,10 +13,10 @@ that its episodes/s are divided by. All cells take turns in each repeat, and med
 Bytes moved per episode: what the main process reads and writes through pipes, as the system counts it (Ray's own
 sockets are not counted), and the arrays that go through shared memory, weights included, as computed from their sizes.
 
-older_winner is the fastest of the designs that these replace, as it was (bench/older.py): of CAGE 2 it plays the stock
-wrapper, whatever the others play. executor_rebuilding is collector executor with --rebuild-env; synchronous_3 is
-collector synchronous with three barriers a step; ray_two_nodes is a Ray cluster of two nodes, both on this machine,
-with half of the workers on each.
+older_winner is the fastest of the designs that these replace, as it was (bench/tools/older_winner.py): of CAGE 2 it
+plays the stock wrapper, whatever the others play. executor_rebuilding is collector executor with --rebuild-env;
+synchronous_3 is collector synchronous with three barriers a step; ray_two_nodes is a Ray cluster of two nodes, both on
+this machine, with half of the workers on each.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ from aiotrain.collect.protocol import Collector, CollectorSettings, WorkerState
 from aiotrain.collect.selection import make_collector
 from aiotrain.collect.synchronous import SynchronousCollector
 from aiotrain.play.factory import make_factory
-from bench.older import OlderWinner
-from bench.system import family, memory
 from bench.throughput import Ceiling, Collection
+from bench.tools.older_winner import OlderWinner
+from bench.tools.processes import family, memory
 
 COLLECTORS = ["shared_memory", "sequential", "synchronous", "process_per_episode", "executor", "ray"]
 VARIANTS: dict[str, dict[str, Any]] = {
     "executor_rebuilding": {"collector": "executor", "rebuild_env": True},
     "ray_two_nodes": {"collector": "ray", "ray_address": "auto"},
 }
-STOCK = {"env": "bench.envs:stock_cage2", "max_episode_steps": 100}
+STOCK = {"env": "bench.tools.envs:stock_cage2", "max_episode_steps": 100}
 UNTRAINED: dict[str, Callable[..., Collector]] = {
     "older_winner": OlderWinner,
     "synchronous_3": lambda *args: SynchronousCollector(*args, barriers=3),

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from aiotrain.cage2.scenario import NUM_ACTIONS
 from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS, Cage2Env
-from bench.envs import challenge_wrapper
+from bench.tools.envs import challenge_wrapper
 
 
 def stock_player(red_agent: str) -> Callable[[int, list[int]], float]:

@@ -1,7 +1,7 @@
 """How fast other trainers are at the same work: the same environment, network and settings of PPO, end to end.
 
     python -m bench.peers                                          # CAGE 2 on csle-cyborg, driven leanly
-    python -m bench.peers --env bench.envs:stock_cage2 --steps-per-update 2000
+    python -m bench.peers --env bench.tools.envs:stock_cage2 --steps-per-update 2000
     python -m bench.peers --env CartPole-v1 --peers sb3 rllib --workers 2 16 --envs-per-worker 1 16
 
 Each other trainer runs in a virtual environment of its own, which is made when it is first needed (some minutes, and
@@ -51,8 +51,8 @@ from rich.table import Table
 from aiotrain.collect.processes import preload
 from aiotrain.play.factory import EnvFactory
 from bench.startup import ROOT
-from bench.system import family, memory
 from bench.throughput import Ceiling
+from bench.tools.processes import family, memory
 from bench.trainers import PPO, factory_for
 
 WARM_UP_S = 2.0

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain.config import Config, PPOConfig
-from bench.parts import parts
+from bench.tools.one_process import parts
 
 ROOT = Path(__file__).resolve().parent.parent
 

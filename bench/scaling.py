@@ -5,9 +5,9 @@
     python -m bench.scaling --env CartPole-v1 --envs-per-worker 16 --steps-per-update 8192
     python -m bench.scaling --png scaling.png --json scaling.json
 
-Measured in every repeat: CPU time of an episode in a worker and in the learner (bench.parts), of a task and of an
-episode in the event loop's process (from tasks of the usual size, and from the smallest possible), the bandwidth of
-copying memory, and the memory of the processes. From the medians follows, for c cores and a worker on each:
+Measured in every repeat: CPU time of an episode in a worker and in the learner (bench.tools.one_process), of a task and
+of an episode in the event loop's process (from tasks of the usual size, and from the smallest possible), the bandwidth
+of copying memory, and the memory of the processes. From the medians follows, for c cores and a worker on each:
 
     collected ≤ c / (worker + loop)             the loop's process takes its share of the cores first
     collected ≤ 1 / loop                        there is one event loop
@@ -57,9 +57,9 @@ from aiotrain.app.main import Arguments
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.collect import shared_memory
 from aiotrain.config import Config
-from bench.parts import parts
-from bench.system import family, memory
 from bench.throughput import Collection, train
+from bench.tools.one_process import parts
+from bench.tools.processes import family, memory
 
 CORES = tuple(2**power for power in range(10))
 CROSSINGS = 8
@@ -162,7 +162,7 @@ class Pinned:
 
 
 def measure_parts(config: Config, seconds: float) -> dict[str, float]:
-    """What bench.parts tells, and bytes/s of memory that one core copies."""
+    """What bench.tools.one_process tells, and bytes/s of memory that one core copies."""
     rates = []
     source, target = np.ones((2, 2**26), np.uint8)
     for _ in range(5):

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aiotrain import Config, Trainer
-from bench.system import family, memory
+from bench.tools.processes import family, memory
 
 SAMPLE_S = 10.0
 WARM_UP_S = 120.0

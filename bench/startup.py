@@ -37,7 +37,7 @@ from aiotrain import Config, Trainer
 from aiotrain.app.console import show
 from aiotrain.cage2 import SIMULATORS
 from aiotrain.collect.protocol import WorkerState
-from bench.system import family, memory
+from bench.tools.processes import family, memory
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE_S = 0.005

@@ -2,7 +2,7 @@
 
     python -m bench.throughput                                     # CAGE 2 on csle-cyborg, driven leanly
     python -m bench.throughput --env CartPole-v1 --envs-per-worker 16
-    python -m bench.throughput --env bench.envs:stock_cage2 --workers 2 --seconds 8
+    python -m bench.throughput --env bench.tools.envs:stock_cage2 --workers 2 --seconds 8
 
 The ceiling is what bare processes, one per core, play of the same environment with the same NumPy policy and as many
 environments in a batch, without any communication. In each repeat the ceiling, collection alone with each number of
@@ -41,7 +41,7 @@ from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.training.batcher import Batcher
 from aiotrain.transport.ring import Trajectories
-from bench.system import Cores
+from bench.tools.processes import Cores
 
 WARM_UP_S = 1.0
 

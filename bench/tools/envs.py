@@ -46,5 +46,5 @@ class StockCage2(gymnasium.Env[Any, Any]):
 
 
 def stock_cage2() -> StockCage2:
-    """For ``--env bench.envs:stock_cage2``."""
+    """For ``--env bench.tools.envs:stock_cage2``."""
     return StockCage2()

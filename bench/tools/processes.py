@@ -1,11 +1,15 @@
-"""What the system tells of processes: memory, and the cores that are left to them."""
+"""What the system tells of processes: memory, CPU time, and the cores that are left to them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Sequence
 
 import psutil
+
+__all__ = ["Cores", "cpu_s", "family", "memory"]
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -20,6 +24,16 @@ def memory(process: psutil.Process) -> int:
         return int(process.memory_full_info().pss)
     except psutil.NoSuchProcess:
         return 0
+
+
+def cpu_s(processes: Sequence[psutil.Process]) -> float:
+    """CPU seconds of ``processes`` and of the children that they have seen end."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 class Cores:

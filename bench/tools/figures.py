@@ -1,0 +1,149 @@
+"""Figures of a measurement: repeats, medians, ratios to a ceiling, how far repeats lie apart, and a table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from bench.tools.progress import say
+
+__all__ = ["Figure", "Figures", "interleaved", "number", "ratio", "spread"]
+
+NOISY = 1 / 3
+"""Largest spread of a ceiling whose ratios mean something."""
+TOO_NOISY = "too noisy"
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return how far the lowest and the highest of ``values`` lie apart, as a share of the median."""
+    middle = abs(statistics.median(values))
+    return (max(values) - min(values)) / middle if middle else 0.0
+
+
+def ratio(values: Sequence[float], ceilings: Sequence[float]) -> float | None:
+    """Return the median ratio of a value to the ceiling of the same repeat.
+
+    None: the ceiling's repeats differ by more than a third, which is too noisy for a ratio.
+    """
+    if spread(ceilings) > NOISY:
+        return None
+    return statistics.median(value / ceiling for value, ceiling in zip(values, ceilings, strict=True))
+
+
+def number(value: float) -> str:
+    """Write a number with about three digits, all of those before the point, and thousands apart."""
+    size = abs(value)
+    decimals = 0 if size >= 100 or value == int(value) else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{decimals}f}"
+
+
+@dataclass
+class Figure:
+    """One figure of one subject, in all repeats."""
+
+    subject: str
+    """What it was measured of."""
+    name: str
+    unit: str
+    repeats: list[float] = field(default_factory=list)
+    ratio_to: str | None = None
+    """What the ceiling is, if it has one."""
+    ceilings: list[float] = field(default_factory=list)
+    """The ceiling in the same repeats."""
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return statistics.median(self.repeats)
+
+    @property
+    def ratio(self) -> float | str | None:
+        """The ratio to the ceiling; None without one."""
+        if self.ratio_to is None:
+            return None
+        found = ratio(self.repeats, self.ceilings)
+        return TOO_NOISY if found is None else found
+
+    def row(self) -> dict[str, Any]:
+        """Return the figure as a row of the JSON report."""
+        return {
+            "subject": self.subject,
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "repeats": self.repeats,
+            "spread": spread(self.repeats),
+            "ratio_to": self.ratio_to,
+            "ratio": self.ratio,
+            "ceilings": self.ceilings,
+        }
+
+
+class Figures:
+    """The figures of a script, in the order in which they were first noted."""
+
+    def __init__(self) -> None:
+        self._figures: dict[tuple[str, str], Figure] = {}
+        self.remarks: dict[str, str] = {}
+        """What else is to be said of a subject."""
+
+    def note(
+        self, subject: str, name: str, value: float, unit: str = "", *, ceiling: tuple[str, float] | None = None
+    ) -> None:
+        """Add a repeat of a figure. ``ceiling``: what its ratio is to, and the value of that in this repeat."""
+        figure = self._figures.setdefault((subject, name), Figure(subject, name, unit))
+        figure.repeats.append(float(value))
+        if ceiling is not None:
+            figure.ratio_to = ceiling[0]
+            figure.ceilings.append(float(ceiling[1]))
+
+    def __getitem__(self, key: tuple[str, str]) -> Figure:
+        """Return the figure of that subject and name."""
+        return self._figures[key]
+
+    def __iter__(self) -> Iterator[Figure]:
+        return iter(self._figures.values())
+
+    def table(self, title: str) -> Table:
+        """Draw a row for each subject, with the medians and ratios of all its figures."""
+        columns = {figure.name: figure for figure in self}
+        for figure in self:
+            if figure.ratio_to is not None:
+                columns[figure.name] = figure
+        repeats = max((len(figure.repeats) for figure in self), default=0)
+        table = Table(title=title, caption=f"medians of {repeats} repeats" if repeats > 1 else None)
+        table.add_column("", overflow="fold")
+        for name, figure in columns.items():
+            table.add_column(f"{name}, {figure.unit}" if figure.unit else name, justify="right")
+            if figure.ratio_to is not None:
+                table.add_column(f"÷ {figure.ratio_to}", justify="right")
+        if self.remarks:
+            table.add_column("remarks", overflow="fold")
+        for subject in dict.fromkeys([*(figure.subject for figure in self), *self.remarks]):
+            cells = []
+            for name, figure in columns.items():
+                found = self._figures.get((subject, name))
+                cells.append(number(found.value) if found else "")
+                if figure.ratio_to is not None:
+                    share = found.ratio if found else None
+                    cells.append("" if share is None else share if isinstance(share, str) else number(share))
+            if self.remarks:
+                cells.append(self.remarks.get(subject, ""))
+            table.add_row(subject, *cells)
+        return table
+
+
+def interleaved(
+    players: Mapping[str, Callable[[], float]], repeats: int, title: str = "", *, warm_up: bool = True
+) -> Iterator[dict[str, float]]:
+    """Measure ``players`` in turn, and yield what each came to in a repeat. The warm-up does not count."""
+    for repeat in range(-warm_up, repeats):
+        measured = {name: play() for name, play in players.items()}
+        if repeat >= 0:
+            told = ", ".join(f"{name} {number(value)}" for name, value in measured.items())
+            say(f"{title + ', ' if title else ''}repeat {repeat + 1} of {repeats}: {told}")
+            yield measured
