@@ -9,67 +9,95 @@ result = asyncio.run(aiotrain.train(aiotrain.Config(env="CartPole-v1", workers=2
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import aiotrain.cage2  # noqa: F401  (registers aiotrain/Cage2-v0 with Gymnasium)
+from aiotrain.domains import register_environments
 
 if TYPE_CHECKING:
-    from aiotrain.config import Config, PPOConfig, SearchConfig
+    from aiotrain.config import Config
+    from aiotrain.domains import Domain, Panel
     from aiotrain.errors import (
         AiotrainError,
         CheckpointError,
         ConfigError,
         DivergenceError,
         EnvError,
+        Faults,
         InvalidStepError,
         SharedMemoryError,
         TrainerStateError,
         UnsupportedSpaceError,
         WorkerError,
     )
+    from aiotrain.learn.settings import PPOConfig
+    from aiotrain.play.factory import EnvFactory
     from aiotrain.runs.checkpoints import load_policy
-    from aiotrain.runs.evaluate import ChallengeEvaluation, Evaluation, evaluate, evaluate_cage2
+    from aiotrain.runs.evaluate import Evaluation, evaluate
     from aiotrain.runs.export.export import export
-    from aiotrain.training.trainer import Result, Trainer, Update, train
+    from aiotrain.training.curriculum import Curriculum, RunServices
+    from aiotrain.training.reports import MetricSummary, Result, Update
+    from aiotrain.training.status import Status
+    from aiotrain.training.trainer import Trainer, train
+
+__version__ = "0.2.0"
+
+# Where each public name is defined. It is imported when it is first asked for: a worker imports this package too, and
+# has no use for the trainer and asyncio.
+_HOMES = {
+    "aiotrain.config": ("Config",),
+    "aiotrain.domains": ("Domain", "Panel"),
+    "aiotrain.errors": (
+        *("AiotrainError", "CheckpointError", "ConfigError", "DivergenceError", "EnvError", "Faults"),
+        *("InvalidStepError", "SharedMemoryError", "TrainerStateError", "UnsupportedSpaceError", "WorkerError"),
+    ),
+    "aiotrain.learn.settings": ("PPOConfig",),
+    "aiotrain.play.factory": ("EnvFactory",),
+    "aiotrain.runs.checkpoints": ("load_policy",),
+    "aiotrain.runs.evaluate": ("Evaluation", "evaluate"),
+    "aiotrain.runs.export.export": ("export",),
+    "aiotrain.training.curriculum": ("Curriculum", "RunServices"),
+    "aiotrain.training.reports": ("MetricSummary", "Result", "Update"),
+    "aiotrain.training.status": ("Status",),
+    "aiotrain.training.trainer": ("Trainer", "train"),
+}
 
 __all__ = [
     "AiotrainError",
-    "ChallengeEvaluation",
     "CheckpointError",
     "Config",
     "ConfigError",
+    "Curriculum",
     "DivergenceError",
+    "Domain",
     "EnvError",
+    "EnvFactory",
     "Evaluation",
+    "Faults",
     "InvalidStepError",
+    "MetricSummary",
     "PPOConfig",
+    "Panel",
     "Result",
-    "SearchConfig",
+    "RunServices",
     "SharedMemoryError",
+    "Status",
     "Trainer",
     "TrainerStateError",
     "UnsupportedSpaceError",
     "Update",
     "WorkerError",
+    "__version__",
     "evaluate",
-    "evaluate_cage2",
     "export",
     "load_policy",
     "train",
 ]
 
-# Imported when first asked for: a worker imports this package too, and has no use for the trainer and asyncio.
-_HOMES = {
-    "aiotrain.runs.checkpoints": ("load_policy",),
-    "aiotrain.config": ("Config", "PPOConfig", "SearchConfig"),
-    "aiotrain.runs.evaluate": ("ChallengeEvaluation", "Evaluation", "evaluate", "evaluate_cage2"),
-    "aiotrain.runs.export.export": ("export",),
-    "aiotrain.training.trainer": ("Result", "Trainer", "Update", "train"),
-}
+register_environments()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = next((module for module, names in _HOMES.items() if name in names), "aiotrain.errors")
     value = globals()[name] = getattr(import_module(home), name)
     return value
 

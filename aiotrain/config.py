@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_type_hints
 
-from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.red_agents import MIXED, SHARES, shares_of
-from aiotrain.cage2.workflows import ORDERS, parse_order
-from aiotrain.errors import ConfigError, Faults
+from aiotrain.collect.settings import CollectConfig
+from aiotrain.domains import Domain, domain_of, domains
+from aiotrain.errors import ConfigError, Faults, unknown_name
 from aiotrain.learn.settings import PPOConfig
+from aiotrain.play.factory import EnvFactory
+from aiotrain.transport.ring import metric_name_fault
 
 if TYPE_CHECKING:
     from aiotrain.play.spaces import EnvSpec
 
-__all__ = ["MAY_CHANGE", "Config", "PPOConfig", "SearchConfig"]
+__all__ = ["MAY_CHANGE", "Config"]
 
-MAY_CHANGE = frozenset(
+MAY_CHANGE: Final = frozenset(
     {
         *("total_episodes", "total_steps"),  # schedules then go along the new budget
         *("collector", "rebuild_env", "ray_address"),
@@ -28,104 +28,30 @@ MAY_CHANGE = frozenset(
         *("checkpoint_every", "keep_checkpoints", "run_dir", "tensorboard"),
     }
 )
-"""Settings that a resumed run may have otherwise: without policy lag, they leave what an update learns as it is."""
+"""Settings that may change on resume: without policy lag, they do not change what an update learns."""
+
+_FORMAT: Final = 2
+"""Of `Config.resolved`; 1 was written by aiotrain 0.1."""
+_GENERAL_PPO: Final = PPOConfig()
 
 
-@dataclass(frozen=True)
-class SearchConfig:
-    """Settings of the search over workflows, the orders in which CAGE 2's types of hosts are to be fixed."""
-
-    search: Literal["gp-ucb", "random", "round-robin"] = "gp-ucb"
-    """How the next order is chosen."""
-    gp_beta: float | Literal["schedule"] = 2.0
-    """Deviations that GP-UCB's bound lies above the mean, or schedule: those of Srinivas et al. (2010)."""
-    alignment_lambda: float = 2.0
-    """Bonus for raising an episode's compliance from 0 to 1."""
-    compliance_threshold: float = 0.95
-    """Compliance, over as many episodes as an update has, at which the training of an order ends."""
-    patience: int = 20
-    """Judgements in a row, each over so many episodes, without a gain of compliance, after which it ends."""
-    max_episodes_per_workflow: int = 2_500
-    """Episodes after which it ends in any case."""
-    fixed_episodes: int | None = None
-    """Train each order for so many episodes, in whole updates, whatever its compliance (ablation)."""
-    inherit: Literal["latest", "nearest", "none"] = "latest"
-    """What an order begins from: the policy as it is, that of the nearest trained order (or its own), or a new one."""
-    parallel_workflows: int = 16
-    """Orders that are trained together, with one policy and a part of every batch each (an episode at least)."""
-
-    def faults(self) -> list[str]:
-        """Return what cannot work, a sentence each."""
-        faults = Faults(self)
-        if not faults.of_right_type():
-            return faults.found
-        faults.check(
-            self.gp_beta == "schedule" or 0 <= self.gp_beta < math.inf,
-            f"gp-beta must be a number from 0 on, or schedule, not {self.gp_beta}",
-        )
-        faults.check(
-            0 <= self.alignment_lambda < math.inf,
-            f"alignment-lambda must be a number from 0 on, not {self.alignment_lambda:g}",
-        )
-        faults.between("compliance_threshold", 0, 1)
-        faults.at_least("patience", 1)
-        faults.at_least("max_episodes_per_workflow", 1)
-        faults.at_least("parallel_workflows", 1)
-        faults.check(
-            self.parallel_workflows <= len(ORDERS) // 2,
-            f"parallel-workflows ({self.parallel_workflows}) is more than {len(ORDERS) // 2}, half of the orders "
-            "that there are: the others may have to rest",
-        )
-        faults.check(
-            self.parallel_workflows == 1 or self.inherit == "latest",
-            f"inherit {self.inherit} gives each order a policy of its own, and orders that are trained together "
-            "have one: choose parallel-workflows 1, or inherit latest",
-        )
-        faults.at_least("fixed_episodes", 1)
-        return faults.found
-
-
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(CollectConfig):
     """Settings of a run. Raises ConfigError, with all faults at once, where they cannot work.
 
     Where some are of a wrong type, it names these first.
     """
 
-    env: str | Callable[..., Any] = CAGE2_ID
-    """Environment: a Gymnasium id, module:factory, or (from Python) a callable that makes one."""
-    red_agent: str = "B_lineAgent"
-    """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, mixed (one of these, drawn for each episode),
-    or module:Class."""
-    red_shares: tuple[float, ...] = SHARES
-    """With red-agent mixed: of the episodes, what each of the three plays, as numbers that need not add up to 1."""
-    simulator: Literal["compiled", "cyborg"] = "compiled"
-    """What plays CAGE 2: the compiled engine, exact and much faster, or csle-cyborg, which takes your own red agent."""
-    rules: Literal["main", "leaderboard"] = "main"
-    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has."""
-    workflow: str = "search"
-    """CAGE 2's order of host types: search for it, train one (its name or five types with commas), or none."""
-    observation: Literal["table", "memory"] = "table"
-    """What CAGE 2 shows: the table of the last step, or with it what an attentive player remembers."""
-    actions: Literal["full", "compact"] = "full"
-    """CAGE 2's actions: all 145, or the 42 that can pay, of which those that make sense now are drawn."""
+    env: str | Callable[..., Any] | Domain
+    """Environment: a Gymnasium id, module:factory, or (from Python) a domain's settings, such as Cage2(…), or a
+    callable that makes an environment."""
+    curriculum: str | Callable[..., Any] | None = None
+    """With which options episodes are reset: module:Class of an aiotrain.Curriculum, or (from Python) the class or a
+    callable that makes one. Default: the environment's own, if it brings one."""
+    metrics: tuple[str, ...] = ()
+    """Names of numbers in info at the end of an episode, which are then reported like the return: success score."""
     max_episode_steps: int | None = None
-    """Truncate episodes after so many steps. Default: the environment's own limit (CAGE 2: 100)."""
-
-    collector: Literal["shared_memory", "sequential", "synchronous", "process_per_episode", "executor", "ray"] = (
-        "shared_memory"
-    )
-    """How episodes are gathered: by workers that share memory (the default and the fastest), one after the other in
-    this process (for breakpoints), in lockstep, in a process each, by a ProcessPoolExecutor, or by Ray."""
-    ray_address: str = "local"
-    """With collector ray: local for actors on this host, or the cluster whose nodes play with ``workers`` processes
-    each: auto for the one that this host belongs to, or the HOST:PORT of its head."""
-    rebuild_env: bool = False
-    """With collector executor: make the environment anew for every task."""
-    workers: int = 100
-    """Worker processes; with collector ray on a cluster, on each node."""
-    envs_per_worker: int = 1
-    """Environments in each worker, which act in one batch. More pay when a step is cheap."""
+    """Truncate episodes after so many steps. Default: the environment's own limit."""
 
     total_episodes: int = 100_000
     """Budget of the run in episodes."""
@@ -136,7 +62,7 @@ class Config:
     steps_per_update: int | None = None
     """Count batches in steps instead: at least so many in each."""
     max_policy_lag: int | None = None
-    """How many versions older than the learner's a policy may be that played. Default: 1; 0 if deterministic.
+    """Largest allowed lag of the acting policy behind the learner's, in versions. Default: 1; 0 if deterministic.
     0: collection waits for learning."""
 
     seed: int = 0
@@ -149,13 +75,6 @@ class Config:
     """CPU threads of the learner: policy and value network have half of them each. More than two pay only where cores
     are idle."""
 
-    slot_steps: int | None = None
-    """Steps in a slot of the ring; longer episodes are cut into fragments. Default: max_episode_steps, or 1024."""
-    episode_timeout_s: float = 300.0
-    """Seconds that an episode, or as much of it as a slot holds, may take before its worker is killed and replaced."""
-    start_timeout_s: float = 120.0
-    """Seconds that starting a worker may take: what it imports or compiles, and making its environments."""
-
     run_dir: str | None = None
     """Folder for what the run leaves behind. Default: runs/<environment>-<time>; from Python, nothing is written."""
     tensorboard: bool = False
@@ -165,117 +84,57 @@ class Config:
     keep_checkpoints: int = 3
     """How many of the last checkpoints are kept, besides the best."""
 
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The learner."""
-    workflow_search: SearchConfig = field(default_factory=SearchConfig)
-    """The search over workflows."""
+    ppo: PPOConfig = _GENERAL_PPO
+    """The learner. Default: the domain's settings, else the general ones."""
 
     def __post_init__(self) -> None:
-        faults = self._faults()
-        for group, kind in ((self.ppo, PPOConfig), (self.workflow_search, SearchConfig)):
-            if isinstance(group, kind):
-                faults += group.faults()
-        if faults:
-            raise ConfigError.of(faults)
+        if (domain := domain_of(self.env)) is not None:
+            object.__setattr__(self, "env", domain)
+            if self.ppo is _GENERAL_PPO and domain.ppo is not None:
+                object.__setattr__(self, "ppo", domain.ppo)
+        faults = Faults(self)
+        if faults.of_right_type():
+            faults.found += self.collect_faults() + self._budget_faults() + self._other_faults()
+            if domain is not None:
+                faults.found += domain.faults(self)
+        if isinstance(self.ppo, PPOConfig):
+            faults.found += self.ppo.faults()
+        if faults.found:
+            raise ConfigError.of(faults.found)
 
-    def _faults(self) -> list[str]:
-        of_type = Faults(self)
-        if not of_type.of_right_type():
-            return of_type.found
-        checks = [
-            (self.workers >= 1, f"workers must be at least 1, not {self.workers}"),
-            (
-                self.collector == "executor" or not self.rebuild_env,
-                f"rebuild-env means nothing to collector {self.collector}, only to executor; leave one of the two out",
-            ),
-            (
-                self.collector == "ray" or self.ray_address == Config.ray_address,
-                f"ray-address ({self.ray_address}) means nothing to collector {self.collector}, only to ray; "
-                "leave one of the two out",
-            ),
-            (
-                self.ray_address in ("local", "auto") or _is_host_and_port(self.ray_address),
-                f"ray-address must be local, auto or HOST:PORT, not {self.ray_address!r}",
-            ),
-            (self.envs_per_worker >= 1, f"envs-per-worker must be at least 1, not {self.envs_per_worker}"),
-            (self.total_episodes >= 1, f"total-episodes must be at least 1, not {self.total_episodes}"),
-            (self.episodes_per_update >= 1, f"episodes-per-update must be at least 1, not {self.episodes_per_update}"),
-            (
-                self.steps_per_update is not None or not 1 <= self.total_episodes < self.episodes_per_update,
-                f"episodes-per-update ({self.episodes_per_update}) is more than the budget, total-episodes "
-                f"({self.total_episodes}): there would be no full update",
-            ),
-            (
-                self.total_steps is None or self.steps_per_update is None or self.total_steps >= self.steps_per_update,
-                f"steps-per-update ({self.steps_per_update}) is more than the budget, total-steps "
-                f"({self.total_steps}): there would be no full update",
-            ),
-            (self.policy_lag >= 0, f"max-policy-lag cannot be negative ({self.max_policy_lag})"),
-            (
-                not self.deterministic or self.policy_lag == 0,
-                f"max-policy-lag ({self.max_policy_lag}) lets timing decide which policy plays, and contradicts "
-                "deterministic; leave one of the two out",
-            ),
-            (self.checkpoint_every >= 1, f"checkpoint-every must be at least 1, not {self.checkpoint_every}"),
-            (self.keep_checkpoints >= 1, f"keep-checkpoints must be at least 1, not {self.keep_checkpoints}"),
-            (0 <= self.seed < 2**63, f"seed must lie between 0 and 2**63 - 1, not at {self.seed}"),
-            (
-                not self.searches or self.steps_per_update is None,
-                "steps-per-update cannot be had with workflow search, which divides batches by episodes; "
-                "choose episodes-per-update, or another workflow",
-            ),
-            (self.learner_threads >= 1, f"learner-threads must be at least 1, not {self.learner_threads}"),
-            (self.episode_timeout_s > 0, f"episode-timeout-s must be positive, not {self.episode_timeout_s:g}"),
-            (self.start_timeout_s > 0, f"start-timeout-s must be positive, not {self.start_timeout_s:g}"),
-            (self.run_dir != "", "run-dir is empty; leave it out, or name a folder"),
-            (
-                self.env != CAGE2_ID or self.simulator != "compiled" or (self.max_episode_steps or 1) < 2**16,
-                f"max-episode-steps ({self.max_episode_steps}) is more than the 65,535 that simulator compiled plays",
-            ),
-            (not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to"),
-            (
-                self.env == CAGE2_ID or self.workflow in (Config.workflow, "none"),
-                f"workflow ({self.workflow}) orders the hosts of {CAGE2_ID} and means nothing to another env; "
-                "leave one of the two out",
-            ),
-            (
-                self.simulator == "cyborg" or self.env != CAGE2_ID or not self.ppo.normalize_observations,
-                "normalize-observations cannot be had with simulator compiled, which takes bits as they are; choose "
-                "simulator cyborg, or leave it out",
-            ),
-            *(
-                (
-                    self.env == CAGE2_ID or getattr(self, name) == getattr(Config, name),
-                    f"{name.replace('_', '-')} ({getattr(self, name)}) is a setting of {CAGE2_ID} and means nothing to "
-                    "another env; leave one of the two out",
-                )
-                for name in ("red_agent", "rules", "observation", "actions")
-            ),
-            (
-                self.rules == "main" or self.simulator == "compiled",
-                f"csle-cyborg plays by the rules main alone; for the rules {self.rules}, choose the simulator "
-                "compiled, or else the rules main",
-            ),
-            (
-                self.red_agent == MIXED or self.red_shares == SHARES,
-                f"red-shares means nothing to red-agent {self.red_agent}, only to {MIXED}; leave one of the two out",
-            ),
-        ]
-        for name in ("max_episode_steps", "total_steps", "steps_per_update", "slot_steps"):
-            value = getattr(self, name)
-            flag = name.replace("_", "-")
-            checks.append((value is None or value >= 1, f"{flag} must be at least 1, not {value}"))
-        faults = [fault for holds, fault in checks if not holds]
-        if self.workflow not in ("search", "none"):
-            try:
-                parse_order(self.workflow)
-            except ValueError as error:
-                faults.append(f"{error}; or search, or none")
-        try:
-            shares_of(self.red_agent, self.red_shares)
-        except ValueError as error:
-            faults.append(f"red-shares: {error}")
-        return faults
+    def _budget_faults(self) -> list[str]:
+        faults = Faults(self)
+        for name in ("total_episodes", "total_steps", "episodes_per_update", "steps_per_update", "max_episode_steps"):
+            faults.at_least(name, 1)
+        faults.check(
+            self.steps_per_update is not None or not 1 <= self.total_episodes < self.episodes_per_update,
+            f"episodes-per-update ({self.episodes_per_update}) is more than the budget, total-episodes "
+            f"({self.total_episodes}): there would be no full update",
+        )
+        faults.check(
+            self.total_steps is None or self.steps_per_update is None or self.total_steps >= self.steps_per_update,
+            f"steps-per-update ({self.steps_per_update}) is more than the budget, total-steps "
+            f"({self.total_steps}): there would be no full update",
+        )
+        faults.not_negative("max_policy_lag")
+        faults.check(
+            not self.deterministic or self.policy_lag == 0,
+            f"max-policy-lag ({self.max_policy_lag}) lets timing decide which policy plays, and contradicts "
+            "deterministic; leave one of the two out",
+        )
+        return faults.found
+
+    def _other_faults(self) -> list[str]:
+        faults = Faults(self)
+        faults.at_least("checkpoint_every", 1)
+        faults.at_least("keep_checkpoints", 1)
+        faults.at_least("learner_threads", 1)
+        faults.check(0 <= self.seed < 2**63, f"seed must lie between 0 and 2**63 - 1, not at {self.seed}")
+        faults.check(self.run_dir != "", "run-dir is empty; leave it out, or name a folder")
+        faults.check(not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to")
+        faults.found += [f"metrics: {fault}" for name in self.metrics if (fault := metric_name_fault(name))]
+        faults.check(len(set(self.metrics)) == len(self.metrics), "metrics: a name is there twice")
+        return faults.found
 
     def refuse(self, spec: EnvSpec) -> None:
         """Raise ConfigError if episodes of the environment may outlast what these settings can do with them."""
@@ -295,9 +154,9 @@ class Config:
             raise ConfigError.of(faults)
 
     @property
-    def searches(self) -> bool:
-        """Whether orders of CAGE 2's host types are searched for."""
-        return self.env == CAGE2_ID and self.workflow == "search"
+    def domain(self) -> Domain | None:
+        """The environment's domain, if it has one."""
+        return self.env if isinstance(self.env, Domain) else None
 
     @property
     def policy_lag(self) -> int:
@@ -306,50 +165,72 @@ class Config:
             return self.max_policy_lag
         return 0 if self.deterministic else 1
 
+    def env_factory(self) -> EnvFactory:
+        """Return what makes the environment in a worker. Raises ConfigError."""
+        factory = (
+            self.env.factory(self) if isinstance(self.env, Domain) else EnvFactory.of(self.env, self.max_episode_steps)
+        )
+        metrics = (*factory.metrics, *(name for name in self.metrics if name not in factory.metrics))
+        return dataclasses.replace(factory, metrics=metrics)
+
     def resolved(self) -> dict[str, Any]:
-        """All settings as plain values, for a file."""
-        values = dataclasses.asdict(self)
-        if callable(self.env):
-            name = getattr(self.env, "__qualname__", re.sub(" at 0x[0-9a-f]+", "", repr(self.env)))
-            values["env"] = f"{getattr(self.env, '__module__', '?')}:{name}"
+        """Return all settings as plain values, for a file."""
+        values = {"format": _FORMAT, **dataclasses.asdict(self)}
+        if isinstance(self.env, Domain):
+            values["env"] = {"domain": self.env.env_id, **values["env"]}
+        for name in ("env", "curriculum"):
+            if callable(given := getattr(self, name)):
+                named = getattr(given, "__qualname__", re.sub(" at 0x[0-9a-f]+", "", repr(given)))
+                values[name] = f"{getattr(given, '__module__', '?')}:{named}"
         return values
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Config:
-        """The settings that `resolved` told, after a way through JSON. Raises ConfigError."""
-        groups = {"ppo": PPOConfig, "workflow_search": SearchConfig}
-        read = {name: _read(kind, values.get(name, {})) for name, kind in groups.items()}
-        return _read(cls, {**values, **read})
+        """Return the settings that `resolved` told, after a way through JSON. Raises ConfigError."""
+        values = dict(values)
+        if (found := values.pop("format", 1)) != _FORMAT:
+            raise ConfigError(
+                f"these settings are of format {found}, and this version of aiotrain reads format {_FORMAT}. "
+                + ("aiotrain 0.1 wrote them: go on with that version" if found == 1 else "A newer version wrote them")
+            )
+        if isinstance(env := values.get("env"), Mapping):
+            env = dict(env)
+            if (name := env.pop("domain", None)) not in domains():
+                raise ConfigError(f"{unknown_name('domain', name, list(domains()))} Is its distribution installed?")
+            values["env"] = _read(domains()[name], env)
+        return _read(cls, values)
 
     def differences(self, other: Config) -> list[str]:
-        """The settings that ``other`` may not have otherwise in the same run, and has, a sentence each."""
+        """Return the settings that ``other`` has otherwise and may not in the same run, a sentence each."""
         here, there = (_flat(config.resolved()) for config in (self, other))
         return [
-            f"{name.replace('_', '-')} was {here[name]}, and is now {there[name]}"
-            for name in here
-            if name not in MAY_CHANGE and here[name] != there[name]
+            f"{name.replace('_', '-')} was {here.get(name)}, and is now {there.get(name)}"
+            for name in {**here, **there}
+            if name not in MAY_CHANGE and here.get(name) != there.get(name)
         ]
 
 
-_Settings = TypeVar("_Settings", "Config", PPOConfig, SearchConfig)
+_Settings = TypeVar("_Settings")
 
 
 def _read(kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:
-    """Settings from the plain values of a file."""
-    if unknown := sorted(values.keys() - {each.name for each in dataclasses.fields(kind)}):
+    """Return settings from the plain values of a file, those of groups in mappings of their own."""
+    hints = get_type_hints(kind)
+    types = {each.name: hints[each.name] for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(values.keys() - types.keys()):
         raise ConfigError(f"there is no setting {', '.join(unknown)}")
-    read: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in values.items()}
+    read: dict[str, Any] = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(types[name]) and isinstance(value, Mapping):
+            read[name] = _read(types[name], value)
+        else:
+            read[name] = tuple(value) if isinstance(value, list) else value
     return kind(**read)
 
 
 def _flat(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by name, without their groups."""
+    """Return settings by name, without their groups."""
     flat: dict[str, Any] = {}
     for name, value in resolved.items():
-        flat |= value if isinstance(value, dict) else {name: value}
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
     return flat
-
-
-def _is_host_and_port(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    return bool(host) and "/" not in host and port.isdecimal() and 0 < int(port) < 2**16

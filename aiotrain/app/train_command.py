@@ -24,8 +24,8 @@ import uvloop
 from aiotrain.app.console import printable
 from aiotrain.app.output import Output
 from aiotrain.app.signals import Interruption
-from aiotrain.cage2 import CAGE2_ID
 from aiotrain.config import Config
+from aiotrain.domains import DEFAULT_ENV, Domain, domain_of, domains
 from aiotrain.errors import AiotrainError, ConfigError
 from aiotrain.runs.checkpoints import Checkpoint, load_checkpoint
 from aiotrain.transport.segments import human_bytes
@@ -40,7 +40,7 @@ _FILES_BESIDE = 200
 _LAST_FRAME_S = 5.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(Config):
     """Train an agent: worker processes play, PPO learns, a live console shows it.
 
@@ -58,8 +58,10 @@ class Arguments(Config):
     """
 
     # The fields of Config that the command line sees otherwise than Python does.
-    env: str = CAGE2_ID
+    env: str = DEFAULT_ENV
     """Environment: a Gymnasium id, or module:factory."""
+    curriculum: str | None = None
+    """With which options episodes are reset: module:Class of an aiotrain.Curriculum. Default: the environment's own."""
     workers: Annotated[int, tyro.conf.arg(aliases=("--n-workers",))] = Config.workers
     """Worker processes."""
     plain: bool = False
@@ -74,15 +76,18 @@ class Arguments(Config):
         """Leave the checks to `config`: here, tyro would take their error for one of its own."""
 
     def config(self) -> Config:
-        """The settings of the run, with a folder for it. Raises ConfigError."""
-        return Config(**_settings(self) | {"run_dir": _new_run_dir(self.env) if self.run_dir is None else self.run_dir})
+        """Return the settings of the run, with a folder for it. Raises ConfigError."""
+        run_dir = _new_run_dir(self.env) if self.run_dir is None else self.run_dir
+        return Config(**_settings(self) | {"env": getattr(self, "domain_settings", self.env), "run_dir": run_dir})
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Train as the flags in ``arguments`` say; the exit code. Raises AiotrainError."""
+    """Train as the flags in ``arguments`` say; return the exit code. Raises AiotrainError."""
     checkpoint = _checkpoint(arguments)
-    default = Arguments(**({} if checkpoint is None else _settings(checkpoint.config)))
-    chosen = tyro.cli(Arguments, prog="aiotrain", args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    default = _defaults(arguments, checkpoint)
+    chosen = tyro.cli(
+        type(default), prog="aiotrain", args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,)
+    )
     config = chosen.config()
     _allow_open_files(_processes(config)[0])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -93,15 +98,60 @@ def _settings(config: Config) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
 
 
+def _defaults(arguments: Sequence[str], checkpoint: Checkpoint | None) -> Arguments:
+    """Return the defaults of all flags: the run's to be resumed, or the domain's; its settings are flags as well.
+
+    Raises ConfigError for a flag of another domain.
+    """
+    env = _flag(arguments, "--env")
+    domain = domain_of(DEFAULT_ENV if env is None else env)
+    settings: dict[str, Any] = {} if checkpoint is None else _settings(checkpoint.config)
+    if checkpoint is not None and (env is None or domain_of(env) == checkpoint.config.domain):
+        domain = checkpoint.config.domain
+    for kind in domains().values():
+        if kind is not type(domain) and (strange := _flags(kind) & {each.partition("=")[0] for each in arguments}):
+            raise ConfigError(
+                f"{min(strange)} is a setting of {kind.env_id} and means nothing to another env"
+                + (f" such as {env}" if env is not None else "")
+                + "; leave one of the two out"
+            )
+    if domain is None:
+        return Arguments(**settings)
+    settings["env"] = domain.env_id
+    if checkpoint is None and domain.ppo is not None:
+        settings["ppo"] = domain.ppo
+    fields = [("domain_settings", type(domain), dataclasses.field(default=domain))]
+    arguments_of = dataclasses.make_dataclass("Arguments", fields, bases=(Arguments,), frozen=True, kw_only=True)
+    arguments_of.__doc__ = Arguments.__doc__
+    made: Arguments = arguments_of(**settings)
+    return made
+
+
+def _flags(kind: type[Domain]) -> set[str]:
+    """Return the flags of a domain's settings."""
+    flags = set()
+    for each in dataclasses.fields(kind):
+        default = each.default_factory() if callable(each.default_factory) else each.default
+        inner = dataclasses.fields(default) if dataclasses.is_dataclass(default) else (each,)
+        flags |= {f"--{field.name.replace('_', '-')}" for field in inner}
+    return flags
+
+
 def _checkpoint(arguments: Sequence[str]) -> Checkpoint | None:
-    """What is to be resumed, if anything is: its settings are the defaults of all other flags."""
+    """Return what is to be resumed, if anything is: its settings are the defaults of all other flags."""
+    run = _flag(arguments, "--resume")
+    return None if run is None else load_checkpoint(run)
+
+
+def _flag(arguments: Sequence[str], name: str) -> str | None:
+    """Return the value of a flag that decides about the others; None if it is not there."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--resume")
+    parser.add_argument(name, dest="value")
     try:
-        run = parser.parse_known_args(arguments)[0].resume
+        value: str | None = parser.parse_known_args(arguments)[0].value
     except argparse.ArgumentError:  # which tyro tells better
         return None
-    return None if run is None else load_checkpoint(run)
+    return value
 
 
 def _new_run_dir(env: str) -> str:
@@ -142,7 +192,7 @@ async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, ove
             diverted = DivertedOutput(worker_log)
             output.terminal = diverted.terminal
     interrupted = Interruption(trainer, output)
-    if not drawing and config.env == CAGE2_ID and config.simulator == "compiled":
+    if not drawing and config.env_factory().compiled_player is not None:
         output.print("loading the compiled engine; the first time on a machine, it is compiled, which takes longer")
     showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
     started = False
@@ -195,11 +245,11 @@ def _start_lines(trainer: Trainer) -> str:
     each = _count(envs, "environment")
     players = f"{_count(processes, 'process')} with {each} each" if processes else f"{each} in this process"
     reserved, slots = human_bytes(status.ring_bytes), _count(status.slots, "slot")
-    simulators = {"cyborg": "csle-cyborg itself", "compiled": "the compiled engine"}
+    details = {} if config.domain is None else config.domain.details
     return "\n".join(
         (
             f"environment {printable(status.environment)}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",
-            *([f"simulator   {simulators[config.simulator]}"] if config.env == CAGE2_ID else []),
+            *(f"{label:<11} {printable(text)}" for label, text in details.items()),
             f"collector   {config.collector}: {players}",
             *([f"memory      {reserved} of shared memory reserved, for {slots}"] if status.slots else []),
             f"learner     on {status.device}; files in {printable(str(config.run_dir))}",

@@ -1,42 +1,29 @@
-"""CAGE Challenge 2: the scenario, the environment on CybORG, and what is needed to train a defender on it.
+"""CAGE Challenge 2: the scenario, its simulators, and what is needed to train a defender on it.
 
-Importing ``aiotrain``, or this package, registers ``aiotrain/Cage2-v0`` with Gymnasium. Gymnasium since 1.0 reads no
-entry points, so a program that imports neither writes ``gymnasium.make("aiotrain.cage2:aiotrain/Cage2-v0")``.
+Importing this package registers ``aiotrain/Cage2-v0`` with Gymnasium.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
+from aiotrain.cage2.registration import CAGE2_ID, SIMULATORS, make, register
 
-__all__ = ["CAGE2_ID", "SIMULATORS", "make"]
+if TYPE_CHECKING:
+    from aiotrain.cage2.domain import Cage2
+    from aiotrain.cage2.search.settings import SearchConfig
 
-CAGE2_ID = "aiotrain/Cage2-v0"
-SIMULATORS = ("cyborg", "compiled")
+__all__ = ["CAGE2_ID", "SIMULATORS", "Cage2", "SearchConfig", "make"]
 
-
-def make(simulator: str = "cyborg", **kwargs: Any) -> gymnasium.Env[Any, Any]:
-    """The environment on csle-cyborg (``Cage2Env``) or on the compiled engine (``Cage2CompiledEnv``).
-
-    ``kwargs`` are those of the class. Raises ValueError for another simulator, and for what only the other one can do.
-    """
-    if simulator == "compiled":
-        if kwargs.pop("scenario", None) is not None:
-            raise ValueError("the compiled engine plays Scenario2 only; for another, choose simulator='cyborg'")
-        from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
-
-        return Cage2CompiledEnv(**kwargs)
-    if simulator == "cyborg":
-        if (rules := kwargs.pop("rules", "main")) != "main":
-            raise ValueError(f"csle-cyborg plays by the rules 'main'; for {rules!r}, choose simulator='compiled'")
-        from aiotrain.cage2.simulators.cyborg_env import Cage2Env
-
-        return Cage2Env(**kwargs)
-    raise ValueError(f"unknown simulator {simulator!r}; choose one of {', '.join(SIMULATORS)}")
+register()
 
 
-if CAGE2_ID not in gymnasium.registry:
-    gymnasium.register(  # without a time limit: the environment truncates its episodes itself, at its ``max_steps``
-        CAGE2_ID,
-        entry_point="aiotrain.cage2:make",
-        vector_entry_point="aiotrain.cage2.simulators.vector_env:Cage2VectorEnv",
-    )
+def __getattr__(name: str) -> Any:
+    """Import the settings when they are first asked for: workers have no use for them."""
+    if name == "Cage2":
+        from aiotrain.cage2.domain import Cage2
+
+        return Cage2
+    if name == "SearchConfig":
+        from aiotrain.cage2.search.settings import SearchConfig
+
+        return SearchConfig
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

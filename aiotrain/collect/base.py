@@ -29,6 +29,7 @@ class BaseCollector:
         self._news = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._closing = self._closed = False
+        self._unnamed: set[str] = set()  # numbers in info that the run has warned of
 
     def _make_assignment(self, policy: PolicyShape, ring_layout: RingLayout) -> Assignment:
         """What worker 0 is to play."""
@@ -39,7 +40,7 @@ class BaseCollector:
             spec=self._spec,
             policy=policy,
             ring_layout=ring_layout,
-            alignment_lambda=self._settings.alignment_lambda,
+            asks_for_metrics=self._factory.asks_for_metrics,
         )
 
     async def outcomes(self) -> Sequence[Outcome]:
@@ -93,8 +94,15 @@ class BaseCollector:
         trajectories: Trajectories | None,
         unused: tuple[int, ...],
         failures: Sequence[LostEpisode],
+        unnamed: Collection[str],
     ) -> Outcome:
-        """The outcome of a task that came back."""
+        """Return the outcome of a task that came back, as of PlayResult."""
+        if fresh := sorted(set(unnamed) - self._unnamed):
+            self._unnamed.update(fresh)
+            self._warn(
+                f"the environment tells {', '.join(fresh)} at the end of an episode, which nobody asked for; "
+                f"--metrics {' '.join(fresh)} reports it"
+            )
         for failure in failures:
             if failure.invalid:
                 self._fail(InvalidStepError(failure.reason, **failure.where))

@@ -29,7 +29,7 @@ def serve_env(connection: Connection, factory: EnvFactory) -> None:
     from aiotrain.collect.worker import initialize
 
     initialize()
-    used = ("action_mask", *(("alignment", "compliance") if factory.is_cage2 else ()))
+    used = ("action_mask", "bonus", *factory.metrics)
     env: Any = None
 
     def make() -> None:

@@ -54,7 +54,7 @@ async def run_first(executor: WorkerExecutor, within_s: float, function: Callabl
 
 async def inspect(executor: WorkerExecutor, factory: EnvFactory, within_s: float) -> EnvSpec:
     """Make an environment in the executor's process, which keeps it, and tell what it is like. Raises EnvError."""
-    preload(factory.modules)
+    preload(factory.preload)
     try:
         return await run_first(executor, within_s, task.inspect, factory)
     except BrokenProcessPool as error:

@@ -39,7 +39,6 @@ class CollectorSettings:
     run_seed: int
     episode_timeout_s: float
     start_timeout_s: float
-    alignment_lambda: float = 0.0
 
 
 class Launch(NamedTuple):

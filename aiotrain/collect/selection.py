@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aiotrain.collect.protocol import Collector, CollectorSettings
-from aiotrain.config import Config
+from aiotrain.collect.settings import CollectConfig
 from aiotrain.errors import ConfigError
 from aiotrain.play.factory import EnvFactory
 
 __all__ = ["make_collector"]
 
 
-def make_collector(config: Config, factory: EnvFactory, warn: Callable[[str], None]) -> Collector:
-    """The configured collector, not started. Raises ConfigError if Ray is asked for and not installed."""
+def make_collector(config: CollectConfig, run_seed: int, factory: EnvFactory, warn: Callable[[str], None]) -> Collector:
+    """Return the configured collector, not started. Raises ConfigError if Ray is asked for and not installed."""
     settings = CollectorSettings(
         workers=config.workers,
         envs_per_worker=config.envs_per_worker,
-        run_seed=config.seed,
+        run_seed=run_seed,
         episode_timeout_s=config.episode_timeout_s,
         start_timeout_s=config.start_timeout_s,
-        alignment_lambda=config.workflow_search.alignment_lambda,
     )
     match config.collector:
         case "shared_memory":

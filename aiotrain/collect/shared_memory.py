@@ -217,7 +217,7 @@ class SharedMemoryCollector(BaseCollector):
             self._trajectory_cpu_s += (cost - self._trajectory_cpu_s) * (0.1 if self._trajectory_cpu_s else 1.0)
         for failure in result.failures:
             worker.unfinished.discard(failure.episode)
-        return self._outcome(sent.launch, trajectories, result.unused, result.failures)
+        return self._outcome(sent.launch, trajectories, result.unused, result.failures, result.unnamed)
 
     def _copy_out(self, worker: _Worker, sent: _Task) -> Trajectories | None:
         assert self._ring is not None

@@ -17,7 +17,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -26,14 +26,11 @@ import threadpoolctl
 
 from aiotrain.errors import EnvError
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.local_player import LocalPlayer, Played, make_player
-from aiotrain.play.player import Assignment, Player, PlayResult, inspect_env
+from aiotrain.play.local_player import EpisodePlayer, LocalPlayer, Played, make_player
+from aiotrain.play.player import Assignment, PlayResult, inspect_env
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.ring import Ring
 from aiotrain.transport.weights import Weights
-
-if TYPE_CHECKING:
-    from aiotrain.cage2.play.compiled_player import CompiledPlayer
 
 __all__ = ["NICENESS", "initialize", "inspect", "join", "play", "play_in_pool", "play_whole"]
 
@@ -150,7 +147,7 @@ class _State:
 
     def __init__(self) -> None:
         self.envs: list[gymnasium.Env[Any, Any]] = []
-        self.player: Player | CompiledPlayer | None = None
+        self.player: EpisodePlayer | None = None
         self.weights: Weights | None = None
         self.version = -1
         self.local: LocalPlayer | None = None

@@ -11,14 +11,15 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
-from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.red_agents import MIXED
-from aiotrain.cage2.scenario import HOST_TYPES
-from aiotrain.cage2.workflows import parse_order
-from aiotrain.config import Config
 from aiotrain.errors import ConfigError, EnvError, unknown_name
 
-__all__ = ["EnvFactory", "make_factory"]
+__all__ = ["EnvFactory", "named"]
+
+
+def named(reference: str) -> Any:
+    """Return what ``module:attribute`` names. Raises ImportError, ValueError or AttributeError."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class EnvFactory:
     kwargs: tuple[tuple[str, Any], ...] = ()
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps, if the environment does not do so earlier."""
+    metrics: tuple[str, ...] = ()
+    """Names of the numbers in ``info`` at the end of an episode that are kept with it."""
+    asks_for_metrics: bool = True
+    """Whether the run says which other numbers ``info`` has there."""
+    preload: tuple[str, ...] = ()
+    """Modules that are worth importing once for all workers."""
+    compiled_player: str | None = None
+    """``module:Class`` of a `local_player.CompiledPlayer`, where whole episodes can be played without Python."""
 
     @classmethod
     def of(cls, env: str | Callable[..., Any], max_episode_steps: int | None = None, **kwargs: Any) -> EnvFactory:
@@ -48,23 +57,6 @@ class EnvFactory:
             return cls(getattr(env, "__name__", type(env).__name__), target, tuple(kwargs.items()), max_episode_steps)
         _refuse_unknown(env)
         return cls(env, env, tuple(kwargs.items()), max_episode_steps)
-
-    @property
-    def is_cage2(self) -> bool:
-        """Whether this is the CAGE 2 environment of this package."""
-        return self.target == CAGE2_ID
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether this is the compiled engine, whose episodes can be played without Python."""
-        return self.is_cage2 and ("simulator", "compiled") in self.kwargs
-
-    @property
-    def modules(self) -> list[str]:
-        """What is worth importing once for all workers."""
-        if self.is_compiled:
-            return ["aiotrain.cage2.play.compile_before_fork"]
-        return ["aiotrain.cage2.simulators.cyborg_env"] if self.is_cage2 else []
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         """A new environment. Raises whatever the user's code raises, and EnvError if it made something else."""
@@ -103,38 +95,6 @@ class EnvFactory:
             return gymnasium.make(str(self.target), disable_env_checker=True, **kwargs)
 
         return make
-
-
-def make_factory(config: Config) -> EnvFactory:
-    """The factory for the configured environment. Raises ConfigError."""
-    if config.env != CAGE2_ID:
-        return EnvFactory.of(config.env, config.max_episode_steps)
-    try:
-        _refuse_unknown_red_agent(config)
-    except ValueError as error:
-        raise ConfigError(f"red-agent: {error}") from error
-    kwargs: dict[str, Any] = {
-        name: getattr(config, name) for name in ("simulator", "red_agent", "rules", "observation", "actions")
-    }
-    if config.red_agent == MIXED:
-        kwargs["red_shares"] = config.red_shares
-    if config.workflow != "none":  # a search tells each episode its order
-        kwargs["workflow"] = HOST_TYPES if config.workflow == "search" else parse_order(config.workflow)
-    if config.max_episode_steps is not None:
-        kwargs["max_steps"] = config.max_episode_steps
-    return EnvFactory.of(config.env, **kwargs)
-
-
-def _refuse_unknown_red_agent(config: Config) -> None:
-    """Raise ValueError. For cyborg, this imports the simulator, which other environments do without."""
-    if config.simulator == "compiled":
-        from aiotrain.cage2.red_agents import compiled_red_agent
-
-        compiled_red_agent(config.red_agent)
-    elif config.red_agent != MIXED:
-        from aiotrain.cage2.simulators.cyborg_env import red_agent_class
-
-        red_agent_class(config.red_agent)
 
 
 def _refuse_unknown(env: str) -> None:

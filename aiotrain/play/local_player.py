@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.factory import EnvFactory, named
 from aiotrain.play.player import Assignment, LostEpisode, Player, PlayResult, make_env
 from aiotrain.transport.ring import Ring, Trajectories
 
-if TYPE_CHECKING:
-    from aiotrain.cage2.play.compiled_player import CompiledPlayer
+__all__ = ["EpisodePlayer", "LocalPlayer", "Played", "make_player"]
 
-__all__ = ["LocalPlayer", "Played", "make_player"]
+
+class EpisodePlayer(Protocol):
+    """Plays episodes into the slots of a ring. `Player` is one, and so is each `EnvFactory.compiled_player`.
+
+    A compiled one is made as ``Class(assignment, ring, factory)``; ``Class.compile()`` compiles it, or loads it from a
+    cache.
+    """
+
+    parameters: npt.NDArray[np.float32]
+    """The policy's parameters, to be overwritten in place; `refresh` must follow."""
+
+    @property
+    def unfinished(self) -> int:
+        """Episodes that outgrew the slots of their task."""
+        ...
+
+    def refresh(self, version: int) -> None:
+        """Act with what was written to ``parameters``, which is this version of the policy."""
+        ...
+
+    def play(
+        self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()
+    ) -> PlayResult:
+        """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order.
+
+        ``options`` are what the environment's reset is given, for each of ``episodes``, or none at all.
+        """
+        ...
 
 
 class Played(NamedTuple):
@@ -27,20 +53,21 @@ class Played(NamedTuple):
     unused: tuple[int, ...]
     """Episodes that were not begun, because earlier ones took their places."""
     failures: tuple[LostEpisode, ...]
+    unnamed: tuple[str, ...] = ()
+    """As of PlayResult."""
 
 
 def make_player(
     assignment: Assignment, factory: EnvFactory, ring: Ring, envs: list[gymnasium.Env[Any, Any]]
-) -> Player | CompiledPlayer:
-    """What plays ``assignment`` into ``ring``: compiled code where it can, else ``envs``, as many as there must be.
+) -> EpisodePlayer:
+    """Return what plays ``assignment`` into ``ring``: compiled code where it can, else ``envs``, to which it adds.
 
     Raises EnvError.
     """
     whole = assignment.ring_layout.steps >= (assignment.spec.max_episode_steps or math.inf)
-    if factory.is_compiled and whole:
-        from aiotrain.cage2.play.compiled_player import CompiledPlayer
-
-        return CompiledPlayer(assignment, ring, factory)
+    if factory.compiled_player is not None and whole:
+        player: EpisodePlayer = named(factory.compiled_player)(assignment, ring, factory)
+        return player
     while len(envs) < assignment.envs:
         envs.append(make_env(factory))
     return Player(assignment, ring, envs, lambda: make_env(factory))
@@ -49,7 +76,7 @@ def make_player(
 class LocalPlayer:
     """Plays tasks of at most as many trajectories as the assignment's layout has slots."""
 
-    def __init__(self, assignment: Assignment, make: Callable[[Ring], Player | CompiledPlayer]) -> None:
+    def __init__(self, assignment: Assignment, make: Callable[[Ring], EpisodePlayer]) -> None:
         self._ring = Ring.private(assignment.ring_layout)
         self._player = make(self._ring)
 
@@ -93,6 +120,7 @@ class LocalPlayer:
             Trajectories.join(trajectories) if trajectories else None,
             parts[0].unused,
             tuple(failure for part in parts for failure in part.failures),
+            tuple(name for part in parts for name in part.unnamed),
         )
 
     def _load(self, parameters: npt.NDArray[np.float32], version: int) -> None:
@@ -105,4 +133,4 @@ class LocalPlayer:
         sealed = self._ring.sealed(slots)
         trajectories = self._ring.copy_out(sealed) if sealed else None
         self._ring.take_back(slots)
-        return Played(trajectories, result.unused, result.failures)
+        return Played(trajectories, result.unused, result.failures, result.unnamed)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.factory import EnvFactory, named
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout
@@ -35,6 +35,7 @@ __all__ = [
     "make_env",
 ]
 
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 _NOISE_BLOCK = 128  # steps whose random numbers are drawn at once
 BREAKDOWNS = (Exception, SystemExit)  # sys.exit in an environment ends its episode, not the run
 
@@ -49,8 +50,8 @@ class Assignment:
     spec: EnvSpec
     policy: PolicyShape
     ring_layout: RingLayout
-    alignment_lambda: float = 0.0
-    """Bonus for a step: this times the change of the episode's compliance."""
+    asks_for_metrics: bool = False
+    """Whether the players tell which numbers in ``info`` are no metrics."""
 
 
 class LostEpisode(NamedTuple):
@@ -82,6 +83,8 @@ class PlayResult(NamedTuple):
     failures: tuple[LostEpisode, ...]
     cpu_s: float
     """CPU seconds of the task."""
+    unnamed: tuple[str, ...] = ()
+    """Numbers that ``info`` told at the end of an episode and that are no metrics, each told once."""
 
 
 def episode_streams(run_seed: int, episode: int) -> tuple[int, np.random.Generator]:
@@ -120,7 +123,7 @@ def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
         observation, info = env.reset(seed=0)
         spec = dataclasses.replace(
             spec,
-            has_compliance=factory.is_cage2 and "alignment" in info,
+            metrics=factory.metrics,
             has_action_mask=spec.action_kind == "discrete" and "action_mask" in info,
         )
     except AiotrainError:
@@ -129,12 +132,8 @@ def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
         raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
     if fault := observation_fault(observation, spec) or mask_fault(info, spec):
         raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}", seed=0, step=0)
-    if factory.is_compiled:
-        from aiotrain.cage2.play.compiled_player import (
-            compile_rollouts,  # imports Numba, which other environments do without
-        )
-
-        compile_rollouts()  # once, before there are other workers; precompiled may have done so
+    if factory.compiled_player is not None:
+        named(factory.compiled_player).compile()  # once, before there are other workers
     return spec
 
 
@@ -176,7 +175,6 @@ class _Lane:
         self.fragment = 0
         self.steps_before = 0  # of the episode, in earlier slots
         self.return_before = 0.0
-        self.compliance = math.nan
         self.bonus_before = 0.0
         self.observation: Any = None
         self.mask: Any = None
@@ -192,6 +190,23 @@ class _Lane:
         self.rewards: list[float] = []
         self.bonuses: list[float] = []
         self.masks: list[Any] = []
+
+
+def _numbers(values: Sequence[Any], what: str) -> npt.NDArray[np.float64]:
+    """Return the rewards or bonuses of a slot, float64 ``[T]``. Raises _InvalidStep for what is no number."""
+    numbers = np.array(values, np.float64)
+    if numbers.shape != (len(values),):
+        raise _InvalidStep(f"a {what} of shape {numbers.shape[1:]} where one number belongs")
+    return numbers
+
+
+def _metric(name: str, value: Any) -> float:
+    """Return a metric as a number; NaN where there is none. Raises _InvalidStep for what is no finite number."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, _NUMBERS) or math.isinf(value):
+        raise _InvalidStep(f"{name} = {value!r:.60} in info, where a finite number belongs")
+    return float(value)
 
 
 class _InvalidStep(Exception):
@@ -223,6 +238,9 @@ class Player:
         self.parameters = self._policy.parameters
         """To be overwritten in place, float32; `refresh` must follow."""
         self._version = -1
+        self._untold = (math.nan,) * len(self._spec.metrics)
+        self._known = {"bonus", "action_mask", *self._spec.metrics}
+        self._unnamed: set[str] = set()
         self._idle = [_Lane(env, assignment.worker + place // assignment.envs) for place, env in enumerate(envs)]
         self._unfinished: deque[_Lane] = deque()
         """Lanes whose episode outgrew the slots of its task."""
@@ -268,7 +286,10 @@ class Player:
             if not active:
                 break
             active = self._step_until_one_leaves(active, failures)
-        return PlayResult(tuple(episode for episode, _ in waiting), tuple(failures), time.process_time() - cpu_began)
+        cpu_s, unnamed = time.process_time() - cpu_began, tuple(sorted(self._unnamed))
+        self._known |= self._unnamed
+        self._unnamed.clear()
+        return PlayResult(tuple(episode for episode, _ in waiting), tuple(failures), cpu_s, unnamed)
 
     def _begin_episode(self, lane: _Lane, slot: int, episode: int, options: Mapping[str, Any] | None) -> None:
         lane.episode = episode
@@ -362,36 +383,37 @@ class Player:
         lane.log_probs.append(log_prob)
         lane.rewards.append(reward)  # type: ignore[arg-type]  # turned into a float, or refused, with the rest
         self._write_observation(lane, observation)
-        if self._spec.has_compliance:
-            lane.bonuses.append(self._assignment.alignment_lambda * info["alignment"])
-            lane.compliance = info.get("compliance", math.nan)
+        lane.bonuses.append(info.get("bonus", 0.0))
         lane.masks.append(lane.mask)
         if terminated or truncated:
-            self._seal(lane, ended=True, terminated=bool(terminated))
+            self._seal(lane, ended=True, terminated=bool(terminated), metrics=self._metrics(info))
             lane.episode = -1
             self._idle.append(lane)
             return False
         self._take_mask(lane, info)
         if len(lane.rewards) == self._assignment.ring_layout.steps:
             lane.observation = observation
-            self._seal(lane, ended=False, terminated=False)
+            self._seal(lane, ended=False, terminated=False, metrics=self._untold)
             self._unfinished.append(lane)
             return False
         return True
 
-    def _seal(self, lane: _Lane, *, ended: bool, terminated: bool) -> None:
+    def _metrics(self, info: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return the episode's metrics from its last ``info``, NaN for those that it lacks."""
+        if self._assignment.asks_for_metrics:
+            self._unnamed |= {name for name, told in info.items() if isinstance(told, _NUMBERS)} - self._known
+        return tuple(_metric(name, info.get(name, math.nan)) for name in self._spec.metrics)
+
+    def _seal(self, lane: _Lane, *, ended: bool, terminated: bool, metrics: tuple[float, ...]) -> None:
         """Write what the lane gathered to its slot, header last. Raises _InvalidStep for NaN."""
         ring, slot, length = self._ring, lane.slot, len(lane.rewards)
-        rewards = np.array(lane.rewards, np.float64)
-        if rewards.shape != (length,):
-            raise _InvalidStep(f"a reward of shape {rewards.shape[1:]} where one number belongs")
-        self._refuse_nan(lane, rewards)
+        rewards, bonuses = _numbers(lane.rewards, "reward"), _numbers(lane.bonuses, "bonus")
+        self._refuse_nan(lane, {"reward": rewards, "bonus": bonuses})
         ring.actions[slot, :length] = lane.actions
         ring.log_probs[slot, :length] = lane.log_probs
         ring.rewards[slot, :length] = rewards
-        if self._spec.has_compliance:
-            ring.bonuses[slot, :length] = lane.bonuses
-            lane.bonus_before += sum(lane.bonuses)
+        ring.bonuses[slot, :length] = bonuses
+        lane.bonus_before += sum(lane.bonuses)
         if self._spec.has_action_mask:
             ring.masks[slot, :length] = lane.masks
         lane.steps_before += length
@@ -408,20 +430,21 @@ class Player:
             lane.steps_before,
             lane.return_before,
             lane.bonus_before,
-            lane.compliance,
             lane.began_s,
+            *metrics,
             SEALED,
         )
         lane.fragment += 1
 
-    def _refuse_nan(self, lane: _Lane, rewards: npt.NDArray[np.float64]) -> None:
-        with np.errstate(over="ignore"):
-            bad = ~np.isfinite(rewards.astype(np.float32))  # as which they are kept
-        if bad.any():
-            step = int(bad.argmax())
-            del lane.rewards[step + 1 :]  # so that the report names this step
-            raise _InvalidStep(f"a reward of {rewards[step]}")
-        seen = lane.rows[: len(rewards) + 1]
+    def _refuse_nan(self, lane: _Lane, numbers: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        for what, values in numbers.items():
+            with np.errstate(over="ignore"):
+                bad = ~np.isfinite(values.astype(np.float32))  # as which they are kept
+            if bad.any():
+                step = int(bad.argmax())
+                del lane.rewards[step + 1 :]  # so that the report names this step
+                raise _InvalidStep(f"a {what} of {values[step]}")
+        seen = lane.rows[: len(lane.rewards) + 1]
         if seen.dtype.kind == "f" and not np.isfinite(seen).all():
             step = int((~np.isfinite(seen)).reshape(len(seen), -1).any(axis=1).argmax())
             del lane.rewards[step:]

@@ -50,8 +50,8 @@ class EnvSpec:
     """Dtype of the actions that the environment is given; the ring keeps int16, int32 or float32."""
     max_episode_steps: int | None
     """The environment's own time limit in steps, where it tells one."""
-    has_compliance: bool = False
-    """Whether ``info`` tells ``alignment``, the change in the step of what it tells as ``compliance``."""
+    metrics: tuple[str, ...] = ()
+    """Numbers of an episode that ``info`` may tell at its end, by name."""
     has_action_mask: bool = False
     """Whether ``info`` tells ``action_mask`` after reset and step: for each action 1 if it may be drawn, else 0."""
 
@@ -108,8 +108,8 @@ class EnvSpec:
             self.observation_dtype,
             self.action_shape,
             np.dtype(self.ring_action_dtype).str,
-            self.has_compliance,
             self.masked,
+            self.metrics,
         )
 
     def encode(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _Described = TypeVar("_Described")
-_FORMAT: Final = "aiotrain checkpoint 1"
+_FORMAT: Final = "aiotrain checkpoint 2"
 _LARGEST_BYTES: Final = 4 << 30
 """Of a checkpoint; what claims to be larger is not read."""
 _NAME: Final = re.compile(r"update-(\d{6,12})\.safetensors")
@@ -186,10 +186,10 @@ def library_versions() -> dict[str, str]:
 class Checkpoints:
     """The checkpoints of the run in the folder ``run``: the last ``keep`` and the best. Raises OSError."""
 
-    def __init__(self, run: Path, keep: int) -> None:
+    def __init__(self, run: Path, keep: int, best_return: float = -math.inf) -> None:
         self._folder = run / "checkpoints"
         self._keep = keep
-        self.best_return = -math.inf
+        self.best_return = best_return
         """Mean return of the best so far."""
 
     def save(self, update: int, state: Mapping[str, Any], mean_return: float) -> None:

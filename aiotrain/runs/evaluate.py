@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.domain import Cage2
 from aiotrain.cage2.official.baselines import GREEDY_ORDER
 from aiotrain.cage2.official.protocol import CELLS, EPISODES, Cell, total_score
+from aiotrain.cage2.registration import CAGE2_ID
 from aiotrain.cage2.workflows import order_text
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError
-from aiotrain.play.factory import make_factory
 from aiotrain.runs.evaluation_episodes import (
     Evaluation,
     PolicyFor,
@@ -102,16 +102,20 @@ def evaluate(
     if greedy:
         trained = trained.greedy()
     config = trained.config
-    is_cage2 = config.env == CAGE2_ID
+    is_cage2 = isinstance(config.env, Cage2)
     if not is_cage2 and (simulator is not None or rules is not None):
         raise ConfigError(f"simulator and rules are for {CAGE2_ID}, but {run} was trained on another environment")
-    changes: dict[str, Any] = {"simulator": simulator, "rules": rules, "max_episode_steps": max_episode_steps}
-    config = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
-    factory = make_factory(config)
+    if isinstance(config.env, Cage2):
+        asked: dict[str, Any] = {
+            name: value for name, value in {"simulator": simulator, "rules": rules}.items() if value is not None
+        }
+        config = dataclasses.replace(config, env=dataclasses.replace(config.env, **asked))
+    if max_episode_steps is not None:
+        config = dataclasses.replace(config, max_episode_steps=max_episode_steps)
+    factory = config.env_factory()
     settings: dict[str, Any] = {"run": str(run), "environment": factory.name}
-    if is_cage2:
-        settings |= {"red_agent": config.red_agent, "simulator": config.simulator, "rules": config.rules}
-        settings |= {"workflow": config.workflow}
+    if isinstance(config.env, Cage2):
+        settings |= {name: getattr(config.env, name) for name in ("red_agent", "simulator", "rules", "workflow")}
     settings |= {"actions": trained.actions, "episodes": episodes, "seed": seed}
     return Evaluation(settings, *play(factory, trained.policy_for, episodes, fresh_seed(seed, 0), progress))
 
@@ -151,20 +155,21 @@ def evaluate_cage2(
         trained = load_run(Path(run), workflow)
         if greedy:
             trained = trained.greedy()
-        if trained.config.env != CAGE2_ID:
+        if not isinstance(trained.config.env, Cage2):
             raise ConfigError(f"{run} was trained on another environment than {CAGE2_ID}, which the protocol plays")
         policy_for = trained.policy_for
-        settings |= {"run": str(run), "workflow": trained.config.workflow, "actions": trained.actions}
+        settings |= {"run": str(run), "workflow": trained.config.env.workflow, "actions": trained.actions}
     elif agent == "greedy-heuristic":
         settings["workflow"] = order_text(order_of(workflow or GREEDY_ORDER))
-    rules = rules or (Config.rules if trained is None else trained.config.rules)
+    base = Config(env=Cage2(workflow="none")) if trained is None else trained.config
+    assert isinstance(base.env, Cage2)
+    rules = rules or base.env.rules
     settings |= {"simulator": simulator, "rules": rules, "episodes": episodes, "seed": seed}
-    base = Config(workflow="none") if trained is None else trained.config
-    fixed = {"simulator": simulator, "rules": rules, "red_shares": Config.red_shares}
+    fixed: dict[str, Any] = {"simulator": simulator, "rules": rules, "red_shares": Cage2.red_shares}
     cells: dict[Cell, Evaluation] = {}
     for number, cell in enumerate(CELLS):
-        changes: dict[str, Any] = {**fixed, "red_agent": cell.red_agent, "max_episode_steps": cell.steps}
-        factory = make_factory(dataclasses.replace(base, **changes))
+        env = dataclasses.replace(base.env, **fixed, red_agent=cell.red_agent)
+        factory = dataclasses.replace(base, env=env, max_episode_steps=cell.steps).env_factory()
         run_seed = fresh_seed(seed, 1 + number)  # chance of its own for each, so that their errors are independent
 
         def told(count: int, of: int, before: int = number * episodes) -> None:

@@ -13,8 +13,8 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.official.baselines import greedy_actions
+from aiotrain.cage2.registration import CAGE2_ID
 from aiotrain.cage2.scenario import action_index
 from aiotrain.cage2.workflows import Order
 from aiotrain.errors import EnvError, InvalidStepError
@@ -98,7 +98,8 @@ def play(factory: EnvFactory, policy_for: PolicyFor, episodes: int, run_seed: in
             headers = headers[headers["ended"]]
             returns[headers["episode"]] = headers["episode_return"]
             lengths[headers["episode"]] = headers["episode_steps"]
-            compliance[headers["episode"]] = headers["compliance"]
+            if "compliance" in headers.dtype.names:
+                compliance[headers["episode"]] = headers["compliance"]
             ended += len(headers)
             progress(ended, episodes)
     return returns, lengths, compliance
@@ -115,7 +116,7 @@ def _player(
         envs.append(env)
         policy = policy_for(spec)
         limit = spec.max_episode_steps
-        if factory.is_compiled:
+        if factory.compiled_player is not None:
             assert limit is not None, "every episode of CAGE 2 is truncated"
             lanes, slots, steps = 1, max(_COMPILED_STEPS // limit, 1), limit
         else:
@@ -135,9 +136,9 @@ def play_greedily(
 ) -> Episodes:
     """Play CAGE 2 by the greedy heuristic of ``order``, which sees the true state."""
     actions = greedy_actions(order)
-    count = min(episodes, _COMPILED_STEPS // steps if factory.is_compiled else _LANES)
+    count = min(episodes, _COMPILED_STEPS // steps if factory.compiled_player is not None else _LANES)
     seeds = np.random.default_rng(run_seed).integers(2**31, size=(-(-episodes // count), count))
-    mode = None if factory.is_compiled else "sync"
+    mode = None if factory.compiled_player is not None else "sync"
     envs = gymnasium.make_vec(CAGE2_ID, count, vectorization_mode=mode, **dict(factory.kwargs))
     returns = np.zeros(seeds.shape)
     for row, batch in enumerate(seeds.tolist()):

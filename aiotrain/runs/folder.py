@@ -1,100 +1,142 @@
-"""The folder of a run: its records, weights and checkpoints, and how its parts are restored from one."""
+"""The folder of a run: its journals, weights and checkpoints, and how the parts of a run are restored from one."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from aiotrain.cage2.search.policies import WorkflowPolicies
-from aiotrain.cage2.search.workflow_search import Training
 from aiotrain.config import Config
 from aiotrain.errors import CheckpointError, ConfigError
-from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import Checkpoint, Checkpoints, library_versions, natural, save_weights
-from aiotrain.runs.journals import JOURNALS, METRICS, Records
-from aiotrain.training.batcher import Batcher
-from aiotrain.training.reports import Ledger, Update
+from aiotrain.runs.journals import Journals
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from aiotrain.learn.ppo import Learner
 
-__all__ = ["RunFolder"]
+__all__ = ["Part", "Resumed", "RunFolder", "restore"]
 
 _HALF_WRITTEN = re.compile(r"\.(weights.*\.safetensors|config\.json|updates\.csv)\.\d+")
-"""What `write_whole` calls a file of a run until it is whole."""
+"""Name that `write_whole` gives to a file of a run until it is whole."""
+
+
+class Part(Protocol):
+    """What a checkpoint saves and restores."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return everything that decides how it goes on, as plain values and arrays."""
+        ...
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on from what `state_dict` returned. Raises KeyError, RuntimeError, TypeError or ValueError."""
+        ...
+
+
+class Resumed(NamedTuple):
+    """Where a run goes on that was restored from a checkpoint."""
+
+    checkpoint: str
+    """Name of its file."""
+    update: int
+    episodes: int
+    """Episodes learned until then."""
+    lines: Mapping[str, int]
+    """How many lines each journal had."""
+    best_return: float
+    changes: list[str]
+    """Settings that are others now, a sentence each."""
+
+
+def restore(
+    checkpoint: Checkpoint,
+    config: Config,
+    spec: EnvSpec,
+    learner: Learner,
+    parts: Mapping[str, Part],
+    warn: Callable[[str], None],
+) -> Resumed:
+    """Restore ``learner`` and ``parts``, one of which is the ``ledger``; no file is touched.
+
+    May take some tenths of a second. Raises CheckpointError.
+    """
+    state = checkpoint.state
+    with checkpoint.refusing():
+        then, now = state["environment"], json.loads(json.dumps(dataclasses.asdict(spec)))
+        if changed := [name for name in now if then[name] != now[name]]:
+            raise ValueError(f"the environment is another than it was then, in {', '.join(changed)}")
+        lines = {_plain_name(name): natural(count) for name, count in state["lines"].items()}
+        if foreign := [name for name in lines if not name.endswith((".csv", ".jsonl"))]:
+            raise ValueError(f"{foreign[0]} is no file that a run writes line by line")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        learner.load_state_dict(state["learner"])
+        then = state["made_with"]
+        if changed := [f"{name} {then[name]}" for name, it in _made_with(learner).items() if then[name] != it]:
+            warn(f"the checkpoint was made with {', '.join(changed)}: the run goes on, but not to the bit")
+        return Resumed(
+            checkpoint.path.name,
+            checkpoint.update,
+            natural(state["ledger"]["episodes"]),
+            lines,
+            float(state["best_return"]),
+            checkpoint.config.differences(config),
+        )
+
+
+def _made_with(learner: Learner) -> dict[str, str]:
+    return {**library_versions(), "device": str(learner.device)}
 
 
 class RunFolder:
-    """Writes what a run leaves behind, from `open` until `close`; before and after, it does nothing.
+    """Writes what a run leaves behind, until it is closed. Making one begins the files, or goes on after ``resumed``.
 
-    While the run goes on, no full disk ends it: ``warn`` is told.
+    While the run goes on, no full disk ends it: ``warn`` is told. ``columns`` are those of Journals, ``parts`` are what
+    a checkpoint saves beside the learner. Raises ConfigError.
     """
 
     def __init__(
         self,
+        path: Path,
         config: Config,
         spec: EnvSpec,
-        shape: PolicyShape,
         *,
+        columns: Mapping[str, str],
         learner: Learner,
-        batcher: Batcher,
-        ledger: Ledger,
-        workflows: WorkflowPolicies | None,
+        parts: Mapping[str, Part],
+        resumed: Resumed | None,
         warn: Callable[[str], None],
     ) -> None:
-        assert config.run_dir is not None
-        self.path = Path(config.run_dir)
-        self._config, self._spec, self._shape = config, spec, shape
-        self._learner, self._batcher, self._ledger, self._workflows = learner, batcher, ledger, workflows
-        self._warn = warn
-        self._records: Records | None = None
-        self._checkpoints = Checkpoints(self.path, config.keep_checkpoints)
+        self.path = path
+        self._config, self._spec = config, spec
+        self._learner, self._parts, self._warn = learner, parts, warn
         self._unsaved: str | None = None  # what could not be written since the last checkpoint that could
-
-    # -------------------------------------------------------------------- to begin
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore all parts. May take some tenths of a second. Raises CheckpointError."""
-        state = checkpoint.state
-        with checkpoint.refusing():
-            then, now = state["environment"], json.loads(json.dumps(dataclasses.asdict(self._spec)))
-            if changed := [name for name in now if then[name] != now[name]]:
-                raise ValueError(f"the environment is another than it was then, in {', '.join(changed)}")
-            self._lines = {name: natural(state["lines"][name]) for name in JOURNALS}
-            self._checkpoints.best_return = float(state["best_return"])
-            self._batcher.load_state_dict(state["batcher"])
-            self._ledger.load_state_dict(state["ledger"])
-            if self._ledger.last is not None and self._ledger.last.values.keys() != {each.name for each in METRICS}:
-                raise ValueError("its last update has other metrics than there are now")
-            if self._workflows is not None:
-                self._workflows.load_state_dict(state["workflows"])
-            self._learner.load_state_dict(state["learner"])
-            then = state["made_with"]
-            if changed := [f"{name} {then[name]}" for name, it in self._made_with().items() if then[name] != it]:
-                self._warn(f"the checkpoint was made with {', '.join(changed)}: the run goes on, but not to the bit")
-
-    def open(self, checkpoint: Checkpoint | None) -> None:
-        """Begin to write, or go on after what was written at the ``checkpoint``. Raises ConfigError."""
-        config, spec = self._config, self._spec
-        lines = None if checkpoint is None else {**self._lines, "episodes": self._ledger.episodes}
-        self._records = Records(self.path, config.resolved(), config.tensorboard, warn=self._warn, resumed=lines)
+        best_return = -math.inf if resumed is None else resumed.best_return
+        self._checkpoints = Checkpoints(path, config.keep_checkpoints, best_return)
+        self._journals = Journals(
+            path,
+            config.resolved(),
+            columns,
+            tensorboard=config.tensorboard,
+            warn=warn,
+            resumed=None if resumed is None else resumed.lines,
+            episodes=0 if resumed is None else resumed.episodes,
+        )
         self._remove_half_written()
-        about = {"environment": spec.name, "device": str(self._learner.device), "workers": config.workers}
-        if checkpoint is None:
+        about = {"environment": spec.name, "device": str(learner.device), "workers": config.workers}
+        if resumed is None:
             self.event("start", **about)
-        else:
-            try:
-                self._checkpoints.forget_after(checkpoint.update)
-            except OSError as error:
-                raise ConfigError(f"run-dir: {self.path} cannot be written to: {error.strerror}") from error
-            changes = checkpoint.config.differences(config)
-            self.event("resume", checkpoint=checkpoint.path.name, changes=changes, **about)
+            return
+        try:
+            self._checkpoints.forget_after(resumed.update)
+        except OSError as error:
+            raise ConfigError(f"run-dir: {path} cannot be written to: {error.strerror}") from error
+        self.event("resume", checkpoint=resumed.checkpoint, changes=resumed.changes, **about)
 
     def _remove_half_written(self) -> None:
         """Remove what killed processes have left: as the folder is ours now, no other writes these."""
@@ -107,47 +149,45 @@ class RunFolder:
 
     def event(self, kind: str, **details: Any) -> None:
         """Write down that something happened."""
-        if self._records is not None:
-            self._records.event(kind, **details)
+        self._journals.event(kind, **details)
 
-    def training(self, training: Training) -> None:
-        """Write down a training of an order that is over, and the policy as it is now."""
-        if self._records is None:
-            return
-        self._records.workflow(training._asdict())
-        name = f"weights-{training.workflow.replace(',', '-')}.safetensors"
+    def update(self, row: Mapping[str, float | int | None], label: str) -> None:
+        """Write down an update, with the label of its batch."""
+        self._journals.update(row, label)
+
+    def row(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a row to the CSV file ``name``. Raises ValueError for what is no plain file name."""
+        self._journals.row(_plain_name(name), values)
+
+    def save_policy(self, name: str) -> None:
+        """Write policy and value network, as they are now, to the file ``name``. A full disk is warned of."""
+        learner = self._learner
         try:
-            self._save_weights(name)
+            save_weights(self.path / _plain_name(name), learner.tensors(), learner.network.shape, self._spec)
         except OSError as error:
-            self._note_failure(f"the policy of {training.workflow}", error)
-
-    def update(self, update: Update, workflows: Sequence[str]) -> None:
-        """Write down an update, with the orders that were trained."""
-        if self._records is not None:
-            self._records.update(update.values, ";".join(workflows))
+            self._note_failure(name, error)
 
     def state_dict(self) -> dict[str, Any]:
-        """The run at this moment, but for the learner, which only the thread that learns may look into."""
+        """Return the run at this moment, but for the learner, which only the thread that learns may look into."""
         return {
-            "update": len(self._ledger.returns),
             "config": self._config.resolved(),
             "environment": dataclasses.asdict(self._spec),
-            "made_with": self._made_with(),
-            "ledger": self._ledger.state_dict(),
-            "batcher": self._batcher.state_dict(),
-            "workflows": None if self._workflows is None else self._workflows.state_dict(),
-            "lines": {} if self._records is None else self._records.state_dict(),
+            "made_with": _made_with(self._learner),
+            "lines": self._journals.lines(),
+            **{name: part.state_dict() for name, part in self._parts.items()},
         }
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Save ``state``, with the learner. Where that fails, the checkpoints stay that there are."""
-        assert self._records is not None
+    def save_checkpoint(self, state: Mapping[str, Any], update: int, recent_return: float) -> None:
+        """Save ``state``, with the learner, as that after ``update``. On failure, existing checkpoints are kept.
+
+        The best checkpoint is the one with the highest ``recent_return``.
+        """
         try:
-            self._records.sync()
-            state = {**state, "learner": self._learner.state_dict()}
-            self._checkpoints.save(state["update"], state, self._ledger.recent_return())
+            self._journals.sync()
+            whole = {**state, "update": update, "learner": self._learner.state_dict()}
+            self._checkpoints.save(update, whole, recent_return)
         except OSError as error:
-            self._note_failure(f"update {state['update']}", error)
+            self._note_failure(f"update {update}", error)
         else:
             self._unsaved = None
 
@@ -155,38 +195,32 @@ class RunFolder:
         self._unsaved = f"{what} could not be saved in {self.path}: {error.strerror or error}. {self._last()}"
         self._warn(self._unsaved)
 
-    def _made_with(self) -> dict[str, str]:
-        return {**library_versions(), "device": str(self._learner.device)}
-
     def _last(self) -> str:
         last = self._checkpoints.newest()
         return "There is no checkpoint yet" if last is None else f"The last checkpoint is {last}"
 
-    def _save_weights(self, name: str) -> None:
-        save_weights(self.path / name, self._learner.tensors(), self._shape, self._spec)
-
     # ---------------------------------------------------------------------- to end
 
-    def save(self, *, is_whole: bool) -> None:
+    def save(self, update: int, recent_return: float, *, is_whole: bool) -> None:
         """Save the last checkpoint and the weights, unless an update failed half-way: only what ``is_whole``."""
-        if self._records is None:
-            return
         if not is_whole:
             self._warn(f"an update failed half-way, which is nothing to go on from. {self._last()}")
             return
-        self.save_checkpoint(self.state_dict())
-        try:
-            self._save_weights("weights.safetensors")
-        except OSError as error:
-            self._note_failure("the weights", error)
+        self.save_checkpoint(self.state_dict(), update, recent_return)
+        self.save_policy("weights.safetensors")
 
     def close(self) -> None:
         """Close all files. Raises CheckpointError if the last checkpoint, or anything since, could not be saved."""
-        records, self._records = self._records, None
         try:
-            if records is not None:
-                records.close()
+            self._journals.close()
         except OSError as error:
             self._note_failure("the last lines of updates.csv and its like", error)
         if self._unsaved is not None:
             raise CheckpointError(self._unsaved)
+
+
+def _plain_name(name: str) -> str:
+    """Return ``name``, if it is that of a file in a folder. Raises ValueError."""
+    if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
+        raise ValueError(f"{name!r} is no name of a file in the folder of a run")
+    return name

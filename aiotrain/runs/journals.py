@@ -1,4 +1,4 @@
-"""What a run leaves behind: configuration, a CSV row per update, a JSON line per event, TensorBoard files."""
+"""The files that a run writes line by line: a CSV row per update, a JSON line per event, TensorBoard files."""
 
 from __future__ import annotations
 
@@ -13,64 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from aiotrain.errors import ConfigError
 from aiotrain.runs.checkpoints import write_whole
 
-__all__ = ["JOURNALS", "METRICS", "Metric", "Records", "refuse_old_run", "refuse_running"]
+__all__ = ["EVENTS", "UPDATES", "Journals", "refuse_old_run", "refuse_running"]
 
-JOURNALS = ("updates.csv", "workflows.csv", "events.jsonl")
-"""Files that grow by lines. The first one keeps other processes out."""
+UPDATES: Final = "updates.csv"
+"""Holds a row per update. Its lock keeps other processes out of the folder."""
+EVENTS: Final = "events.jsonl"
 _OLD_RUN = "holds a run already; resume it if it has a checkpoint, name another folder, or move it away"
 _GOES_ON = "holds a run that still goes on, in another process"
-
-
-class Metric(NamedTuple):
-    """A number that every update reports."""
-
-    name: str
-    group: str
-    """Where it stands in TensorBoard."""
-    meaning: str
-
-
-METRICS = (
-    Metric("update", "progress", "number of the update, from 1"),
-    Metric("elapsed_s", "progress", "wall time since the start, seconds"),
-    Metric("episodes", "progress", "episodes learned so far"),
-    Metric("steps", "progress", "environment steps learned so far"),
-    Metric("mean_return", "return", "mean undiscounted return of the batch's finished episodes"),
-    Metric("min_return", "return", "lowest return in the batch"),
-    Metric("max_return", "return", "highest return in the batch"),
-    Metric("mean_bonus", "return", "mean alignment bonus of an episode, which the learner gets on top of the return"),
-    Metric("compliance", "return", "mean compliance with the workflow of the episodes that have one, 0 to 1"),
-    Metric("compliance_share", "return", "share of the episodes that have a compliance: they fixed something"),
-    Metric("mean_length", "return", "mean length of the batch's finished episodes, steps"),
-    Metric("batch_episodes", "batch", "episodes that ended in the batch"),
-    Metric("batch_steps", "batch", "steps in the batch"),
-    Metric("played", "account", "attempts at episodes that came to an end: episodes + waiting + discarded + lost"),
-    Metric("waiting", "account", "finished episodes in batches that are not learned yet"),
-    Metric("discarded", "account", "episodes that waited when the run ended, before it was resumed"),
-    Metric("lost", "account", "attempts lost with a worker or environment"),
-    Metric("given_up", "account", "episodes that were lost and are not tried again"),
-    Metric("policy_lag", "batch", "mean over steps of learner's version minus acting version, publishes"),
-    Metric("max_policy_lag", "batch", "largest such lag in the batch, publishes"),
-    Metric("policy_loss", "loss", "clipped surrogate"),
-    Metric("value_loss", "loss", "half the mean squared error of the value, in units of the scaled reward"),
-    Metric("entropy", "loss", "mean entropy of the policy, nats"),
-    Metric("approx_kl", "loss", "divergence of the updated policy from what it was before, nats"),
-    Metric("clip_fraction", "loss", "share of steps whose ratio was clipped"),
-    Metric(
-        "explained_variance", "loss", "1 - variance of the value's error / variance of the returns, before learning"
-    ),
-    Metric("learning_rate", "loss", "step size of this update"),
-    Metric("collect_s", "time", "seconds that the learner waited for the batch"),
-    Metric("learn_s", "time", "seconds that the update took, with the search where the training of an order ended"),
-    Metric("episodes_per_s", "time", "episodes learned per second of wall time since the update before"),
-)
-"""Every metric of a run, defined here and nowhere else."""
-_COLUMNS = [*(metric.name for metric in METRICS), "workflow"]
 
 
 class _Journal:
@@ -122,26 +76,30 @@ class _Journal:
             os.close(file)
 
 
-class Records:
-    """The files of a run in ``folder``, which is made.
+class Journals:
+    """The growing files of a run in ``folder``, which is made, and its config.json.
 
-    A run goes on in its folder if ``resumed`` tells how many lines each of the `JOURNALS` had, and ``episodes``.
-    What cannot be written now, because the disk is full, is written with what comes next; ``warn`` is told once. Only
-    TensorBoard's files end there. Raises ConfigError if the folder holds a run already, or cannot be written to; it can
-    then be tried again.
+    ``columns``: group of each column of updates.csv, by name; a last column takes the label of the batch. A run goes on
+    in its folder if ``resumed`` tells how many lines each file had; ``episodes`` are those learned until then. What a
+    full disk refuses is written with what comes next; ``warn`` is told once. Only TensorBoard's files end there.
+
+    Raises ConfigError if the folder holds a run already, or cannot be written to; it can then be tried again.
     """
 
     def __init__(
         self,
         folder: Path,
         config: Mapping[str, Any],
-        tensorboard: bool,
+        columns: Mapping[str, str],
         *,
+        tensorboard: bool = False,
         warn: Callable[[str], None] = lambda _: None,
         resumed: Mapping[str, int] | None = None,
+        episodes: int = 0,
     ) -> None:
         self.folder = folder
-        self._warn, self._is_full = warn, False
+        self._columns, self._warn, self._is_full, self._is_closed = columns, warn, False, False
+        self._header = _row([*columns, "curriculum"])
         make_board = _tensorboard_writer() if tensorboard else None
         self._journals: dict[str, _Journal] = {}
         with contextlib.ExitStack() as undo:
@@ -151,7 +109,7 @@ class Records:
                     self._claim(undo)
                 self._open_journals(resumed)
                 write_whole(folder / "config.json", json.dumps(config, indent=2, default=str).encode() + b"\n")
-                after = None if resumed is None else resumed["episodes"] + 1
+                after = None if resumed is None else episodes + 1
                 self._board: Any = None if make_board is None else make_board(str(folder), purge_step=after)
             except (FileExistsError, BlockingIOError) as error:  # claimed by another run since
                 raise ConfigError(f"run-dir: {folder} {_OLD_RUN if resumed is None else _GOES_ON}") from error
@@ -162,49 +120,49 @@ class Records:
     def _claim(self, undo: contextlib.ExitStack) -> None:
         refuse_old_run(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        updates = self.folder / "updates.csv"
+        updates = self.folder / UPDATES
         updates.touch(exist_ok=False)
         undo.callback(updates.unlink)
-        write_whole(updates, _row(_COLUMNS).encode())
+        write_whole(updates, self._header.encode())
 
     def _open_journals(self, resumed: Mapping[str, int] | None) -> None:
-        """Open all files, the one that keeps other processes out first; forget what came after a checkpoint."""
-        for name in JOURNALS:
-            wanted = None if resumed is None else resumed[name]
-            if name == "workflows.csv" and not wanted and not (self.folder / name).exists():
-                continue  # only a search has it, from its first training on
+        """Open all files, the one that keeps other processes out first; cut off what came after a checkpoint."""
+        for name in {UPDATES: 0, EVENTS: 0, **(resumed or {})}:
             journal = self._journals[name] = _Journal(self.folder / name)
-            if wanted is not None:
+            if resumed is not None:
+                wanted = resumed.get(name, 0)
                 if journal.lines < wanted:
                     self._warn(f"{name} has {journal.lines} lines, where {wanted} were written: some are lost")
                 journal.cut(wanted)
-            if name == "updates.csv" and not journal.lines:  # all are lost
-                journal.append(_row(_COLUMNS))
+            if name == UPDATES and not journal.lines:  # all are lost
+                journal.append(self._header)
 
-    def update(self, values: Mapping[str, float], workflow: str = "") -> None:
-        """A row with the value of every metric, and the orders that were trained, in a search."""
-        self._append("updates.csv", _row([*(_short(values[metric.name]) for metric in METRICS), workflow]))
+    def update(self, row: Mapping[str, float | int | None], label: str = "") -> None:
+        """Write a row about an update, with the label of its batch."""
+        self._append(UPDATES, _row([*(_short(row[name]) for name in self._columns), label]))
         if self._board is not None:
             try:
-                for metric in METRICS:
-                    if not math.isnan(value := values[metric.name]):
-                        self._board.add_scalar(f"{metric.group}/{metric.name}", value, int(values["episodes"]))
+                for name, group in self._columns.items():
+                    if (value := row[name]) is not None and not math.isnan(value):
+                        self._board.add_scalar(f"{group}/{name}", value, row["episodes"])
             except OSError as error:  # of its thread, which has ended by it
                 self._board = None
                 self._warn(f"the TensorBoard files in {self.folder} end here: {error.strerror or error}")
 
-    def workflow(self, values: Mapping[str, Any]) -> None:
-        """A row in workflows.csv about a finished training of an order."""
+    def row(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a row to the CSV file ``name``, under a header if it is the first."""
         row = _row(values.values())
-        journal = self._journals.get("workflows.csv")
-        self._append("workflows.csv", row if journal is not None and journal.lines else _row(values) + row)
+        journal = self._journals.get(name)
+        self._append(name, row if journal is not None and journal.lines else _row(values) + row)
 
     def event(self, kind: str, **details: Any) -> None:
-        """A line about something that happened, with the time."""
+        """Write a line about something that happened, with the time."""
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **details}, default=str) + "\n"
-        self._append("events.jsonl", line)
+        self._append(EVENTS, line)
 
     def _append(self, name: str, lines: str) -> None:
+        if self._is_closed:
+            return
         try:
             if name not in self._journals:
                 self._journals[name] = _Journal(self.folder / name)
@@ -216,9 +174,9 @@ class Records:
         else:
             self._is_full = False
 
-    def state_dict(self) -> dict[str, int]:
-        """How many lines each file has, for ``resumed``."""
-        return {name: self._journals[name].lines if name in self._journals else 0 for name in JOURNALS}
+    def lines(self) -> dict[str, int]:
+        """Return how many lines each file has, for ``resumed``."""
+        return {name: journal.lines for name, journal in self._journals.items()}
 
     def sync(self) -> None:
         """Have everything on disk. Raises OSError."""
@@ -226,7 +184,8 @@ class Records:
             journal.sync()
 
     def close(self) -> None:
-        """Close the files. May be called twice. Raises OSError if something could not be written to the last."""
+        """Close the files; what is written later is dropped. Raises OSError if something could not be written."""
+        self._is_closed = True
         try:
             for journal in self._journals.values():
                 journal.write()
@@ -244,7 +203,7 @@ def refuse_old_run(folder: Path) -> None:
     """Raise ConfigError if ``folder`` holds a run, or is none."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"run-dir: {folder} is not a folder")
-    if (folder / "updates.csv").exists():
+    if (folder / UPDATES).exists():
         raise ConfigError(f"run-dir: {folder} {_OLD_RUN}")
 
 
@@ -255,15 +214,17 @@ def _row(values: Iterable[Any]) -> str:
     return text.getvalue()
 
 
-def _short(value: float) -> float | int:
-    """Six significant digits are enough for a file that people read."""
+def _short(value: float | int | None) -> float | int | str:
+    """Return six significant digits, enough for a file that people read; nothing for None."""
+    if value is None:
+        return ""
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def refuse_running(folder: Path) -> None:
     """Raise ConfigError if the run in ``folder`` still goes on, or its files cannot be written to."""
     try:
-        _Journal(folder / "updates.csv").close()
+        _Journal(folder / UPDATES).close()
     except BlockingIOError as error:
         raise ConfigError(f"run-dir: {folder} {_GOES_ON}") from error
     except OSError as error:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.domain import Cage2
+from aiotrain.cage2.search.curriculum import weights_file
 from aiotrain.cage2.search.strategies import GpUcb
 from aiotrain.cage2.workflows import Order, order_text, parse_order
 from aiotrain.config import Config
@@ -50,7 +51,7 @@ class Trained:
         differing = [
             f"{field.name.replace('_', ' ')} {was}, now {now}"
             for field in dataclasses.fields(EnvSpec)
-            if field.name not in ("name", "max_episode_steps", "has_compliance")
+            if field.name not in ("name", "max_episode_steps", "metrics")
             and (was := getattr(self.spec, field.name)) != (now := getattr(spec, field.name))
         ]
         if differing:
@@ -82,20 +83,19 @@ def load_run(run: Path, workflow: str | None = None, env: str | Callable[..., An
     config = _read_config(run) if checkpoint is None else checkpoint.config
     folder = run if checkpoint is None else checkpoint.path.parent.parent
     weights = folder / _WEIGHTS
-    if config.env != CAGE2_ID or config.workflow == "none":
+    if not isinstance(config.env, Cage2) or config.env.workflow == "none":
         if workflow is not None:
             raise ConfigError(f"workflow: the policy of {run} was trained without any, and is shown none")
-        config = dataclasses.replace(config, workflow="none")
     else:
         if workflow is not None:
             order = order_of(workflow)
         else:
-            order = _best_order(folder, config) if config.searches else order_of(config.workflow)
-        if config.searches and config.workflow_search.inherit != "latest":  # a policy of its own for each order
-            weights = folder / f"weights-{'-'.join(order)}.safetensors"
+            order = _best_order(folder, config.env) if config.env.searches else order_of(config.env.workflow)
+        if config.env.searches and config.env.search.inherit != "latest":  # a policy of its own for each order
+            weights = folder / weights_file(order)
             if checkpoint is not None:
                 raise ConfigError(f"{run} has a policy for each order, in {weights.name} and its like: name the folder")
-        config = dataclasses.replace(config, workflow=order_text(order))
+        config = dataclasses.replace(config, env=dataclasses.replace(config.env, workflow=order_text(order)))
     if env is not None:
         config = dataclasses.replace(config, env=env)
     if checkpoint is not None:
@@ -121,7 +121,7 @@ def _read_config(run: Path) -> Config:
         raise ConfigError(f"{path} is damaged, or of another version of aiotrain: {error}") from error
 
 
-def _best_order(run: Path, config: Config) -> Order:
+def _best_order(run: Path, settings: Cage2) -> Order:
     """The order that a search ranks first, from its workflows.csv. Raises ConfigError."""
     path = run / "workflows.csv"
     search = GpUcb()
@@ -129,7 +129,7 @@ def _best_order(run: Path, config: Config) -> Order:
         with path.open(newline="") as file:
             for row in csv.DictReader(file, strict=True):
                 if row["learned"] == "True":
-                    complied = row["complied"] == "True" or config.workflow_search.fixed_episodes is not None
+                    complied = row["complied"] == "True" or settings.search.fixed_episodes is not None
                     search.observe(parse_order(row["workflow"]), float(row["value"]), complied)
     except FileNotFoundError:
         pass

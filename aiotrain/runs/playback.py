@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.blue_view import actions_of
+from aiotrain.cage2.domain import Cage2
 from aiotrain.cage2.official.baselines import GREEDY_ORDER, greedy_actions
+from aiotrain.cage2.registration import CAGE2_ID
 from aiotrain.cage2.scenario import action_name
 from aiotrain.cage2.workflows import order_text
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepError
-from aiotrain.play.factory import make_factory
 from aiotrain.play.player import BREAKDOWNS, episode_streams, inspect_env, mask_fault, observation_fault
 from aiotrain.play.policy import NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
@@ -124,21 +124,25 @@ class Replay:
         else:
             config = _of_baseline(str(agent), greedy, workflow, env)
         own = {"red_agent": red_agent, "simulator": simulator, "rules": rules}
-        if config.env != CAGE2_ID and any(value is not None for value in own.values()):
+        if not isinstance(config.env, Cage2) and any(value is not None for value in own.values()):
             raise ConfigError(
                 f"red-agent, simulator and rules are for {CAGE2_ID}; {run} was trained on another environment"
             )
-        asked: dict[str, Any] = {**own, "max_episode_steps": max_episode_steps}
-        if red_agent is not None:
-            asked["red_shares"] = Config.red_shares
-        config = dataclasses.replace(config, **{name: value for name, value in asked.items() if value is not None})
-        factory = make_factory(config)
+        if isinstance(config.env, Cage2):
+            asked: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+            if red_agent is not None:
+                asked["red_shares"] = Cage2.red_shares
+            config = dataclasses.replace(config, env=dataclasses.replace(config.env, **asked))
+        if max_episode_steps is not None:
+            config = dataclasses.replace(config, max_episode_steps=max_episode_steps)
+        factory = config.env_factory()
+        played = config.env if isinstance(config.env, Cage2) else None
         self._run_seed = fresh_seed(seed, 0)
         self._env, self._spec = inspect_env(factory)
         try:
             self._act: Act
             if agent == "greedy-heuristic":
-                self._act = _by_heuristic(config.workflow)
+                self._act = _by_heuristic(played.workflow if played else "")
             elif trained is None:
                 baseline = sleeping if agent == "sleep" else uniform
                 self._act = _by_policy(baseline(self._spec), self._spec, greedy=False, odds=0)
@@ -147,16 +151,15 @@ class Replay:
         except BaseException:
             self.close()
             raise
-        is_cage2 = factory.is_cage2
-        self._menu = actions_of(config.actions).tolist() if is_cage2 else None
+        self._menu = actions_of(played.actions).tolist() if played else None
         self.setting = Setting(
             environment=factory.name,
             player=str(agent) if trained is None else trained.name,
             how="" if trained is None else "greedy" if greedy else "sampled",
             seed=seed,
-            simulator=config.simulator if is_cage2 else "",
-            rules=config.rules if is_cage2 else "",
-            order=config.workflow if is_cage2 and config.workflow != "none" else "",
+            simulator=played.simulator if played else "",
+            rules=played.rules if played else "",
+            order=played.workflow if played and played.workflow != "none" else "",
             steps=self._spec.max_episode_steps,
         )
 
@@ -201,7 +204,7 @@ class Replay:
                     episode_return,
                     np.array(observation),
                     ending,
-                    info.get("compliance", math.nan) if spec.has_compliance else math.nan,
+                    info.get("compliance", math.nan),
                     scene,
                 )
         except AiotrainError as error:
@@ -236,7 +239,7 @@ def _of_baseline(agent: str, greedy: bool, workflow: str | None, env: Any) -> Co
         order = order_text(order_of(workflow or GREEDY_ORDER))
     elif workflow is not None:
         raise ConfigError(f"workflow means nothing to the agent {agent}")
-    return Config(workflow=order, observation="table", actions="full")
+    return Config(env=Cage2(workflow=order, observation="table", actions="full"))
 
 
 def _by_heuristic(workflow: str) -> Act:

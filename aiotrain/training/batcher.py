@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.runs.checkpoints import natural
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.ring import Trajectories, header_dtype
 
 __all__ = ["Batch", "Batcher", "Counts"]
 
@@ -36,6 +36,13 @@ class Batch:
     """None if all its episodes were given up."""
     parts: npt.NDArray[np.int64]
     """``[M]``: for each trajectory, which of the options that were planned for the batch it was played with."""
+
+    def ended(self, metrics: Sequence[str]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int64]]:
+        """Return the headers ``[E]`` of the episodes that ended in the batch, and the part of each."""
+        if self.trajectories is None:
+            return np.empty(0, header_dtype(metrics)), self.parts
+        has_ended = self.trajectories.headers["ended"]
+        return self.trajectories.headers[has_ended], self.parts[has_ended]
 
 
 @dataclass
@@ -66,7 +73,7 @@ class Counts:
     """Trajectories being played or queued."""
 
     def account(self) -> dict[str, int]:
-        """Where all went that was played, beside what was learned: metrics of records.METRICS."""
+        """Return where all went that was played, beside what was learned: the group account of an Update."""
         return {name: getattr(self, name) for name in ("played", "waiting", "discarded", "lost", "given_up")}
 
 

@@ -1,4 +1,4 @@
-"""What a run has to say besides its numbers: its phase, warnings, errors and events."""
+"""The phase of a run, and its warnings, errors and events."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Notes"]
+__all__ = ["RunEvents"]
 
 _KEPT = 100
 
 
-class Notes:
-    """Kept for whoever asks, and written down as events; those before `write_by` are written then."""
+class RunEvents:
+    """Keeps what happened for whoever asks, and writes it down; events before `write_by` are written then."""
 
     def __init__(self) -> None:
         self.phase = "starting"
@@ -34,30 +34,30 @@ class Notes:
             kind, details = self._unwritten.popleft()
             write(kind, **details)
 
-    def event(self, kind: str, **details: Any) -> None:
-        """Something happened."""
+    def note(self, kind: str, **details: Any) -> None:
+        """Note that something happened."""
         if self._write is None:
             self._unwritten.append((kind, details))
         else:
             self._write(kind, **details)
 
     def warn(self, text: str) -> None:
-        """Something went wrong, and does not end the run."""
+        """Note that something went wrong, and does not end the run."""
         self.warnings.append(text)
         self.warnings_count += 1
-        self.event("warning", message=text)
+        self.note("warning", message=text)
 
     def error(self, error: BaseException) -> None:
-        """Something ends the run."""
+        """Note that something ends the run."""
         self.phase = "stopping"
         if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
             self._ending = self._ending or "interrupted"
-            self.event("interrupted")
+            self.note("interrupted")
         elif (text := f"{type(error).__name__}: {error}") != self.first_error:  # not noted when it ended the gathering
             self._ending = "failed"
             self.first_error = self.first_error or text
-            self.event("error", type=type(error).__name__, message=str(error))
+            self.note("error", type=type(error).__name__, message=str(error))
 
     def end(self, phase: str) -> None:
-        """The run has ended, in ``phase`` unless something ended it."""
+        """Note that the run has ended, in ``phase`` unless something ended it."""
         self.phase = self._ending or phase

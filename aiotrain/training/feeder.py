@@ -1,4 +1,4 @@
-"""Keeping a collector busy: launch what the batcher allows, put together what comes back, in a task of its own."""
+"""Feeds the learner: launches what the batcher allows, and puts together what comes back, in a task of its own."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from aiotrain.collect.protocol import Collector, Outcome
 from aiotrain.errors import EnvError
 from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batch, Batcher
-from aiotrain.training.throughput import Meter
+from aiotrain.training.throughput import Throughput
 
-__all__ = ["Gathering"]
+__all__ = ["Feeder"]
 
 _LAUNCHES_AT_ONCE = 2  # before other callbacks have their turn; each takes a few tenths of a millisecond
 _HOPELESS_AT_FIRST = 3  # episodes given up before any has come to its end, after which the environment is to blame
 _HOPELESS = 30  # episodes given up without a trajectory between them, after which it has broken for good
 
 
-class Gathering:
-    """A task that gathers batches until the budget is used up or something ends it.
+class Feeder:
+    """Collects batches, from `begin` until the budget is used up or something ends it. Needs a running loop.
 
     ``warn`` is told which episodes are given up, ``began`` when the first one is finished, ``ended`` what has ended the
-    gathering before its time. Needs a running loop.
+    feeder before its time.
     """
 
     def __init__(
@@ -38,17 +38,22 @@ class Gathering:
         self._collector, self._batcher = collector, batcher
         self._warn, self._began, self._ended = warn, began, ended
         self._batches: deque[Batch] = deque()
+        self._begun = asyncio.Event()
         self._news = asyncio.Event()  # a batch is whole, or there will be no more
         self._launching: asyncio.Handle | None = None
         self._given_up_in_a_row = 0
         self._failure: Exception | None = None  # of a launch
         self.counts = batcher.counts
-        self.meter = Meter()
-        self._task = asyncio.create_task(self._gather(), name="aiotrain gather")
-        self._task.add_done_callback(self._gathered)
+        self.throughput = Throughput()
+        self._task = asyncio.create_task(self._feed(), name="aiotrain feed")
+        self._task.add_done_callback(self._task_ended)
+
+    def begin(self) -> None:
+        """Have episodes played from now on."""
+        self._begun.set()
 
     async def next_batch(self) -> Batch | None:
-        """The next whole batch; None when there will be none. Raises what ended the gathering, unless it was `stop`."""
+        """Return the next whole batch; None when there will be none. Raises what ended the feeder but for `stop`."""
         while not self._batches:
             if self._task.done():
                 if not self._task.cancelled():
@@ -59,7 +64,7 @@ class Gathering:
         return self._batches.popleft()
 
     def learned(self) -> None:
-        """The batch that was taken last has become a new policy version, and further ones may be played."""
+        """Note that the batch taken last has become a new policy version, so that further ones may be played."""
         self._batcher.learned()
         self._launch_soon()
 
@@ -74,11 +79,12 @@ class Gathering:
         return self._batcher.done and not self._batches
 
     async def stop(self) -> None:
-        """Gather no more."""
+        """Launch no more, and drop what comes back."""
         self._task.cancel()
         await asyncio.wait([self._task])
 
-    async def _gather(self) -> None:
+    async def _feed(self) -> None:
+        await self._begun.wait()
         while not self._batcher.done:
             self._launch_soon()
             finished_before = self.counts.finished
@@ -90,7 +96,7 @@ class Gathering:
                     self._given_up_in_a_row = 0
             if self.counts.finished and not finished_before:
                 self._began()
-            self.meter.tick(self.counts.finished, self.counts.steps)
+            self.throughput.tick(self.counts.finished, self.counts.steps)
             while (batch := self._batcher.pop_batch()) is not None:
                 self._batches.append(batch)
                 self._news.set()
@@ -103,8 +109,8 @@ class Gathering:
                 raise
             raise self._failure from None
 
-    def _gathered(self, task: asyncio.Task[None]) -> None:
-        """There will be no more batches. What has ended the gathering is told at once, also if nobody iterates."""
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Tell what has ended the feeder at once, also if nobody iterates."""
         self._news.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._ended(error)

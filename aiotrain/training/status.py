@@ -7,52 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from aiotrain.collect.protocol import WorkerStatus
+from aiotrain.collect.protocol import CollectorStatus, WorkerStatus
+from aiotrain.config import Config
+from aiotrain.play.factory import EnvFactory
+from aiotrain.training.batcher import Counts
+from aiotrain.training.events import RunEvents
+from aiotrain.training.reports import GROUPS, Ledger, MetricSummary
+from aiotrain.training.throughput import Throughput
 
+if TYPE_CHECKING:
+    from aiotrain.training.run import TrainingRun
 
-@dataclass(frozen=True, slots=True)
-class OrderEstimate:
-    """What a search believes of an order that it has trained."""
-
-    workflow: str
-    """The order: five host types with commas between, most urgent first."""
-    mean: float
-    """Posterior mean of its environment return."""
-    std: float
-    """Posterior standard deviation of the same."""
-    complied: bool
-    """Whether its last training reached the compliance threshold."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingStatus:
-    """The training of an order at one moment."""
-
-    workflow: str
-    """The order: five host types with commas between."""
-    iteration: int
-    """Number of this training, from 1."""
-    episodes: int
-    """Episodes learned in this training."""
-    compliance: float
-    """Mean compliance when it was judged last, 0 to 1; NaN if there is none yet or most episodes fixed nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowStatus:
-    """A search over workflows at one moment."""
-
-    running: tuple[TrainingStatus, ...]
-    """The orders in training now, or, while the next are chosen, those trained last; at least one."""
-    threshold: float
-    """Compliance at which a training ends, 0 to 1."""
-    trainings: int
-    """Trainings that have ended, and were not cut off."""
-    complied: int
-    """How many of these reached the threshold."""
-    best: tuple[OrderEstimate, ...]
-    """The best orders trained so far, at most 5, the best first: those that complied, then by posterior mean."""
+__all__ = ["Status", "status_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +107,8 @@ class Status:
 
     returns: tuple[tuple[int, float], ...]
     """For each update: (episodes learned so far, mean return of the batch)."""
-    compliance: float
-    """Mean compliance of the last update's episodes that have one, 0 to 1; NaN without a workflow."""
+    metrics: Mapping[str, MetricSummary]
+    """The environment's metrics in the last update, those that some episode told."""
     losses: Mapping[str, float]
     """Metrics of the last update: policy_loss, value_loss, entropy, approx_kl, clip_fraction,
     explained_variance, learning_rate."""
@@ -153,8 +122,8 @@ class Status:
     first_error: str | None
     """The first error of the run, if there was one."""
 
-    workflow: WorkflowStatus | None = None
-    """The search over workflows; None in a run without one, and before its first order is chosen."""
+    curriculum: Any = None
+    """What the curriculum tells of itself, for the domain's panel; None for nothing."""
 
     @property
     def progress(self) -> float:
@@ -175,3 +144,65 @@ class Status:
     def over(self) -> bool:
         """Whether the run has ended, in whatever way."""
         return self.phase in ("finished", "stopped", "interrupted", "failed")
+
+
+def status_of(
+    config: Config,
+    factory: EnvFactory,
+    collector: CollectorStatus,
+    events: RunEvents,
+    ledger: Ledger,
+    run: TrainingRun | None,
+) -> Status:
+    """Return the status of a run; ``run`` is None before its environment is known."""
+    counts = Counts() if run is None else run.batcher.counts
+    throughput = Throughput() if run is None else run.feeder.throughput
+    last = ledger.last
+    trained_s = max(ledger.trained_s(), 1e-9)
+    workers_s = max(ledger.trained_now_s(), 1e-9) * len(collector.workers)
+    episodes_per_s, steps_per_s = throughput.rates()
+    mean_episodes_per_s, mean_steps_per_s = throughput.mean_rates()
+    share = ledger.share_of(config)
+    return Status(
+        run_name=Path(config.run_dir or "").name or "aiotrain",
+        environment=factory.name if config.domain is None else config.domain.title,
+        collector=config.collector,
+        device=config.device if run is None else str(run.learner.device),
+        phase=events.phase,
+        elapsed_s=ledger.elapsed_s(),
+        remaining_s=trained_s * (1 - share) / share if share > 0 else None,
+        episodes_total=config.total_episodes,
+        steps_total=config.total_steps,
+        episodes_finished=counts.finished,
+        steps_finished=counts.steps,
+        episodes_played=counts.played,
+        episodes_learned=ledger.episodes,
+        episodes_waiting=counts.waiting,
+        episodes_discarded=counts.discarded,
+        episodes_lost=counts.lost,
+        episodes_given_up=counts.given_up,
+        episodes_in_flight=counts.in_flight,
+        episodes_per_s=episodes_per_s,
+        steps_per_s=steps_per_s,
+        mean_episodes_per_s=mean_episodes_per_s,
+        mean_steps_per_s=mean_steps_per_s,
+        episodes_per_s_history=throughput.history(),
+        workers=collector.workers,
+        slots=collector.slots,
+        slots_in_use=collector.slots_in_use,
+        ring_bytes=collector.ring_bytes,
+        policy_version=0 if run is None else run.version,
+        policy_lag=last.policy_lag if last else 0.0,
+        collect_share=ledger.collect_s / trained_s,
+        learn_share=ledger.learn_s / trained_s,
+        idle_share=max(0.0, 1 - (ledger.collect_s + ledger.learn_s) / trained_s),
+        worker_busy_share=min(1.0, collector.busy_s / workers_s),
+        returns=tuple(ledger.returns),
+        metrics={} if last is None else last.metrics,
+        losses={} if last is None else {name: getattr(last, name) for name, group in GROUPS.items() if group == "loss"},
+        updates=len(ledger.returns),
+        warnings=tuple(events.warnings),
+        warnings_count=events.warnings_count,
+        first_error=events.first_error,
+        curriculum=None if run is None else run.curriculum.status(),
+    )

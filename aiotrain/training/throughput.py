@@ -1,4 +1,4 @@
-"""Rates over time, from counts that only grow."""
+"""Throughput: rates over time, from counts that only grow."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import itertools
 import time
 from collections import deque
 
-__all__ = ["Meter"]
+__all__ = ["Throughput"]
 
 _WINDOW_S = 5
 _HISTORY_S = 120
 
 
-class Meter:
+class Throughput:
     """Rates of finished episodes and steps, from their counts at each tick."""
 
     def __init__(self) -> None:

@@ -20,36 +20,50 @@ from aiotrain.transport.segments import Fields, Segment, size_of
 __all__ = [
     "BROKEN_OFF",
     "FREE",
-    "HEADER",
     "LENT",
     "PLAYING",
     "SEALED",
     "Ring",
     "RingLayout",
     "Trajectories",
+    "header_dtype",
+    "metric_name_fault",
 ]
 
 FREE, LENT, PLAYING, SEALED, BROKEN_OFF = range(5)
 """States of a slot: nobody's; a task's but not begun; being written; whole; given up by its environment."""
 
-HEADER = np.dtype(
-    [
-        ("ended", np.bool_),  # the episode ended with this trajectory (else it goes on in another slot)
-        ("terminated", np.bool_),  # … in a terminal state, so that nothing is to be bootstrapped
-        ("worker", np.int32),
-        ("length", np.int32),  # steps in this slot
-        ("fragment", np.int32),  # number of the trajectory within its episode
-        ("episode", np.int64),
-        ("version", np.int64),  # of the policy that acted
-        ("seed", np.int64),  # that the episode was reset with
-        ("episode_steps", np.int64),  # steps of the episode so far
-        ("episode_return", np.float64),  # sum of its rewards so far
-        ("episode_bonus", np.float64),  # sum of its bonuses so far
-        ("compliance", np.float64),  # of the episode so far; NaN where there is none
-        ("began_s", np.float64),  # monotonic time at which this trajectory began
-        ("state", np.int8),  # last, because the fields of a header are written in their order
-    ]
-)
+_HEADER = [
+    ("ended", np.bool_),  # the episode ended with this trajectory (else it goes on in another slot)
+    ("terminated", np.bool_),  # … in a terminal state, so that nothing is to be bootstrapped
+    ("worker", np.int32),
+    ("length", np.int32),  # steps in this slot
+    ("fragment", np.int32),  # number of the trajectory within its episode
+    ("episode", np.int64),
+    ("version", np.int64),  # of the policy that acted
+    ("seed", np.int64),  # that the episode was reset with
+    ("episode_steps", np.int64),  # steps of the episode so far
+    ("episode_return", np.float64),  # sum of its rewards so far
+    ("episode_bonus", np.float64),  # sum of its bonuses so far
+    ("began_s", np.float64),  # monotonic time at which this trajectory began
+]
+_STATE = ("state", np.int8)  # last, because the fields of a header are written in their order
+
+
+def header_dtype(metrics: Sequence[str] = ()) -> np.dtype[np.void]:
+    """Return the dtype of a slot's header: its own fields, then a float64 for each metric of the episode.
+
+    A metric is NaN until the episode has ended, and where the environment did not tell it.
+    """
+    return np.dtype([*_HEADER, *((name, np.float64) for name in metrics), _STATE])
+
+
+def metric_name_fault(name: str) -> str:
+    """Return why no metric can be called ``name``; empty if one can."""
+    if not name.isidentifier():
+        return f"{name!r} is no name; use letters, digits and underscores"
+    taken = [field for field, _ in (*_HEADER, _STATE)]
+    return f"{name} is a field of every episode already; call it otherwise" if name in taken else ""
 
 
 @dataclass(frozen=True)
@@ -63,22 +77,22 @@ class RingLayout:
     observation_dtype: str
     action_shape: tuple[int, ...]
     action_dtype: str
-    bonuses: bool
-    """Whether the reward has a second part."""
     masked: int = 0
     """Actions in a mask; 0 where there are no masks."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of an episode; see `header_dtype`."""
 
     @property
     def fields(self) -> Fields:
         """The ring's arrays. ``observations`` has one row more than steps: what was seen after the last one."""
         per_slot = (self.slots, self.steps)
         return {
-            "headers": ((self.slots,), HEADER),
+            "headers": ((self.slots,), header_dtype(self.metrics)),
             "observations": ((self.slots, self.steps + 1, *self.observation_shape), self.observation_dtype),
             "actions": ((*per_slot, *self.action_shape), self.action_dtype),
             "log_probs": (per_slot, np.float32),
             "rewards": (per_slot, np.float32),
-            "bonuses": (per_slot if self.bonuses else (self.slots, 0), np.float32),
+            "bonuses": (per_slot, np.float32),
             "masks": ((*per_slot, self.masked), np.int8),
         }
 
@@ -93,7 +107,7 @@ class Trajectories:
     """Trajectories copied out of the ring; the steps of all lie one after the other. M trajectories, N steps."""
 
     headers: npt.NDArray[np.void]
-    """``[M]`` of HEADER."""
+    """``[M]`` of `header_dtype`."""
     observations: npt.NDArray[Any]
     """``[N, *shape]``, as the environment gave them."""
     final_observations: npt.NDArray[Any]
@@ -105,7 +119,7 @@ class Trajectories:
     rewards: npt.NDArray[np.float32]
     """``[N]``: what the environment gave."""
     bonuses: npt.NDArray[np.float32]
-    """``[N]``: what comes on top of it to learn from; zeros where the environment tells no compliance."""
+    """``[N]``: ``info["bonus"]``, which the learner gets on top of the reward; 0 where there is none."""
     masks: npt.NDArray[np.int8]
     """``[N, actions]``: 1 where the action could be drawn, else 0; ``[N, 0]`` where all always can."""
 
@@ -223,7 +237,7 @@ class Ring:
             _flat(self.actions).take(rows, 0),
             _flat(self.log_probs).take(rows, 0),
             _flat(self.rewards).take(rows, 0),
-            _flat(self.bonuses).take(rows, 0) if self.layout.bonuses else np.zeros(len(rows), np.float32),
+            _flat(self.bonuses).take(rows, 0),
             _flat(self.masks).take(rows, 0),
         )
 

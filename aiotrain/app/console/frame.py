@@ -14,7 +14,7 @@ _BOXED_WIDTH, _BOXED_HEIGHT, _BOXED_HEIGHT_OF_SEARCH = 100, 32, 40
 def render(status: Status, width: int, height: int) -> RenderableType:
     """Draw `status` as a frame of exactly `width` cells and at most `height` lines."""
     width, height = max(1, width), max(1, height)
-    enough = _BOXED_HEIGHT_OF_SEARCH if status.workflow else _BOXED_HEIGHT
+    enough = _BOXED_HEIGHT_OF_SEARCH if status.curriculum else _BOXED_HEIGHT
     large = width >= _BOXED_WIDTH and height >= enough
     lines = _boxed(status, width, height) if large else _ruled(status, width, height)
     return Frame([fit(line, width) for line in lines[:height]])
@@ -33,7 +33,7 @@ def _ruled(status: Status, width: int, height: int) -> list[Line]:
         (6, _workers_under_rule(status, width, max(1, height // 4))),
         (11, panels.restarts(status, width)),
         (8, panels.time_lines(status, width)),
-        (5, panels.workflow(status.workflow, width, 2 if height < 45 else 6) if status.workflow else []),
+        (5, panels.workflow(status.curriculum, width, 2 if height < 45 else 6) if status.curriculum else []),
         (10, paragraph(f"▸ {hint}", "hint", width, 2) if hint else []),
         (9, flow([panels.policy(status), panels.ring(status)], width)),
         (-1, []),  # the return curve, which takes what is left
@@ -86,10 +86,10 @@ def _boxed(status: Status, width: int, height: int) -> list[Line]:
     ]
     head = [panels.progress(status, inner), *flow(panels.clock(status), inner, gap=5)]
     search: list[Line] = []
-    if status.workflow:
+    if status.curriculum:
         room = 2 if height < 45 else 6  # kept free while fewer orders are known: nothing moves when one joins
-        title = panels.workflow_title(status.workflow)
-        search = box("workflow search", title, panels.workflow(status.workflow, inner, room), width, room + 2)
+        title = panels.workflow_title(status.curriculum)
+        search = box("workflow search", title, panels.workflow(status.curriculum, inner, room), width, room + 2)
     body = height - len(head) - len(footer) - len(search) - 4 - 1
     right = max(46, min(76, width * 42 // 100))
     left = width - right

@@ -9,8 +9,9 @@ from typing import Final
 
 from aiotrain.app.console import charts
 from aiotrain.app.console.lines import Line, clip, fit, flow, length, paragraph, spread
+from aiotrain.cage2.search.status import WorkflowStatus
 from aiotrain.collect.protocol import WorkerState
-from aiotrain.training.status import Status, WorkflowStatus
+from aiotrain.training.status import Status
 from aiotrain.transport.segments import human_bytes
 
 # Each state has a glyph of its own, so that the grid can be read without colours. Worst state first.

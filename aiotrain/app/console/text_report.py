@@ -11,7 +11,8 @@ from rich.text import Text
 
 from aiotrain.app.console import charts, panels
 from aiotrain.app.console.frame import render
-from aiotrain.training.status import Status, WorkflowStatus
+from aiotrain.cage2.search.status import WorkflowStatus
+from aiotrain.training.status import Status
 
 
 def plain_line(status: Status) -> str:
@@ -40,11 +41,10 @@ def plain_line(status: Status) -> str:
         "lag": f"{status.policy_lag:.3g}",
         "elapsed_s": f"{status.elapsed_s:.1f}",
     }
-    if status.workflow:
-        running = status.workflow.running
+    if status.curriculum:
+        running = status.curriculum.running
         pairs["workflow"] = running[0].workflow if len(running) == 1 else f"{len(running)}-orders"
-    if status.workflow or math.isfinite(status.compliance):
-        pairs["compliance"] = f"{status.compliance:.4g}"
+    pairs |= {_key(name): f"{told.mean:.4g}" for name, told in status.metrics.items()}
     pairs |= {_key(name): f"{value:.4g}" for name, value in status.losses.items()}
     return " ".join(f"{name}={value}" for name, value in pairs.items())
 
@@ -77,8 +77,8 @@ def summary(status: Status) -> Text:
         row("return", f"best {charts.number(best)} after {episodes:,} episodes, latest {latest}")
     else:
         row("return", "none measured")
-    if status.workflow:
-        row("workflow", _searched(status.workflow))
+    if status.curriculum:
+        row("workflow", _searched(status.curriculum))
     restarts = sum(worker.restarts for worker in status.workers)
     counts = f"restarted {charts.counted(restarts, 'time')}, {charts.counted(status.warnings_count, 'warning')}"
     row("workers", f"{len(status.workers):,}, {counts}")

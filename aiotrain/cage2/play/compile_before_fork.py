@@ -6,7 +6,7 @@ loaded it for itself would need some 40 MiB for that.
 
 import contextlib
 
-from aiotrain.cage2.play.compiled_player import compile_rollouts
+from aiotrain.cage2.play.compiled_player import CompiledPlayer
 
 with contextlib.suppress(Exception):  # the forkserver would end; the first worker tells what is wrong
-    compile_rollouts()
+    CompiledPlayer.compile()

@@ -15,9 +15,9 @@ from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS, RED_AGENT
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.player import Assignment, PlayResult, episode_streams
-from aiotrain.transport.ring import HEADER, PLAYING, SEALED, Ring
+from aiotrain.transport.ring import PLAYING, SEALED, Ring, header_dtype
 
-__all__ = ["CompiledPlayer", "compile_rollouts"]
+__all__ = ["CompiledPlayer"]
 
 
 class _Scratch(NamedTuple):
@@ -27,14 +27,6 @@ class _Scratch(NamedTuple):
     actions: npt.NDArray[np.int16]
     log_probs: npt.NDArray[np.float32]
     rewards: npt.NDArray[np.float32]
-
-
-def compile_rollouts() -> None:
-    """Compile what a CompiledPlayer needs, or load it from the cache of an earlier process."""
-    rollout = Rollout([(NUM_BITS, NUM_ACTIONS)], red_agent=RED_AGENTS[0])
-    once = np.zeros((1, 1), np.float32)
-    scratch = _Scratch(np.zeros((1, 2, NUM_BITS), np.int8), np.zeros((1, 1), np.int16), once.copy(), once.copy())
-    rollout.play([0], once, [range(len(HOST_TYPES))], [0], scratch)
 
 
 class CompiledPlayer:
@@ -56,8 +48,19 @@ class CompiledPlayer:
         settings = dict(factory.kwargs)
         for name in ("simulator", "max_steps"):
             settings.pop(name, None)
-        self._own_order = settings.pop("workflow", None) or HOST_TYPES
+        own_order = settings.pop("workflow", None)
+        self._is_judged = own_order is not None
+        self._own_order = own_order or HOST_TYPES
+        self._alignment_lambda = settings.pop("alignment_lambda", 0.0)
         self._rollout = Rollout(assignment.policy.layers, **settings)
+
+    @staticmethod
+    def compile() -> None:
+        """Compile what a CompiledPlayer needs, or load it from the cache of an earlier process."""
+        rollout = Rollout([(NUM_BITS, NUM_ACTIONS)], red_agent=RED_AGENTS[0])
+        once = np.zeros((1, 1), np.float32)
+        scratch = _Scratch(np.zeros((1, 2, NUM_BITS), np.int8), np.zeros((1, 1), np.int16), once.copy(), once.copy())
+        rollout.play([0], once, [range(len(HOST_TYPES))], [0], scratch)
 
     def refresh(self, version: int) -> None:
         """Act with what was written to ``parameters``, which is this version of the policy."""
@@ -71,7 +74,7 @@ class CompiledPlayer:
         """Play ``episodes``, each whole into one of ``slots``, by the order of host types in its ``options`` if any."""
         cpu_began = time.process_time()
         streams = [episode_streams(self._assignment.run_seed, episode) for episode in episodes]
-        headers = np.zeros(len(episodes), HEADER)
+        headers = np.zeros(len(episodes), header_dtype(self._assignment.spec.metrics))
         headers["worker"] = self._assignment.worker
         headers["episode"] = episodes
         headers["seed"] = seeds = [seed for seed, _ in streams]
@@ -84,19 +87,19 @@ class CompiledPlayer:
             np.array([_kinds(each.get("workflow", self._own_order)) for each in options or [{}] * len(episodes)]),
             slots,
             self._ring,
-            self._ring.bonuses if self._assignment.spec.has_compliance else NO_BONUSES,
-            self._assignment.alignment_lambda,
+            self._ring.bonuses if self._is_judged else NO_BONUSES,
+            self._alignment_lambda,
             self._ring.masks if self._assignment.spec.has_action_mask else NO_MASKS,
         )
         headers["ended"] = True
         headers["length"] = headers["episode_steps"] = self._steps
         headers["version"] = self._version
         headers["episode_return"] = played["return_tenths"] / 10.0
-        headers["compliance"] = np.nan
-        if self._assignment.spec.has_compliance:
-            fixes = played["fixes"]
-            np.divide(played["compliant_fixes"], fixes, out=headers["compliance"], where=fixes > 0)
-            headers["episode_bonus"] = self._assignment.alignment_lambda * np.nan_to_num(headers["compliance"])
+        if self._is_judged:
+            fixes, compliance = played["fixes"], np.full(len(episodes), np.nan)
+            np.divide(played["compliant_fixes"], fixes, out=compliance, where=fixes > 0)
+            headers["compliance"] = compliance
+            headers["episode_bonus"] = self._alignment_lambda * np.nan_to_num(compliance)
         headers["state"] = SEALED
         self._ring.headers[slots] = headers
         return PlayResult((), (), time.process_time() - cpu_began)

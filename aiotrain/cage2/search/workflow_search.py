@@ -17,12 +17,11 @@ from typing import Any, Final, NamedTuple, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
+from aiotrain.cage2.search.settings import SearchConfig
+from aiotrain.cage2.search.status import OrderEstimate, TrainingStatus, WorkflowStatus
 from aiotrain.cage2.search.strategies import SEARCHES
 from aiotrain.cage2.workflows import ORDER_INDEX, Order, kendall, order_text, parse_order
-from aiotrain.config import SearchConfig
 from aiotrain.runs.checkpoints import natural
-from aiotrain.training.status import OrderEstimate, TrainingStatus, WorkflowStatus
-from aiotrain.transport.ring import Trajectories
 
 __all__ = ["Running", "Training", "WorkflowSearch"]
 
@@ -207,13 +206,10 @@ class WorkflowSearch:
         """The orders of a batch that is not learned yet, in words."""
         return [order_text(running.order) for running in self._planned[batch]]
 
-    def learned(self, batch: int, trajectories: Trajectories | None, parts: npt.NDArray[np.int64]) -> list[Running]:
-        """Take in what an update learned from. Returns the trainings that are over for good, to `finish`."""
-        trained = self._planned.pop(batch)
-        if trajectories is not None:
-            has_ended = trajectories.headers["ended"]
-            for part, running in enumerate(trained):
-                self._take(running, trajectories.headers[has_ended & (parts == part)])
+    def learned(self, batch: int, episodes: npt.NDArray[np.void], parts: npt.NDArray[np.int64]) -> list[Running]:
+        """Take in what an update learned from, as of Curriculum. Return the trainings that are over, to `finish`."""
+        for part, running in enumerate(self._planned.pop(batch)):
+            self._take(running, episodes[parts == part])
         under_way = {running for others in self._planned.values() for running in others}
         over = [running for running in self.running if running.ended and running not in under_way]
         if over:

@@ -39,10 +39,12 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         observation: str = "table",
         actions: str = "full",
         red_shares: Sequence[float] = SHARES,
+        alignment_lambda: float = 0.0,
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
         self.max_steps = max_steps
+        self._alignment_lambda = alignment_lambda
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
         self._view = View(observation, actions)
         inputs = self._view.num_inputs
@@ -105,4 +107,5 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         if fixes:
             info["compliance"] = self._compliance = int(env["compliant_fixes"]) / fixes
         info["alignment"] = self._compliance - before
+        info["bonus"] = self._alignment_lambda * info["alignment"]
         return np.concatenate([observation, ONE_HOT[ORDER_INDEX[self.workflow]]]), info

@@ -53,7 +53,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         that blue can free, so that User0 never counts. A fix while red holds no such host counts neither way. Until
         one counts, there is no compliance and no such entry (Gymnasium's checker refuses a NaN).
         ``info["alignment"]``, a float: the change of compliance in this step, from 0 for the first; an episode's add
-        up to its compliance.
+        up to its compliance. ``info["bonus"]``, a float: ``alignment_lambda`` times that.
         With ``actions="compact"`` also ``info["action_mask"]``, int8 [42], 1 where an action makes sense now: Analyse
         and Restore on a host that has had an event in this episode, Remove where User or Privileged is displayed, a
         decoy where it can stand and does not yet, Sleep always. The other actions may be taken all the same.
@@ -99,6 +99,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         observation: str = "table",
         actions: str = "full",
         red_shares: Sequence[float] = SHARES,
+        alignment_lambda: float = 0.0,
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
@@ -113,6 +114,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         reds = [red_agent_class(each) for each in ([red_agent] if self._shares is None else RED_AGENTS)]
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
         self.max_steps = max_steps
+        self._alignment_lambda = alignment_lambda
         self._elapsed: int | None = None
         try:
             self.departures = departures(description)
@@ -203,6 +205,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         if self.workflow is not None and self._meter is not None:
             observation = np.concatenate([observation, ONE_HOT[ORDER_INDEX[self.workflow]]])
             info["alignment"] = alignment
+            info["bonus"] = self._alignment_lambda * alignment
             if self._meter.fixes:
                 info["compliance"] = self._meter.compliance
         return observation, info

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2.domain import Cage2
 from aiotrain.play.policy import INPUT_CLIP
 from aiotrain.runs.checkpoints import described, library_versions
 from aiotrain.runs.load import Trained
@@ -20,9 +20,9 @@ _CAGE2_SETTINGS: Final = ("red_agent", "red_shares", "rules", "observation", "ac
 def about(trained: Trained) -> dict[str, Any]:
     """What it was trained on, as plain values."""
     known = {"environment": trained.spec.name, "run": trained.name, "aiotrain": library_versions()["aiotrain"]}
-    if trained.config.env != CAGE2_ID:
+    if not isinstance(trained.config.env, Cage2):
         return known
-    settings = trained.config.resolved()
+    settings = trained.config.resolved()["env"]
     return known | {name: settings[name] for name in _CAGE2_SETTINGS}
 
 

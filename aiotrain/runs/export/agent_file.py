@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.cage2 import CAGE2_ID, scenario
 from aiotrain.cage2 import blue_view as view
+from aiotrain.cage2 import scenario
+from aiotrain.cage2.domain import Cage2
 from aiotrain.cage2.official import challenge_agent as agent_for_cage2
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, parse_order
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
@@ -48,11 +49,11 @@ _OF_VIEW: Final = (
 
 def agent_file(trained: Trained) -> str:
     """The source of a module with a class Agent that needs NumPy alone."""
-    config, policy = trained.config, trained.policy
-    is_cage2 = config.env == CAGE2_ID
-    remembers = is_cage2 and (config.observation, config.actions) != ("table", "full")
-    if is_cage2 and config.workflow != "none":
-        policy = _always_shown(policy, ONE_HOT[ORDER_INDEX[parse_order(config.workflow)]])
+    env, policy = trained.config.env, trained.policy
+    is_cage2 = isinstance(env, Cage2)
+    remembers = isinstance(env, Cage2) and (env.observation, env.actions) != ("table", "full")
+    if isinstance(env, Cage2) and env.workflow != "none":
+        policy = _always_shown(policy, ONE_HOT[ORDER_INDEX[parse_order(env.workflow)]])
     constants = {
         "ABOUT": about(trained),
         "GREEDY": trained.actions == "greedy",
@@ -60,7 +61,7 @@ def agent_file(trained: Trained) -> str:
         "GAUSSIAN": policy.shape.kind == "gaussian",
         "NORMALIZED": policy.normalizes,
         "INPUT_CLIP": INPUT_CLIP,
-        **(_cage2(config.observation, config.actions) if remembers else _spaces(trained.spec)),
+        **(_cage2(env) if isinstance(env, Cage2) and remembers else _spaces(trained.spec)),
     }
     if is_cage2 and not remembers:
         constants["OBSERVATION_SHAPE"] = (policy.shape.inputs,)  # without the order
@@ -104,7 +105,7 @@ def _spaces(spec: EnvSpec) -> dict[str, Any]:
     }
 
 
-def _cage2(observation: str, actions: str) -> dict[str, Any]:
+def _cage2(env: Cage2) -> dict[str, Any]:
     """What is seen and done in CAGE Challenge 2, and the tables of what is remembered."""
     from aiotrain.cage2.blue_memory import DECOY_OF_ACTION  # imports Numba
 
@@ -112,8 +113,8 @@ def _cage2(observation: str, actions: str) -> dict[str, Any]:
         scenario.action_name(action): int(bit).bit_length() - 1 for action, bit in enumerate(DECOY_OF_ACTION) if bit
     }
     return {
-        "OBSERVATION": observation,
-        "ACTIONS": actions,
+        "OBSERVATION": env.observation,
+        "ACTIONS": env.actions,
         **{name: getattr(scenario, name) for name in _OF_SCENARIO},
         **{name: getattr(view, name) for name in _OF_VIEW},
         "DECOY_OF_ACTION": decoys,

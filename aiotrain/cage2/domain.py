@@ -1,0 +1,176 @@
+"""CAGE Challenge 2 as a domain: its settings, and the parts that it brings along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from aiotrain.cage2.red_agents import MIXED, SHARES, compiled_red_agent, shares_of
+from aiotrain.cage2.registration import CAGE2_ID
+from aiotrain.cage2.scenario import HOST_TYPES
+from aiotrain.cage2.search.settings import SearchConfig
+from aiotrain.cage2.workflows import parse_order
+from aiotrain.config import Config
+from aiotrain.domains import Domain
+from aiotrain.errors import ConfigError, Faults
+from aiotrain.learn.settings import PPOConfig
+from aiotrain.play.factory import EnvFactory
+
+if TYPE_CHECKING:
+    from aiotrain.training.curriculum import Curriculum, RunServices
+
+__all__ = ["Actions", "Cage2", "Observation", "Rules", "Simulator"]
+
+Simulator = Literal["compiled", "cyborg"]
+Rules = Literal["main", "leaderboard"]
+Observation = Literal["table", "memory"]
+Actions = Literal["full", "compact"]
+
+_LONGEST_EPISODE = 2**16 - 1  # steps that the compiled engine counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cage2(Domain):
+    """CAGE Challenge 2: defend a network of 13 hosts against a red agent.
+
+    Config(env=Cage2(red_agent="mixed", workflow="none"))
+    """
+
+    red_agent: str = "B_lineAgent"
+    """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, mixed (one of these, drawn for each episode),
+    or module:Class."""
+    red_shares: tuple[float, ...] = SHARES
+    """With red-agent mixed: of the episodes, what each of the three plays, as numbers that need not add up to 1."""
+    simulator: Simulator = "compiled"
+    """What plays CAGE 2: the compiled engine, exact and much faster, or csle-cyborg, which takes your own red agent."""
+    rules: Rules = "main"
+    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has."""
+    workflow: str = "search"
+    """CAGE 2's order of host types: search for it, train one (its name or five types with commas), or none."""
+    observation: Observation = "table"
+    """What CAGE 2 shows: the table of the last step, or with it what an attentive player remembers."""
+    actions: Actions = "full"
+    """CAGE 2's actions: all 145, or the 42 that can pay, of which those that make sense now are drawn."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """The search over workflows."""
+
+    env_id: ClassVar[str] = CAGE2_ID
+    ppo: ClassVar[PPOConfig] = PPOConfig(
+        learning_rate=3e-3,
+        final_learning_rate=3e-4,
+        gamma=0.98,
+        gae_lambda=0.9,
+        clip_range=0.3,
+        entropy_coef=0.003,
+        epochs=3,
+        minibatch_size=1024,
+        hidden_sizes=(64, 64),
+    )
+    panel: ClassVar[str] = "aiotrain.cage2.screen.search_panel:SearchPanel"
+    plots: ClassVar[str] = "aiotrain.cage2.search.plots:plots"
+    verbs: ClassVar[Mapping[str, str]] = {
+        "evaluate": "aiotrain.cage2.commands.evaluate:evaluate",
+        "replay": "aiotrain.cage2.commands.replay:replay",
+        "export": "aiotrain.cage2.commands.export:export",
+    }
+
+    @property
+    def searches(self) -> bool:
+        """Whether the run searches for a workflow."""
+        return self.workflow == "search"
+
+    def faults(self, config: Config) -> list[str]:
+        """See Domain."""
+        faults = Faults(self)
+        if not faults.of_right_type():
+            return faults.found
+        faults.check(
+            self.simulator != "compiled" or (config.max_episode_steps or 1) <= _LONGEST_EPISODE,
+            f"max-episode-steps ({config.max_episode_steps}) is more than the {_LONGEST_EPISODE:,} that simulator "
+            "compiled plays",
+        )
+        faults.check(
+            self.simulator == "cyborg" or not config.ppo.normalize_observations,
+            "normalize-observations cannot be had with simulator compiled, which takes bits as they are; choose "
+            "simulator cyborg, or leave it out",
+        )
+        faults.check(
+            self.rules == "main" or self.simulator == "compiled",
+            f"csle-cyborg plays by the rules main alone; for the rules {self.rules}, choose the simulator "
+            "compiled, or else the rules main",
+        )
+        faults.check(
+            not self.searches or config.steps_per_update is None,
+            "steps-per-update cannot be had with workflow search, which divides batches by episodes; "
+            "choose episodes-per-update, or another workflow",
+        )
+        faults.check(
+            self.red_agent == MIXED or self.red_shares == SHARES,
+            f"red-shares means nothing to red-agent {self.red_agent}, only to {MIXED}; leave one of the two out",
+        )
+        if self.workflow not in ("search", "none"):
+            try:
+                parse_order(self.workflow)
+            except ValueError as error:
+                faults.found.append(f"{error}; or search, or none")
+        try:
+            shares_of(self.red_agent, self.red_shares)
+        except ValueError as error:
+            faults.found.append(f"red-shares: {error}")
+        return faults.found + self.search.faults()
+
+    def factory(self, config: Config) -> EnvFactory:
+        """See Domain."""
+        try:
+            self._refuse_unknown_red_agent()
+        except ValueError as error:
+            raise ConfigError(f"red-agent: {error}") from error
+        kwargs: dict[str, Any] = {
+            name: getattr(self, name) for name in ("simulator", "red_agent", "rules", "observation", "actions")
+        }
+        if self.red_agent == MIXED:
+            kwargs["red_shares"] = self.red_shares
+        if config.max_episode_steps is not None:
+            kwargs["max_steps"] = config.max_episode_steps
+        if self.workflow != "none":  # a search tells each episode its order
+            kwargs["workflow"] = HOST_TYPES if self.searches else parse_order(self.workflow)
+            kwargs["alignment_lambda"] = self.search.alignment_lambda
+        compiled = self.simulator == "compiled"
+        preload = "aiotrain.cage2.play.compile_before_fork" if compiled else "aiotrain.cage2.simulators.cyborg_env"
+        return EnvFactory(
+            CAGE2_ID,
+            CAGE2_ID,
+            tuple(kwargs.items()),
+            metrics=() if self.workflow == "none" else ("compliance",),
+            asks_for_metrics=False,
+            preload=(preload,),
+            compiled_player="aiotrain.cage2.play.compiled_player:CompiledPlayer" if compiled else None,
+        )
+
+    def _refuse_unknown_red_agent(self) -> None:
+        """Raise ValueError. For cyborg, this imports the simulator, which other environments do without."""
+        if self.simulator == "compiled":
+            compiled_red_agent(self.red_agent)
+        elif self.red_agent != MIXED:
+            from aiotrain.cage2.simulators.cyborg_env import red_agent_class
+
+            red_agent_class(self.red_agent)
+
+    def curriculum(self, config: Config, run: RunServices) -> Curriculum | None:
+        """See Domain."""
+        if not self.searches:
+            return None
+        from aiotrain.cage2.search.curriculum import WorkflowCurriculum
+
+        return WorkflowCurriculum(run, self.search, config.seed, config.episodes_per_update)
+
+    @property
+    def title(self) -> str:
+        """See Domain."""
+        return f"{CAGE2_ID} ({self.red_agent})"
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """See Domain."""
+        return {"simulator": {"cyborg": "csle-cyborg itself", "compiled": "the compiled engine"}[self.simulator]}

@@ -1,0 +1,139 @@
+"""Domains: what a family of environments brings along, and how the program finds it.
+
+A domain is a frozen dataclass that derives from `Domain`. Its fields are settings: they become flags of the command
+line, and a part of config.json. A distribution announces its domains by the entry-point group ``aiotrain.domains``:
+
+    [project.entry-points."aiotrain.domains"]
+    maze = "maze.domain:Maze"
+
+Everything heavy is named as ``module:attribute`` and imported when it is first used. A domain object stays in the main
+process; what travels to the workers is the environment factory.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+
+from aiotrain.learn.settings import PPOConfig
+from aiotrain.play.factory import EnvFactory, named
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from aiotrain.config import Config
+    from aiotrain.training.curriculum import Curriculum, RunServices
+
+__all__ = ["DEFAULT_ENV", "GROUP", "Domain", "Panel", "domain_of", "domains", "register_environments"]
+
+GROUP: Final = "aiotrain.domains"
+"""Entry-point group of domains."""
+DEFAULT_ENV: Final = "aiotrain/Cage2-v0"
+"""Environment of the program, where no flag names one."""
+_BUILT_IN: Final = "aiotrain.cage2.domain:Cage2"
+"""Domain of this distribution. It is named here as well as in the entry points, which a bare checkout does not have."""
+
+Line = list[tuple[str, str]]
+"""One line of the console: runs of text, each with the name of a style of aiotrain.app.console.lines.STYLES."""
+Drawing = Callable[["Figure"], None]
+"""Draws one picture into an empty figure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain(ABC):
+    """Settings of a family of environments, and the parts that only it needs.
+
+    Only `env_id` and `factory` must be provided.
+    """
+
+    env_id: ClassVar[str]
+    """Gymnasium id that names the domain: ``--env ID`` and ``Config(env="ID")`` mean the domain with its defaults."""
+    ppo: ClassVar[PPOConfig | None] = None
+    """Learner's settings where the user gives none; None: the general ones."""
+    panel: ClassVar[str | None] = None
+    """``module:Class`` of a `Panel`, which shows the curriculum's status in the console."""
+    plots: ClassVar[str | None] = None
+    """``module:function`` from a run's folder to its further pictures: ``(run: Path) -> Mapping[name, Drawing]``."""
+    verbs: ClassVar[Mapping[str, str]] = {}
+    """``module:function`` of each command, ``(arguments: Sequence[str]) -> exit code``. A command named as a general
+    one takes its place for the runs of this domain."""
+
+    def faults(self, config: Config) -> list[str]:
+        """Return what cannot work in these settings, or together with those of the run, a sentence each."""
+        return []
+
+    @abstractmethod
+    def factory(self, config: Config) -> EnvFactory:
+        """Return what makes the environment in a worker. Raises ConfigError."""
+
+    def curriculum(self, config: Config, run: RunServices) -> Curriculum | None:
+        """Return a new curriculum; None for the plain one, which resets every episode in the same way."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """What is played, in a few words."""
+        return self.env_id
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What the log tells at the start besides, by a label of at most 11 characters."""
+        return {}
+
+
+class Panel(Protocol):
+    """How the console shows a curriculum. ``status`` is what `Curriculum.status` returned, and not None."""
+
+    title: str
+
+    def headline(self, status: Any) -> Line:
+        """Return what stands beside the title."""
+        ...
+
+    def lines(self, status: Any, width: int, height: int) -> list[Line]:
+        """Return at most ``height`` lines of at most ``width`` cells."""
+        ...
+
+    def log(self, status: Any) -> Mapping[str, str]:
+        """Return the pairs of name and value that a line of the log has, without spaces in them."""
+        ...
+
+    def summary(self, status: Any) -> str:
+        """Return what the run came to, in one or more lines."""
+        ...
+
+
+@functools.cache
+def domains() -> Mapping[str, type[Domain]]:
+    """Return the installed domains by `Domain.env_id`. A warning names each one that cannot be imported."""
+    found: list[type[Domain]] = [named(_BUILT_IN)]
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if entry.value != _BUILT_IN:
+            try:
+                found.append(entry.load())
+            except Exception as error:
+                distribution = entry.dist.name if entry.dist is not None else "an unknown distribution"
+                warnings.warn(
+                    f"the domain {entry.name} of {distribution} cannot be imported and is left out: {error!r}",
+                    stacklevel=2,
+                )
+    return {each.env_id: each for each in found}
+
+
+def domain_of(env: object) -> Domain | None:
+    """Return the domain that ``env`` is, or names by its Gymnasium id; None for any other environment."""
+    if isinstance(env, str):
+        kind = domains().get(env)
+        return None if kind is None else kind()
+    return env if isinstance(env, Domain) else None
+
+
+def register_environments() -> None:
+    """Register the built-in domain's environments with Gymnasium, which since 1.0 reads no entry points."""
+    importlib.import_module(_BUILT_IN.partition(".domain:")[0])

@@ -1,0 +1,142 @@
+"""Curricula: with which options the episodes of a batch are reset.
+
+A curriculum plans each batch before its episodes are played, hears what the learner made of it, and may go on from
+there. It is saved and restored with the run.
+
+    class Harder(Curriculum):
+        level = 0
+
+        def plan(self, batch):
+            return [{"level": self.level}]
+
+        def learned(self, batch, episodes, parts):
+            if len(episodes) and episodes["success"].mean() > 0.9:
+                self.level += 1
+
+        def state_dict(self):
+            return {"level": self.level}
+
+        def load_state_dict(self, state):
+            self.level = int(state["level"])
+
+``--curriculum module:Harder`` or ``Config(curriculum=Harder)`` trains by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aiotrain.config import Config
+from aiotrain.errors import ConfigError
+from aiotrain.play.factory import named
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from aiotrain.learn.ppo import Learner
+
+__all__ = ["Curriculum", "RunServices", "make_curriculum"]
+
+Options = Mapping[str, Any]
+"""What ``env.reset(options=…)`` is given."""
+
+
+class RunServices:
+    """What a curriculum may use of the run."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        *,
+        event: Callable[..., None],
+        row: Callable[[str, Mapping[str, Any]], None],
+        save_policy: Callable[[str], None],
+    ) -> None:
+        self.learner = learner
+        """The learner. Only `Curriculum.advance` and `Curriculum.end` may change it."""
+        self.event = event
+        """``event(kind, **details)`` notes an event in events.jsonl."""
+        self.row = row
+        """``row(name, values)`` appends a row to the file of that name in the run's folder, as CSV."""
+        self.save_policy = save_policy
+        """``save_policy(name)`` writes the policy, as it is now, to the file of that name in the run's folder."""
+
+
+class Curriculum:
+    """Resets every episode without options; to be derived from.
+
+    All methods are called one after the other. `advance` and `end` are called in the learner's thread and may take
+    time; all others are called in the event loop and must be quick.
+    """
+
+    def __init__(self, run: RunServices) -> None:
+        """Make a curriculum before the learner learns, or restores, anything."""
+        self.run = run
+
+    def plan(self, batch: int) -> Sequence[Options] | None:
+        """Return the reset options of batch number ``batch``: equal parts of its episodes get one each.
+
+        A batch is planned once before its first episode, and once more after a resume. None: not now; ask again after
+        the next update.
+        """
+        return ({},)
+
+    def label(self, batch: int) -> str:
+        """Return what a planned batch consists of, for its row in updates.csv."""
+        return ""
+
+    def learned(self, batch: int, episodes: npt.NDArray[np.void], parts: npt.NDArray[np.int64]) -> None:
+        """Take in what an update learned from.
+
+        Args:
+            batch: Number of the batch. Batches are learned in their order.
+            episodes: ``[E]``, the headers of the episodes that ended in the batch: ``episode_return``,
+                ``episode_steps``, ``episode_bonus``, each named metric, and more (transport.ring.header_dtype).
+            parts: ``[E]``, the part of the plan that each belongs to.
+        """
+
+    def advance(self, *, has_more: bool) -> None:
+        """Decide what comes next, after `learned` and before the policy is published; the policy may be exchanged.
+
+        It is also called once before the first batch. ``has_more``: whether further batches will be planned.
+        """
+
+    def published(self) -> None:
+        """Note that the policy that `advance` left is published: what is planned from now on is played with it."""
+
+    def end(self, reason: str) -> None:
+        """Conclude what is under way. ``reason``: ``budget``, ``stopped``, ``interrupted`` or ``failed``."""
+
+    def status(self) -> Any:
+        """Return what the domain's panel shows; None for nothing. It is called at any time."""
+        return None
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return everything that decides what comes next, as plain values and arrays, for `load_state_dict`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned. Raises KeyError, RuntimeError, TypeError or ValueError."""
+
+
+def make_curriculum(config: Config, run: RunServices) -> Curriculum:
+    """Return the curriculum that ``config`` asks for: its own, else the domain's, else the plain one.
+
+    Raises ConfigError for a name that cannot be imported and for what is no curriculum.
+    """
+    wanted: Any = config.curriculum
+    if wanted is None:
+        return (config.domain and config.domain.curriculum(config, run)) or Curriculum(run)
+    if isinstance(wanted, str):
+        try:
+            wanted = named(wanted)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"curriculum: {config.curriculum} cannot be imported ({error}); name it as module:Class"
+            ) from error
+    made = wanted(run)
+    if not isinstance(made, Curriculum):
+        raise ConfigError(f"curriculum: {config.curriculum} made {made!r}; derive it from aiotrain.Curriculum")
+    return made
