@@ -16,7 +16,7 @@ from aiotrain.config import Config
 from aiotrain.play.factory import make_factory
 from aiotrain.play.player import episode_streams
 from aiotrain.play.policy import PolicyShape
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
 from making import weights_for
 
 SEED = 3

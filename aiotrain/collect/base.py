@@ -12,7 +12,8 @@ from aiotrain.play.factory import EnvFactory
 from aiotrain.play.player import Assignment, LostEpisode, episode_streams
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import RingLayout, Trajectories
+from aiotrain.transport.ring import RingLayout
+from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["BaseCollector"]
 

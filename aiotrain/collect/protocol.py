@@ -17,7 +17,7 @@ import numpy.typing as npt
 from aiotrain.play.player import LostEpisode
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
 
 __all__ = [
     "Collector",

@@ -19,7 +19,7 @@ from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.player import LostEpisode
 from aiotrain.play.policy import PolicyShape
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["Node", "NodeOutcome", "NodeReport"]
 

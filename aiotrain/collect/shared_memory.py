@@ -29,7 +29,8 @@ from aiotrain.play.factory import EnvFactory
 from aiotrain.play.player import Assignment, PlayResult
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import BROKEN_OFF, PLAYING, Ring, Trajectories
+from aiotrain.transport.ring import BROKEN_OFF, PLAYING, Ring
+from aiotrain.transport.trajectories import Trajectories
 from aiotrain.transport.weights import Weights
 
 __all__ = ["SharedMemoryCollector"]

@@ -25,7 +25,7 @@ from aiotrain.learn.running_statistics import RunningMoments
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["Learner", "advantages", "pick_device", "use_deterministic_algorithms"]
 

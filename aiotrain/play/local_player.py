@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from aiotrain.play.factory import EnvFactory, named
 from aiotrain.play.player import Assignment, LostEpisode, Player, PlayResult, make_env
-from aiotrain.transport.ring import Ring, Trajectories
+from aiotrain.transport.ring import Ring
+from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["EpisodePlayer", "LocalPlayer", "Played", "make_player"]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError
 from aiotrain.runs.checkpoints import natural
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["GROUPS", "Ledger", "MetricSummary", "Result", "Update", "columns_of"]
 

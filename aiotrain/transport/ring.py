@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from aiotrain.transport.segments import Fields, Segment, size_of
+from aiotrain.transport.trajectories import Trajectories, ragged_rows
 
 __all__ = [
     "BROKEN_OFF",
@@ -25,7 +26,6 @@ __all__ = [
     "SEALED",
     "Ring",
     "RingLayout",
-    "Trajectories",
     "header_dtype",
     "metric_name_fault",
 ]
@@ -102,62 +102,6 @@ class RingLayout:
         return size_of(self.fields)
 
 
-@dataclass(frozen=True)
-class Trajectories:
-    """Trajectories copied out of the ring; the steps of all lie one after the other. M trajectories, N steps."""
-
-    headers: npt.NDArray[np.void]
-    """``[M]`` of `header_dtype`."""
-    observations: npt.NDArray[Any]
-    """``[N, *shape]``, as the environment gave them."""
-    final_observations: npt.NDArray[Any]
-    """``[M, *shape]``: what was seen after the last step of each."""
-    actions: npt.NDArray[Any]
-    """``[N, *shape]``"""
-    log_probs: npt.NDArray[np.float32]
-    """``[N]``: log-probability of the action at the time it was drawn."""
-    rewards: npt.NDArray[np.float32]
-    """``[N]``: what the environment gave."""
-    bonuses: npt.NDArray[np.float32]
-    """``[N]``: ``info["bonus"]``, which the learner gets on top of the reward; 0 where there is none."""
-    masks: npt.NDArray[np.int8]
-    """``[N, actions]``: 1 where the action could be drawn, else 0; ``[N, 0]`` where all always can."""
-
-    @property
-    def steps(self) -> int:
-        """Steps in all trajectories together."""
-        return len(self.rewards)
-
-    def select(self, chosen: npt.NDArray[Any]) -> Trajectories:
-        """The trajectories that ``chosen`` (indices or a mask) picks, in its order."""
-        lengths = self.headers["length"]
-        rows = _ragged_rows((np.cumsum(lengths) - lengths)[chosen], lengths[chosen])
-        return Trajectories(
-            self.headers[chosen],
-            self.observations.take(rows, 0),
-            self.final_observations[chosen],
-            self.actions.take(rows, 0),
-            self.log_probs.take(rows, 0),
-            self.rewards.take(rows, 0),
-            self.bonuses.take(rows, 0),
-            self.masks.take(rows, 0),
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence[Trajectories]) -> Trajectories:
-        """All trajectories of ``parts``, ordered by episode and fragment, whichever part held them."""
-        whole = cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
-        return whole.select(np.lexsort((whole.headers["fragment"], whole.headers["episode"])))
-
-
-def _ragged_rows(starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Indices ``start, start + 1, …`` for each run, one run after the other."""
-    ends = np.cumsum(lengths, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    rows: npt.NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
-    return rows
-
-
 def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The steps of all slots one after the other: rows are taken faster by one number than by slot and step."""
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
@@ -229,10 +173,10 @@ class Ring:
         if (headers["state"] != SEALED).any():
             raise ValueError(f"slots {[s for s in slots if self.headers['state'][s] != SEALED]} are not sealed")
         lengths, starts = headers["length"], np.asarray(slots, np.intp)
-        rows = _ragged_rows(starts * self.layout.steps, lengths)
+        rows = ragged_rows(starts * self.layout.steps, lengths)
         return Trajectories(
             headers,
-            _flat(self.observations).take(_ragged_rows(starts * (self.layout.steps + 1), lengths), 0),
+            _flat(self.observations).take(ragged_rows(starts * (self.layout.steps + 1), lengths), 0),
             self.observations[slots, lengths],
             _flat(self.actions).take(rows, 0),
             _flat(self.log_probs).take(rows, 0),
@@ -242,8 +186,6 @@ class Ring:
         )
 
     def close(self) -> None:
-        """Detach; the creator also removes the segment. May be called twice."""
-        for name in ("headers", "observations", "actions", "log_probs", "rewards", "bonuses", "masks"):
-            self.__dict__.pop(name, None)
+        """Remove the segment if the ring was created here. May be called twice."""
         if self._segment is not None:
             self._segment.close()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import math
+import mmap
 import os
 import re
 import secrets
-import sys
 from collections.abc import Mapping
 from multiprocessing import resource_tracker
-from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 import numpy.typing as npt
@@ -65,25 +64,26 @@ class Segment:
     """Named arrays in one piece of shared memory.
 
     ``create`` reserves the memory before it returns, so that a full /dev/shm is an error message here and not a
-    SIGBUS at the first write. Whoever created a segment unlinks it, and holds a lock on it until then; what has no
-    lock was left behind by a run that was killed, and goes when the next segment is created.
+    SIGBUS at the first write. Whoever created a segment unlinks it, and holds a lock on it until then. A segment
+    without a lock was left behind by a run that was killed, and is removed when the next one is created.
+
+    The system frees the memory when the segment is unlinked and the last of its arrays, in any process, is gone. So an
+    array can be used for as long as somebody holds it.
     """
 
-    def __init__(self, memory: SharedMemory, fields: Fields, lock: int | None = None) -> None:
-        self.name = memory.name
-        self._memory = memory
-        self._lock = lock  # a file descriptor; None if another process created the segment
+    def __init__(self, name: str, fields: Fields, fd: int, *, is_owner: bool) -> None:
+        self.name = name
+        self._lock = fd if is_owner else None
+        memory = mmap.mmap(fd, size_of(fields))
         offsets, _ = _offsets(fields)
-        assert memory.buf is not None
         self.arrays: dict[str, npt.NDArray[np.generic]] = {
-            # frombuffer holds on to the memory, so that closing it under an array is an error and not a crash.
-            name: np.frombuffer(memory.buf, np.dtype(dtype), math.prod(shape), offsets[name]).reshape(shape)
+            name: np.frombuffer(memory, np.dtype(dtype), math.prod(shape), offsets[name]).reshape(shape)
             for name, (shape, dtype) in fields.items()
         }
 
     @classmethod
     def create(cls, fields: Fields, *, purpose: str, advice: str = "") -> Segment:
-        """A new segment for ``fields``, private to this user, all zeros.
+        """Create a segment for ``fields``, private to this user, all zeros.
 
         Raises SharedMemoryError, with the bytes needed and free, where it does not fit.
         """
@@ -95,55 +95,51 @@ class Segment:
         while True:
             name = f"aiotrain-{os.getpid()}-{secrets.token_hex(8)}"
             try:
-                memory = SharedMemory(name, create=True, size=size)
+                fd = os.open(f"{_SHM_DIR}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             except OSError as error:
                 raise SharedMemoryError(f"shared memory for {purpose} cannot be created: {error}") from error
+            resource_tracker.register(f"/{name}", "shared_memory")
             try:
-                return cls(memory, fields, _lock_and_reserve(name, size))
+                _lock_and_reserve(fd, size)
+                return cls(name, fields, fd, is_owner=True)
             except OSError as error:
-                _unlink(memory)
-                memory.close()
+                _remove(name, fd)
                 if not isinstance(error, FileNotFoundError):  # else it was taken for an orphan before it was locked
                     _refuse_what_does_not_fit(size, purpose, advice, certainly=True)
 
     @classmethod
     def attach(cls, name: str, fields: Fields) -> Segment:
-        """The segment that another process created, with the same ``fields``."""
-        # Before 3.13 every attaching process registers with the resource tracker. Our workers share the creator's
-        # tracker, where a second registration of a name changes nothing.
-        if sys.version_info >= (3, 13):
-            return cls(SharedMemory(name, track=False), fields)
-        return cls(SharedMemory(name), fields)
+        """Attach to the segment that another process created with the same ``fields``."""
+        fd = os.open(f"{_SHM_DIR}/{name}", os.O_RDWR)
+        try:
+            return cls(name, fields, fd, is_owner=False)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
-        """Give up the arrays, and unlink the segment if it was created here. May be called twice."""
-        self.arrays.clear()
+        """Unlink the segment if it was created here. May be called twice."""
         if self._lock is not None:
-            _unlink(self._memory)
-            os.close(self._lock)
-            self._lock = None
-        try:
-            self._memory.close()
-        except BufferError as error:  # somebody still holds a view: a fault in this package
-            error.add_note(f"an array of segment {self.name} is still in use while the segment is closed")
-            raise
+            lock, self._lock = self._lock, None
+            _remove(self.name, lock)
 
 
-def _lock_and_reserve(name: str, size: int) -> int:
+def _lock_and_reserve(fd: int, size: int) -> None:
     """Lock the segment as one in use, and make the system commit ``size`` bytes to it now.
 
-    Returns the descriptor that holds the lock. Raises FileNotFoundError if the segment is gone, or OSError.
+    Raises FileNotFoundError if the segment is gone, or OSError.
     """
-    fd = os.open(f"{_SHM_DIR}/{name}", os.O_RDWR)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        if not os.fstat(fd).st_nlink:
-            raise FileNotFoundError
-        os.posix_fallocate(fd, 0, size)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    if not os.fstat(fd).st_nlink:
+        raise FileNotFoundError
+    os.posix_fallocate(fd, 0, size)
+
+
+def _remove(name: str, fd: int) -> None:
+    """Unlink the segment, and give up the lock that ``fd`` holds."""
+    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+        os.unlink(f"{_SHM_DIR}/{name}")
+    resource_tracker.unregister(f"/{name}", "shared_memory")
+    os.close(fd)
 
 
 def _remove_orphans() -> None:
@@ -168,13 +164,6 @@ def _remove_if_orphaned(path: str) -> None:
             os.unlink(path)
     finally:
         os.close(fd)
-
-
-def _unlink(memory: SharedMemory) -> None:
-    try:
-        memory.unlink()
-    except FileNotFoundError:  # somebody has removed it; the tracker would complain of it at the end
-        resource_tracker.unregister(f"/{memory.name}", "shared_memory")
 
 
 def _refuse_what_does_not_fit(size: int, purpose: str, advice: str, certainly: bool = False) -> None:

@@ -81,8 +81,5 @@ class Weights:
             time.sleep(0.0005)
 
     def close(self) -> None:
-        """Detach; the creator also removes the segment. May be called twice."""
-        self.__dict__.pop("_buffers", None)
-        self.__dict__.pop("_versions", None)
-        self.__dict__.pop("_number", None)
+        """Remove the segment if it was created here. May be called twice."""
         self._segment.close()

@@ -25,7 +25,7 @@ from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepErr
 from aiotrain.play.policy import NumpyPolicy
 from aiotrain.testing import Fault, Moment, cause, faulty
 from aiotrain.training.trainer import Trainer
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
 from envs import (
     Action,
     Endless,

@@ -26,7 +26,7 @@ from aiotrain.config import Config
 from aiotrain.errors import ConfigError, InvalidStepError, WorkerError
 from aiotrain.play.factory import EnvFactory
 from aiotrain.testing import faulty
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
 from envs import Toy, Waiting
 from making import weights_for
 from playing import SEED, WITHIN_S, Play, assert_same_play, seed_of

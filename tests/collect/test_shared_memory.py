@@ -22,7 +22,7 @@ from aiotrain.collect import processes, shared_memory
 from aiotrain.collect.protocol import Launch, WorkerState
 from aiotrain.errors import WorkerError
 from aiotrain.testing import faulty
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
 from envs import Endless, Toy, Waiting
 from playing import SEED, WITHIN_S, Play
 

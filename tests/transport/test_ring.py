@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aiotrain.transport.ring import BROKEN_OFF, FREE, LENT, PLAYING, SEALED, Ring, RingLayout, Trajectories
+from aiotrain.transport.ring import BROKEN_OFF, FREE, LENT, PLAYING, SEALED, Ring, RingLayout
+from aiotrain.transport.trajectories import Trajectories
 from making import spec_of, trajectories
 
 SPEC = spec_of("box", "discrete")
