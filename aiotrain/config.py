@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_type_hints
 
 from aiotrain.collect.settings import CollectConfig
 from aiotrain.domains import Domain, domain_of, domains
-from aiotrain.errors import ConfigError, Faults, unknown_name
+from aiotrain.errors import ConfigError, Faults, documented, unknown_name
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.factory import EnvFactory
 from aiotrain.transport.ring import metric_name_fault
@@ -35,6 +35,7 @@ _FORMAT: Final = 2
 _GENERAL_PPO: Final = PPOConfig()
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Config(CollectConfig):
     """Settings of a run. Raises ConfigError, with all faults at once, where they cannot work.

@@ -13,17 +13,22 @@ AiotrainError
 
 Each carries a message and, where they are known, worker, episode, seed and step. All of these survive pickling, and so
 the way from a worker to the main process.
-Below them stands what finds faults and words them: `Faults` checks settings, `unknown_name` suggests the nearest names.
+Below them stands what settings check and explain themselves with: `Faults` collects their faults, `unknown_name`
+suggests the nearest names, `documented` has ``help`` tell what each field means.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import math
+import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,6 +45,7 @@ __all__ = [
     "TrainerStateError",
     "UnsupportedSpaceError",
     "WorkerError",
+    "documented",
     "unknown_name",
 ]
 
@@ -121,6 +127,38 @@ def unknown_name(what: str, name: object, known: Sequence[str]) -> str:
     near = get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(lowered[word] for word in near)}?" if near else "."
     return f"unknown {what} {name!r}{hint}" + (f" There are: {', '.join(known)}" if len(known) <= _MOST_NAMES else "")
+
+
+_Kind = TypeVar("_Kind", bound=type)
+
+
+def documented(kind: _Kind) -> _Kind:
+    """Append the docstrings of a dataclass's fields to its own, as a section Attributes, for ``help``.
+
+    A field's docstring is the string literal after it, which Python itself drops. Fields of base classes come first.
+    """
+    lines = []
+    for each in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(each):
+            for name, text in _field_docstrings(each).items():
+                lines.append(textwrap.indent(f"{name}: {text}", "    " * 2).replace("    ", "", 1))
+    kind.__doc__ = f"{inspect.cleandoc(kind.__doc__ or '')}\n\nAttributes:\n" + "\n".join(lines)
+    return kind
+
+
+def _field_docstrings(kind: type) -> dict[str, str]:
+    """Return the docstrings of the fields that a dataclass itself declares; none where there is no source."""
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    except OSError:
+        return {}
+    found = {}
+    for field, after in itertools.pairwise(definition.body if isinstance(definition, ast.ClassDef) else []):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+            text = after.value.value if isinstance(after.value, ast.Constant) else None
+            if isinstance(text, str):
+                found[field.target.id] = inspect.cleandoc(text)
+    return found
 
 
 class Faults:

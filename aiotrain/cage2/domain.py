@@ -13,7 +13,7 @@ from aiotrain.cage2.search.settings import SearchConfig
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.config import Config
 from aiotrain.domains import Domain
-from aiotrain.errors import ConfigError, Faults
+from aiotrain.errors import ConfigError, Faults, documented
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.factory import EnvFactory
 
@@ -30,6 +30,7 @@ Actions = Literal["full", "compact"]
 _LONGEST_EPISODE = 2**16 - 1  # steps that the compiled engine counts
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Cage2(Domain):
     """CAGE Challenge 2: defend a network of 13 hosts against a red agent.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from aiotrain.errors import documented
 from aiotrain.play.player import LostEpisode
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
@@ -130,6 +131,7 @@ class WorkerState(enum.Enum):
     """Its process has ended with the run."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """One worker; its number is its index in `Status.workers`."""

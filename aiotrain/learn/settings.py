@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aiotrain.errors import Faults
+from aiotrain.errors import Faults, documented
 
 __all__ = ["PPOConfig"]
 
 
+@documented
 @dataclass(frozen=True)
 class PPOConfig:
     """Settings of the learner."""

@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
-from aiotrain.errors import ConfigError, EnvError, unknown_name
+from aiotrain.errors import ConfigError, EnvError, documented, unknown_name
 
 __all__ = ["EnvFactory", "named"]
 
@@ -22,6 +22,7 @@ def named(reference: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+@documented
 @dataclass(frozen=True)
 class EnvFactory:
     """Makes the environment, in whichever process it is called. Plain data: it travels to the workers."""
@@ -31,6 +32,7 @@ class EnvFactory:
     target: str | bytes
     """A Gymnasium id, ``module:factory``, or a callable pickled by cloudpickle."""
     kwargs: tuple[tuple[str, Any], ...] = ()
+    """Keyword arguments of the maker."""
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps, if the environment does not do so earlier."""
     metrics: tuple[str, ...] = ()

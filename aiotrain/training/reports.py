@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.config import Config
-from aiotrain.errors import ConfigError
+from aiotrain.errors import ConfigError, documented
 from aiotrain.runs.checkpoints import natural
 from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["GROUPS", "Ledger", "MetricSummary", "Result", "Update", "columns_of"]
 
 
+@documented
 @dataclass(frozen=True)
 class MetricSummary:
     """A metric of the environment over the episodes that told it."""
@@ -36,6 +37,7 @@ def _in(group: str) -> Any:
     return dataclasses.field(metadata={"group": group})
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Update:
     """One update of the learner. A mean over no episode is NaN."""
@@ -278,6 +280,7 @@ def _summary(told: npt.NDArray[np.float64]) -> MetricSummary | None:
     return MetricSummary(float(known.mean()), len(known)) if len(known) else None
 
 
+@documented
 @dataclass(frozen=True)
 class Result:
     """What a training came to."""

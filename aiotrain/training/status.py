@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiotrain.collect.protocol import CollectorStatus, WorkerStatus
 from aiotrain.config import Config
+from aiotrain.errors import documented
 from aiotrain.play.factory import EnvFactory
 from aiotrain.training.batcher import Counts
 from aiotrain.training.events import RunEvents
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Status", "status_of"]
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Status:
     """A run at one moment. Rates are per second of wall time; a quantity without a value yet is NaN."""

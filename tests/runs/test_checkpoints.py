@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from aiotrain.cage2.search.policies import WorkflowPolicies
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save, save_file
 
 from aiotrain import AiotrainError, CheckpointError, Config, PPOConfig
-from aiotrain.cage2.search.policies import WorkflowPolicies
 from aiotrain.cage2.search.workflow_search import WorkflowSearch
 from aiotrain.config import SearchConfig
 from aiotrain.learn.ppo import Learner

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aiotrain.cage2.workflows import ORDERS
-from aiotrain.errors import Faults
+from aiotrain.errors import Faults, documented
 
 __all__ = ["SearchConfig"]
 
 
+@documented
 @dataclass(frozen=True)
 class SearchConfig:
     """Settings of the search over workflows, the orders in which CAGE 2's types of hosts are to be fixed."""
