@@ -95,7 +95,7 @@ class Counted(Toy):
 
 
 class Judged(Toy):
-    """Tells an alignment in every step and a compliance from the second one on; remembers what resets were given."""
+    """Tells a bonus in every step and a compliance from the second one on; remembers what resets were given."""
 
     def __init__(self, **toy: Any) -> None:
         super().__init__(**toy)
@@ -105,15 +105,15 @@ class Judged(Toy):
         self.options.append(options)
         observation, _ = super().reset(seed=seed)
         self.shares = np.random.default_rng(seed).random(self.length + 1)
-        return observation, {"alignment": 0.0}
+        return observation, {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         *seen, info = super().step(action)
         before = 0.0 if self.steps <= 2 else float(self.shares[self.steps - 1])
         if self.steps == 1:
-            return *seen, info | {"alignment": 0.0}
+            return *seen, info | {"bonus": 0.0}
         now = float(self.shares[self.steps])
-        return *seen, info | {"alignment": now - before, "compliance": now}
+        return *seen, info | {"bonus": now - before, "compliance": now}
 
 
 class Masked(Toy):

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain import Config, PPOConfig, load_policy
-from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2 import Cage2
 from aiotrain.cage2.blue_view import actions_of
-from aiotrain.play.factory import make_factory
 from aiotrain.play.player import inspect_env
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import save_weights, tensors_of
-from aiotrain.runs.journals import Records
+from aiotrain.runs.journals import Journals
+from aiotrain.training.reports import columns_of
 from making import weights_for
 
 ALONE = """
@@ -50,18 +50,20 @@ for greedy in (False, True):
 """
 
 
-def write_run(folder: Path, env: Any = CAGE2_ID, *, normalizes: bool = False, **settings: Any) -> Path:
+DEFENDED = Cage2(workflow="none")
+
+
+def write_run(folder: Path, env: Any = DEFENDED, *, normalizes: bool = False, **settings: Any) -> Path:
     """What a run leaves behind, with a random policy."""
-    settings.setdefault("workflow", "none")
     config = Config(env=env, ppo=PPOConfig(hidden_sizes=(12, 9)), **settings)
-    made, spec = inspect_env(make_factory(config))
+    made, spec = inspect_env(config.env_factory())
     made.close()
     policy = NumpyPolicy(PolicyShape.of(spec, config.ppo.hidden_sizes))
     policy.parameters[:] = weights_for(policy.shape)
     if not normalizes:
         mean, scale = policy.shape.split(policy.parameters)[:2]
         mean[...], scale[...] = 0, 1
-    Records(folder, config.resolved(), tensorboard=False).close()
+    Journals(folder, config.resolved(), columns_of(spec.metrics)).close()
     save_weights(folder / "weights.safetensors", tensors_of(policy), policy.shape, spec)
     return folder
 
@@ -101,8 +103,8 @@ def play(run: Path, env: gymnasium.Env[Any, Any], config: Config, *, episodes: i
                 greedily.append(greedy)
                 actions.append(given)
                 rewards.append(float(reward))
-    if config.env == CAGE2_ID:  # the challenge shows and wants these
-        actions = actions_of(config.actions)[actions].tolist()
+    if isinstance(config.env, Cage2):  # the challenge shows and wants these
+        actions = actions_of(config.env.actions)[actions].tolist()
         return Played(np.array(observations)[:, :52], None, ended, greedily, actions, rewards)
     told = np.array(masks) if spec.has_action_mask else None
     return Played(np.array(observations), told, ended, greedily, actions, rewards)

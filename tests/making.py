@@ -13,7 +13,7 @@ from aiotrain.cage2.search.workflow_search import Training, WorkflowSearch
 from aiotrain.cage2.workflows import ORDER_INDEX, Order
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import HEADER, SEALED, Trajectories
+from aiotrain.transport.ring import SEALED, Trajectories, header_dtype
 from envs import Action, Observation, Toy
 
 
@@ -40,12 +40,13 @@ def trajectories(
     ended: Sequence[bool] | None = None,
     terminated: Sequence[bool] | None = None,
     versions: Sequence[int] | None = None,
+    metrics: Sequence[str] = (),
     seed: int = 0,
 ) -> Trajectories:
-    """Random trajectories of these ``lengths``; by default each is an episode that terminated."""
+    """Random trajectories of these ``lengths``; by default each is an episode that terminated. ``metrics`` are 0."""
     rng = np.random.default_rng(seed)
     count, steps = len(lengths), sum(lengths)
-    headers = np.zeros(count, HEADER)
+    headers = np.zeros(count, header_dtype(metrics))
     headers["length"] = headers["episode_steps"] = lengths
     headers["episode"] = range(count) if episodes is None else episodes
     headers["fragment"] = 0 if fragments is None else fragments
@@ -97,7 +98,7 @@ def judged(
 ) -> Trajectories:
     """Episodes of an order, all of this compliance, or one of each."""
     each = [compliance] * episodes if isinstance(compliance, float) else list(compliance)
-    made = trajectories(spec_of(), [2] * len(each))
+    made = trajectories(spec_of(), [2] * len(each), metrics=("compliance",))
     made.headers["compliance"] = each
     made.headers["episode_return"] = value
     made.headers["episode_bonus"] = bonus
@@ -136,8 +137,8 @@ class Rounds:
         for part in parts:  # joining sorts by episode
             part.headers["episode"] = first + np.arange(len(part.headers))
             first += len(part.headers)
-        whole = Trajectories.join(parts) if parts else None
-        over = self.search.learned(self.learned, whole, numbers)
+        headers = Trajectories.join(parts).headers if parts else np.empty(0, header_dtype(("compliance",)))
+        over = self.search.learned(self.learned, headers, numbers)
         self.learned += 1
         self.over += over
         return [running.order for running in over]

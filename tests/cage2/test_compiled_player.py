@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +26,18 @@ class Stage:
     """A ring and weights for players that play against ``red_agent``."""
 
     def __init__(self, red_agent: str, workflow: str | None, **view: Any) -> None:
-        self.factory = EnvFactory.of(
-            CAGE2_ID, simulator="compiled", red_agent=red_agent, max_steps=STEPS, workflow=workflow, **view
+        factory = EnvFactory.of(
+            CAGE2_ID,
+            simulator="compiled",
+            red_agent=red_agent,
+            max_steps=STEPS,
+            workflow=workflow,
+            alignment_lambda=3.0,
+            **view,
         )
+        if workflow is not None:
+            factory = dataclasses.replace(factory, metrics=("compliance",))
+        self.factory = factory
         self.spec = inspect_env(self.factory)[1]
         shape, layout = PolicyShape.of(self.spec, (64, 64)), self.spec.ring_layout(SLOTS, STEPS)
         self.ring = Ring.private(layout)
@@ -35,7 +45,7 @@ class Stage:
         mean, scale = shape.split(vector)[:2]
         mean[...], scale[...] = 0, 1
         self.weights, self.version = vector, 3
-        self.assignment = Assignment(2, 1, 5, self.spec, shape, layout, alignment_lambda=3.0)
+        self.assignment = Assignment(2, 1, 5, self.spec, shape, layout)
 
     def player(self, compiled: bool) -> Player | CompiledPlayer:
         made: Player | CompiledPlayer = (

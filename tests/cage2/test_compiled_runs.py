@@ -13,13 +13,13 @@ import psutil
 import pytest
 
 from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, train
+from aiotrain.cage2 import Cage2
 
 WITHIN_S = 90
 
 
-def config(**changes: Any) -> Config:
+def config(env: Cage2 | None = None, **changes: Any) -> Config:
     settings: dict[str, Any] = {
-        "simulator": "compiled",
         "workers": 1,
         "total_episodes": 48,
         "episodes_per_update": 16,
@@ -27,7 +27,7 @@ def config(**changes: Any) -> Config:
         "ppo": PPOConfig(hidden_sizes=(8,), epochs=2, minibatch_size=512),
         "device": "cpu",
     }
-    return Config(**(settings | changes))
+    return Config(env=env or Cage2(), **(settings | changes))
 
 
 def run(settings: Config) -> Result:
@@ -39,7 +39,7 @@ def run(settings: Config) -> Result:
 @pytest.fixture(scope="module", params=["none", "reverse"])
 def expected(request: pytest.FixtureRequest) -> tuple[str, Result]:
     """What one worker learns, with and without an order in sight."""
-    return request.param, run(config(workflow=request.param))
+    return request.param, run(config(Cage2(workflow=request.param)))
 
 
 @pytest.mark.parametrize("changes", [{"workers": 3}, {"envs_per_worker": 5}, {"workers": 2, "envs_per_worker": 16}])
@@ -47,14 +47,14 @@ def test_weights_do_not_depend_on_workers_or_the_size_of_tasks(
     expected: tuple[str, Result], changes: dict[str, Any]
 ) -> None:
     workflow, alone = expected
-    np.testing.assert_array_equal(run(config(workflow=workflow, **changes)).weights, alone.weights)
+    np.testing.assert_array_equal(run(config(Cage2(workflow=workflow), **changes)).weights, alone.weights)
 
 
 def test_seed_and_order_matter(expected: tuple[str, Result]) -> None:
     workflow, alone = expected
-    assert not np.array_equal(run(config(workflow=workflow, seed=1)).weights, alone.weights)
+    assert not np.array_equal(run(config(Cage2(workflow=workflow), seed=1)).weights, alone.weights)
     if workflow != "none":
-        assert not np.array_equal(run(config(workflow="balanced")).weights, alone.weights)
+        assert not np.array_equal(run(config(Cage2(workflow="balanced"))).weights, alone.weights)
 
 
 def worker_pids() -> list[int]:
@@ -69,7 +69,7 @@ def test_worker_killed_while_it_plays_is_replaced_and_nothing_else_changes(
     workflow, alone = expected
 
     async def disturbed() -> tuple[Result, int]:
-        async with asyncio.timeout(WITHIN_S), Trainer(config(workflow=workflow, workers=workers)) as trainer:
+        async with asyncio.timeout(WITHIN_S), Trainer(config(Cage2(workflow=workflow), workers=workers)) as trainer:
             await anext(trainer)
             victims = worker_pids()
             for pid in victims:
@@ -91,7 +91,7 @@ def test_worker_killed_while_it_plays_is_replaced_and_nothing_else_changes(
 
 
 async def first_update(**changes: Any) -> Update:
-    async with asyncio.timeout(WITHIN_S), Trainer(config(workflow="reverse", **changes)) as trainer:
+    async with asyncio.timeout(WITHIN_S), Trainer(config(Cage2(workflow="reverse"), **changes)) as trainer:
         return await anext(trainer)
 
 
@@ -101,9 +101,10 @@ def test_slots_may_be_shorter_or_longer_than_episodes(slot_steps: int) -> None:
     update = asyncio.run(first_update(slot_steps=slot_steps))
     whole = asyncio.run(first_update())
     assert update.returns == pytest.approx(whole.returns)
-    for name in ("mean_length", "mean_bonus", "compliance", "compliance_share", "batch_steps"):
-        assert update.values[name] == pytest.approx(whole.values[name]), name
-    assert (whole.mean_length, whole.compliance_share) == (100, 1)
+    for name in ("mean_length", "mean_bonus", "batch_steps"):
+        assert getattr(update, name) == pytest.approx(getattr(whole, name)), name
+    assert update.metrics["compliance"].mean == pytest.approx(whole.metrics["compliance"].mean)
+    assert (whole.mean_length, whole.metrics["compliance"].count) == (100, whole.batch_episodes)
 
 
 def test_slots_shorter_than_episodes_train_to_the_end() -> None:
@@ -118,7 +119,7 @@ def test_shorter_episodes_on_request() -> None:
 @pytest.mark.parametrize("simulator", ["compiled", "cyborg"])
 def test_memory_and_compact_actions_are_trained_with(simulator: Any) -> None:
     """With the search over orders, whose bits stand behind the memory's."""
-    settings = config(simulator=simulator, observation="memory", actions="compact", workers=2)
+    settings = config(Cage2(simulator=simulator, observation="memory", actions="compact"), workers=2)
     trained = run(settings)
     assert np.isfinite(trained.weights).all()
     inputs, outputs = 307 + 25, 42
@@ -130,11 +131,11 @@ def test_memory_and_compact_actions_are_trained_with(simulator: Any) -> None:
 
 @pytest.mark.parametrize("red_agent", ["RedMeanderAgent", "SleepAgent"])
 def test_red_agents_are_played(red_agent: str) -> None:
-    result = run(config(red_agent=red_agent))
+    result = run(config(Cage2(red_agent=red_agent)))
     assert result.mean_return < 0
 
 
 @pytest.mark.parametrize("red_agent", ["my_agents:Red", "B_linAgent"])
 def test_red_agents_that_it_does_not_have_are_refused(red_agent: str) -> None:
     with pytest.raises(ConfigError, match=rf"red-agent: .*{red_agent}"):
-        Trainer(config(red_agent=red_agent))
+        Trainer(config(Cage2(red_agent=red_agent)))

@@ -17,14 +17,16 @@ import torch
 from safetensors.numpy import load_file
 
 from aiotrain import Config, PPOConfig, Trainer, train
+from aiotrain.cage2 import Cage2, SearchConfig
+from aiotrain.cage2.domain import Simulator
+from aiotrain.cage2.search.status import WorkflowStatus
 from aiotrain.cage2.search.strategies import SEARCHES
 from aiotrain.cage2.search.workflow_search import WorkflowSearch
 from aiotrain.cage2.workflows import NAMED_ORDERS, ONE_HOT, ORDERS, Order, order_text
-from aiotrain.collect.protocol import LostEpisode, Outcome, WorkerState
+from aiotrain.collect.protocol import Outcome, WorkerState
 from aiotrain.collect.shared_memory import SharedMemoryCollector
-from aiotrain.config import SearchConfig
 from aiotrain.learn.ppo import Learner
-from aiotrain.training.status import WorkflowStatus
+from aiotrain.play.player import LostEpisode
 from aiotrain.transport.ring import Trajectories
 from making import scripted
 
@@ -33,18 +35,18 @@ BITS = 52
 A, B = NAMED_ORDERS["critical_first"], NAMED_ORDERS["reverse"]
 
 
-def config(**changes: Any) -> Config:
+ONE_BY_ONE = SearchConfig(parallel_workflows=1, max_episodes_per_workflow=24, patience=2)
+
+
+def config(search: SearchConfig = ONE_BY_ONE, simulator: Simulator = "compiled", **changes: Any) -> Config:
     settings: dict[str, Any] = {
-        "simulator": "compiled",
-        "workflow": "search",
         "workers": 2,
         "total_episodes": 84,
         "episodes_per_update": 8,
         "ppo": PPOConfig(hidden_sizes=(8,), epochs=2, minibatch_size=256),
-        "workflow_search": SearchConfig(parallel_workflows=1, max_episodes_per_workflow=24, patience=2),
         "device": "cpu",
     }
-    return Config(**(settings | changes))
+    return Config(env=Cage2(simulator=simulator, workflow="search", search=search), **(settings | changes))
 
 
 class Learned(NamedTuple):
@@ -157,7 +159,7 @@ def test_rows_of_updates_and_trainings_agree(found: Run) -> None:
     firsts = found.first_updates
     for first, after, training in zip(firsts, [*firsts[1:], len(found.updates)], found.trainings, strict=True):
         rows = found.updates[first:after]
-        assert {row["workflow"] for row in rows} == {training["workflow"]}
+        assert {row["curriculum"] for row in rows} == {training["workflow"]}
         returns = np.concatenate([each.batch.headers["episode_return"] for each in found.learned[first:after]])
         assert float(training["value"]) == pytest.approx(returns.mean())
         for name, column in (("value", "mean_return"), ("alignment", "mean_bonus")):
@@ -170,7 +172,7 @@ def test_rows_of_updates_and_trainings_agree(found: Run) -> None:
 
 def test_each_batch_is_of_one_order(found: Run) -> None:
     for each, row in zip(found.learned, found.updates, strict=True):
-        assert set(each.orders) == {row["workflow"]}
+        assert set(each.orders) == {row["curriculum"]}
 
 
 def test_nothing_of_an_order_is_played_before_the_one_before_it_is_learned(found: Run) -> None:
@@ -227,12 +229,12 @@ TOGETHER = SearchConfig(parallel_workflows=3, max_episodes_per_workflow=12)
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Three orders share each batch of eight: 3, 3 and 2 episodes of it."""
     folder = tmp_path_factory.mktemp("together") / "run"
-    return play(folder, max_policy_lag=request.param, workflow_search=TOGETHER)
+    return play(folder, max_policy_lag=request.param, search=TOGETHER)
 
 
 def names_of(run: Run) -> list[list[str]]:
     """The orders of each update, by its row."""
-    return [row["workflow"].split(";") for row in run.updates]
+    return [row["curriculum"].split(";") for row in run.updates]
 
 
 def test_trainings_together_use_up_the_budget(together: Run) -> None:
@@ -292,7 +294,7 @@ def test_orders_together_leave_the_policy_that_they_were_trained_to(together: Ru
 
 def test_at_lag_0_trainings_together_do_not_depend_on_workers(tmp_path: Path) -> None:
     first, second = (
-        play(tmp_path / str(workers), workers=workers, max_policy_lag=0, workflow_search=TOGETHER) for workers in (1, 3)
+        play(tmp_path / str(workers), workers=workers, max_policy_lag=0, search=TOGETHER) for workers in (1, 3)
     )
     assert first.trainings == second.trainings
     assert len(first.weights) == 1 + len(first.trainings)
@@ -322,7 +324,7 @@ def test_search_that_waits_for_a_batch_of_which_nothing_comes_goes_on(
         total_episodes=8,
         episodes_per_update=2,
         max_policy_lag=1,
-        workflow_search=SearchConfig(fixed_episodes=2 // together, parallel_workflows=together),
+        search=SearchConfig(fixed_episodes=2 // together, parallel_workflows=together),
     )
     assert [each.batch.headers["episode"].tolist() for each in found.learned] == [[0, 1], [4, 5], [6, 7]]
     first, second, third = names_of(found)
@@ -345,11 +347,11 @@ def test_search_that_waits_for_a_batch_of_which_nothing_comes_goes_on(
 def test_search_is_told_also_when_its_last_training_ends_with_the_budget() -> None:
     async def statuses() -> list[WorkflowStatus | None]:
         told = []
-        settings = {"total_episodes": 16, "workflow_search": SearchConfig(parallel_workflows=1, fixed_episodes=8)}
+        settings = {"total_episodes": 16, "search": SearchConfig(parallel_workflows=1, fixed_episodes=8)}
         async with asyncio.timeout(WITHIN_S), Trainer(config(max_policy_lag=0, **settings)) as trainer:
             async for _ in trainer:
-                told.append(trainer.status().workflow)
-        return [*told, trainer.status().workflow]
+                told.append(trainer.status().curriculum)
+        return [*told, trainer.status().curriculum]
 
     now, *ended = asyncio.run(statuses())
     assert now is not None
@@ -368,7 +370,7 @@ def small(inherit: str) -> dict[str, Any]:
         "total_episodes": 24,
         "episodes_per_update": 4,
         "max_policy_lag": 0,
-        "workflow_search": SearchConfig(parallel_workflows=1, fixed_episodes=8, inherit=inherit),  # type: ignore[arg-type]
+        "search": SearchConfig(parallel_workflows=1, fixed_episodes=8, inherit=inherit),  # type: ignore[arg-type]
     }
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiotrain.cage2.search.settings import SearchConfig
 from aiotrain.cage2.search.strategies import SEARCHES
 from aiotrain.cage2.search.workflow_search import Training, WorkflowSearch
 from aiotrain.cage2.workflows import NAMED_ORDERS, ORDER_INDEX, Order, kendall, order_text, parse_order
-from aiotrain.config import SearchConfig
 from making import Rounds, judged, scripted
 
 NAN = math.nan
@@ -86,15 +86,6 @@ def test_fixed_episodes_heed_neither_compliance_nor_patience_nor_the_maximum(com
     one = workflows(fixed_episodes=50, patience=1, max_episodes_per_workflow=10)
     assert learn_until_over(one, [compliance] * 9) == 5
     assert one.finish().ended == "episodes"
-
-
-def test_only_episodes_that_ended_count() -> None:
-    one = workflows(compliance_threshold=0.9, max_episodes_per_workflow=5)
-    cut = judged([0.0] * 5 + [1.0] * 10)
-    cut.headers["ended"] = [False] * 5 + [True] * 10
-    one.learn(cut)
-    training = one.finish()
-    assert (training.ended, training.episodes, training.compliance) == ("compliance", 10, 1.0)
 
 
 @pytest.mark.parametrize(("fixing", "ended"), [(4, ""), (5, ""), (6, "compliance")])
@@ -366,7 +357,7 @@ def test_trajectories_of_a_part_may_lie_anywhere_in_the_batch() -> None:
     one.open()
     mixed = judged([0.0, 0.5, 1.0] * 2)
     mixed.headers["episode_return"] = [-1, -2, -3, -3, -4, -5]
-    one.search.learned(0, mixed, np.array([0, 1, 2] * 2))
+    one.search.learned(0, mixed.headers, np.array([0, 1, 2] * 2))
     values = [training.value for training in one.search.finish(one.search.running, "budget")]
     assert values == [-2.0, -3.0, -4.0]
 

@@ -8,7 +8,6 @@ import threading
 import gymnasium
 import pytest
 
-from aiotrain.cage2 import CAGE2_ID
 from aiotrain.errors import ConfigError, EnvError
 from aiotrain.play.factory import EnvFactory
 from envs import Toy, closure, not_an_environment, toy
@@ -45,11 +44,6 @@ def test_time_limit_truncates() -> None:
     env = EnvFactory.of(lambda: Toy(shortest=50, longest=50), 4)()
     env.reset(seed=0)
     assert [env.step(0)[3] for _ in range(4)] == [False, False, False, True]
-
-
-def test_cage2_is_known() -> None:
-    assert EnvFactory.of(CAGE2_ID).is_cage2
-    assert not EnvFactory.of("CartPole-v1").is_cage2
 
 
 def test_unknown_id_names_the_nearest() -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiotrain.cage2 import Cage2
 from aiotrain.collect import worker
 from aiotrain.config import Config
 from aiotrain.errors import EnvError, InvalidStepError, UnsupportedSpaceError
-from aiotrain.play.factory import EnvFactory, make_factory
+from aiotrain.play.factory import EnvFactory
 from aiotrain.play.local_player import LocalPlayer, make_player
 from aiotrain.play.player import Assignment, Player, episode_streams
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
@@ -26,7 +27,6 @@ from making import spec_of, weights_for
 
 Make = Callable[..., tuple[Player, Ring]]
 SEED = 5
-LAMBDA = 4.0
 
 
 @pytest.fixture
@@ -38,18 +38,22 @@ def player() -> Make:
         info = env.reset(seed=0)[1]
         spec = dataclasses.replace(
             EnvSpec.of(env, factory.name),
-            has_compliance="alignment" in info,
+            metrics=factory.metrics,
             has_action_mask="action_mask" in info,
         )
         shape, layout = PolicyShape.of(spec, (8,)), spec.ring_layout(slots, steps)
         ring = Ring.private(layout)
-        assignment = Assignment(2, envs, SEED, spec, shape, layout, LAMBDA)
+        assignment = Assignment(2, envs, SEED, spec, shape, layout)
         made = Player(assignment, ring, [factory() for _ in range(envs)], factory)
         made.parameters[:] = weights_for(shape)
         made.refresh(3)
         return made, ring
 
     return make
+
+
+def judged(**toy: Any) -> EnvFactory:
+    return dataclasses.replace(EnvFactory.of(Judged, **toy), metrics=("compliance",))
 
 
 def seed_of(episode: int) -> int:
@@ -134,7 +138,7 @@ def test_long_episode_goes_on_in_further_slots(player: Make) -> None:
 
 @pytest.mark.parametrize("envs", [1, 3])
 def test_bonus_and_compliance_are_told_beside_the_reward(player: Make, envs: int) -> None:
-    one, ring = player(EnvFactory.of(Judged), envs=envs)
+    one, ring = player(judged(), envs=envs)
     slots = ring.lend(5)
     one.play(slots, range(5))
     got = ring.copy_out(slots)
@@ -144,8 +148,8 @@ def test_bonus_and_compliance_are_told_beside_the_reward(player: Make, envs: int
         shares = np.random.default_rng(int(header["seed"])).random(length + 1)
         shares[:2] = 0
         bonuses = got.bonuses[end - length : end]
-        np.testing.assert_allclose(bonuses, LAMBDA * np.diff(shares), rtol=1e-6)
-        assert header["episode_bonus"] == pytest.approx(LAMBDA * shares[-1])
+        np.testing.assert_allclose(bonuses, np.diff(shares), rtol=1e-6)
+        assert header["episode_bonus"] == pytest.approx(shares[-1])
         assert header["compliance"] == shares[-1]
         env = Judged()
         env.reset(seed=int(header["seed"]))
@@ -155,19 +159,19 @@ def test_bonus_and_compliance_are_told_beside_the_reward(player: Make, envs: int
 
 
 def test_episode_in_fragments_sums_its_bonus(player: Make) -> None:
-    one, ring = player(EnvFactory.of(Judged, shortest=23, longest=23), steps=10)
+    one, ring = player(judged(shortest=23, longest=23), steps=10)
     slots = [*ring.lend(1), *ring.lend(2)]
     one.play(slots[:1], [4])
     one.play(slots[1:], [])
     got = ring.copy_out(slots)
     shares = np.random.default_rng(seed_of(4)).random(24)
-    np.testing.assert_allclose(got.headers["episode_bonus"], LAMBDA * shares[[10, 20, 23]])
+    np.testing.assert_allclose(got.headers["episode_bonus"], shares[[10, 20, 23]])
     np.testing.assert_array_equal(got.headers["compliance"], shares[[10, 20, 23]])
-    assert got.bonuses.sum() == pytest.approx(LAMBDA * shares[23], rel=1e-5)
+    assert got.bonuses.sum() == pytest.approx(shares[23], rel=1e-5)
 
 
 def test_next_episode_begins_without_bonus_or_compliance(player: Make) -> None:
-    one, ring = player(EnvFactory.of(Judged, shortest=1, longest=1))
+    one, ring = player(judged(shortest=1, longest=1))
     for length, episode in ((5, 0), (1, 1)):
         one._envs[0].unwrapped.lengths = (length, length)
         (slot,) = slots = ring.lend(1)
@@ -177,31 +181,24 @@ def test_next_episode_begins_without_bonus_or_compliance(player: Make) -> None:
     assert math.isnan(ring.headers["compliance"][slot])
 
 
-def test_environment_that_tells_no_compliance_has_none(player: Make) -> None:
+def test_environment_that_tells_no_bonus_has_none(player: Make) -> None:
     one, ring = player(EnvFactory.of(Toy))
     slots = ring.lend(2)
     one.play(slots, [0, 1])
     got = ring.copy_out(slots)
     assert not got.bonuses.any()
     assert len(got.bonuses) == got.steps
-    assert np.isnan(got.headers["compliance"]).all()
     assert not got.headers["episode_bonus"].any()
+    assert "compliance" not in (got.headers.dtype.names or ())
 
 
 def test_resets_are_given_options_only_where_there_are_any(player: Make) -> None:
-    one, ring = player(EnvFactory.of(Judged))
+    one, ring = player(judged())
     given: list[dict[str, Any]] = [{"workflow": ("a", "b")}, {"workflow": ("c", "d")}]
     for options in ([], [{}, {}], given, []):
         one.play(ring.lend(2), [0, 1], options)
     ((env,),) = ([env.unwrapped for env in one._envs],)
     assert env.options == [*[None] * 4, *given, *[None] * 2]
-
-
-def test_inspect_finds_out_whether_there_is_compliance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_state", worker._State())
-    assert worker.inspect(make_factory(Config(workflow="reverse"))).has_compliance
-    assert not worker.inspect(make_factory(Config(workflow="none"))).has_compliance
-    assert not worker.inspect(EnvFactory.of(Judged)).has_compliance, "what others call alignment earns no bonus"
 
 
 def test_unfinished_episodes_take_the_slots_of_new_ones(player: Make) -> None:
@@ -374,7 +371,7 @@ def test_inspect_finds_out_whether_there_are_masks(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(worker, "_state", worker._State())
     assert worker.inspect(EnvFactory.of(Masked)).has_action_mask
     assert not worker.inspect(EnvFactory.of(Toy)).has_action_mask
-    assert worker.inspect(make_factory(Config(actions="compact", observation="memory"))).has_action_mask
+    assert worker.inspect(Config(env=Cage2(actions="compact", observation="memory")).env_factory()).has_action_mask
     with pytest.raises(InvalidStepError, match=r"first reset.*allows no action"):
         worker.inspect(EnvFactory.of(Masked, wrong_at=0, wrong=np.zeros(5, np.int8)))
 

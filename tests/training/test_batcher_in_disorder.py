@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batch, Batcher
-from aiotrain.transport.ring import HEADER, Trajectories
+from aiotrain.transport.ring import Trajectories, header_dtype
 from batches import SEEDS, SPEC, adds_up, batcher, cut_off, launches, length_of, outcome, played
 from making import trajectories
 
@@ -25,7 +25,7 @@ from making import trajectories
 
 
 def headers_of(batch: Batch) -> Any:
-    return np.empty(0, HEADER) if batch.trajectories is None else batch.trajectories.headers
+    return np.empty(0, header_dtype()) if batch.trajectories is None else batch.trajectories.headers
 
 
 class World:

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from aiotrain import Config, PPOConfig, Result, Trainer, Update, train
-from aiotrain.config import SearchConfig
+from aiotrain.cage2 import Cage2, SearchConfig
 from aiotrain.testing import faulty
 from envs import Toy
 
@@ -64,10 +64,9 @@ TRACES: list[tuple[dict[str, Any], list[tuple[int, float, float, float, float]]]
     ),
     (
         {
-            "env": Config.env,
+            "env": Cage2(search=SearchConfig(parallel_workflows=2)),
             "total_episodes": 24,
             "episodes_per_update": 8,
-            "workflow_search": SearchConfig(parallel_workflows=2),
         },
         [
             (800, -751.8375, -0.0121766, 0.0412510, 4.976024),
