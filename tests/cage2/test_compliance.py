@@ -100,7 +100,7 @@ def test_compliance_is_what_csle_cyborgs_true_state_says(red_agent: str) -> None
         rng = random.Random(seed)
         stock.reset(seed)
         observation, info = env.reset(seed=seed, options={"workflow": order})
-        assert info == {"red_hosts": 1 << HOST_INDEX["User0"], "alignment": 0.0}
+        assert info == {"red_hosts": 1 << HOST_INDEX["User0"], "alignment": 0.0, "bonus": 0.0}
         actions, held, infos = [], [], []
         for step in range(100):
             actions.append(fixing_anything(rng, observation, step))
@@ -229,7 +229,7 @@ def test_the_vector_environment_has_the_same_spaces_and_entries() -> None:
 
 
 def test_the_vector_environment_judges_each_episode_by_the_engines_counts() -> None:
-    env = Cage2VectorEnv(64, workflow="reverse", max_steps=50, red_agent="RedMeanderAgent")
+    env = Cage2VectorEnv(64, workflow="reverse", max_steps=50, red_agent="RedMeanderAgent", alignment_lambda=3.0)
     _, info = env.reset(seed=0)
     rng = np.random.default_rng(0)
     total = np.zeros(64)
@@ -239,6 +239,7 @@ def test_the_vector_environment_judges_each_episode_by_the_engines_counts() -> N
         assert np.isnan(info["compliance"][fixes == 0]).all()
         shares = env.state["compliant_fixes"][fixes > 0] / fixes[fixes > 0]
         assert (info["compliance"][fixes > 0] == shares).all()
+        assert (info["bonus"] == 3.0 * info["alignment"]).all()
         total = np.where(env.state["steps"] == 0, 0.0, total) + info["alignment"]
         np.testing.assert_allclose(total, np.nan_to_num(info["compliance"]), atol=1e-12)
         if step % 51 == 0:

@@ -83,7 +83,7 @@ def test_episodes_are_those_of_the_single_step_path(
     policy.refresh()
     seeds, noise, orders = chance(count, steps)
     slots = np.array([9, 0, 4, 7, 1, 3])
-    ring = Ring.create(RingLayout(10, steps + 5, (inputs,), "|i1", (), "<i2", bonuses=False, masked=masked))
+    ring = Ring.create(RingLayout(10, steps + 5, (inputs,), "|i1", (), "<i2", masked=masked))
     try:
         rollout = rollout_of(shape, policy.parameters, red_agent, **view)
         played = rollout.play(seeds, noise, orders, slots, ring, masks=ring.masks)

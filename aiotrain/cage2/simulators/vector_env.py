@@ -33,8 +33,8 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         environment is reset and its action ignored, with reward 0.
     Info
         ``info["red_hosts"]``, int64 [num_envs]: bit h is set if red has a session of any privilege on host h.
-        With a workflow also ``info["compliance"]``, NaN where ``Cage2Env`` has no such entry, and
-        ``info["alignment"]``, both float64 [num_envs]. With compact actions also ``info["action_mask"]``, int8
+        With a workflow also ``info["compliance"]``, NaN where ``Cage2Env`` has no such entry, ``info["alignment"]``
+        and ``info["bonus"]``, each float64 [num_envs]. With compact actions also ``info["action_mask"]``, int8
         [num_envs, 42].
         For each an entry whose name begins with an underscore, bool [num_envs]: where ``Cage2Env`` has the entry.
 
@@ -49,6 +49,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         observation: "table" or "memory", as of ``Cage2Env``.
         actions: "full" or "compact", as of ``Cage2Env``.
         red_shares: as of ``Cage2Env``.
+        alignment_lambda: as of ``Cage2Env``.
 
     Raises:
         ValueError: an argument is out of its range, or asks for what only ``Cage2Env`` can do.
@@ -69,6 +70,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         observation: str = "table",
         actions: str = "full",
         red_shares: Sequence[float] = SHARES,
+        alignment_lambda: float = 0.0,
     ) -> None:
         if simulator != "compiled":
             raise ValueError(f"simulator {simulator!r} has no vector environment of its own" + _OTHERWISE)
@@ -86,6 +88,7 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
         self.state = allocate(num_envs, red_agent=red_agent, rules=rules, max_steps=max_steps)
         self.num_envs = num_envs
         self.max_steps = max_steps
+        self._alignment_lambda = alignment_lambda
         self._view = View(observation, actions, num_envs)
         inputs = self._view.num_inputs
         self.single_observation_space = gymnasium.spaces.MultiBinary(
@@ -201,6 +204,8 @@ class Cage2VectorEnv(VectorEnv[NDArray[np.int8], NDArray[np.int64], NDArray[Any]
             "_compliance": fixes > 0,
             "alignment": change,
             "_alignment": everywhere.copy(),
+            "bonus": self._alignment_lambda * change,
+            "_bonus": everywhere.copy(),
         }
 
 
