@@ -88,24 +88,28 @@ class Domain(ABC):
 
 
 class Panel(Protocol):
-    """How the console shows a curriculum. ``status`` is what `Curriculum.status` returned, and not None."""
+    """How the console shows a curriculum. ``status`` is what `Curriculum.status` returned, and not None.
+
+    All methods return text, which the console makes printable. They must be quick.
+    """
 
     title: str
+    """Title of the panel's box."""
 
     def headline(self, status: Any) -> Line:
-        """Return what stands beside the title."""
+        """Return what stands beside the title; an empty line for nothing."""
         ...
 
     def lines(self, status: Any, width: int, height: int) -> list[Line]:
-        """Return at most ``height`` lines of at most ``width`` cells."""
+        """Return at most ``height`` lines; each is cut off after ``width`` cells."""
         ...
 
     def log(self, status: Any) -> Mapping[str, str]:
-        """Return the pairs of name and value that a line of the log has, without spaces in them."""
+        """Return the pairs of name and value that a line of the log has; blanks in a value become underscores."""
         ...
 
-    def summary(self, status: Any) -> str:
-        """Return what the run came to, in one or more lines."""
+    def summary(self, status: Any) -> Mapping[str, str]:
+        """Return what the run came to, in one or more lines for each label of at most 11 characters."""
         ...
 
 

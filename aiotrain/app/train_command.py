@@ -25,8 +25,9 @@ from aiotrain.app.console import printable
 from aiotrain.app.output import Output
 from aiotrain.app.signals import Interruption
 from aiotrain.config import Config
-from aiotrain.domains import DEFAULT_ENV, Domain, domain_of, domains
+from aiotrain.domains import DEFAULT_ENV, Domain, Panel, domain_of, domains
 from aiotrain.errors import AiotrainError, ConfigError
+from aiotrain.play.factory import named
 from aiotrain.runs.checkpoints import Checkpoint, load_checkpoint
 from aiotrain.transport.segments import human_bytes
 
@@ -181,7 +182,8 @@ async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, ove
 
     trainer = Trainer(config, checkpoint=checkpoint, override=override)
     output = Output()
-    log = PlainLog(output)
+    panel = _panel(config)
+    log = PlainLog(output, panel)
     # A breakpoint in an environment of this process needs the terminal for itself.
     drawing = can_draw(output) and not plain and config.collector != "sequential"
     diverted: DivertedOutput | None = None
@@ -193,8 +195,8 @@ async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, ove
             output.terminal = diverted.terminal
     interrupted = Interruption(trainer, output)
     if not drawing and config.env_factory().compiled_player is not None:
-        output.print("loading the compiled engine; the first time on a machine, it is compiled, which takes longer")
-    showing = asyncio.create_task(show(trainer.status, output)) if drawing else None
+        output.print("compiling the environment's player; the first time on a machine takes longer")
+    showing = asyncio.create_task(show(trainer.status, output, panel)) if drawing else None
     started = False
     failed: AiotrainError | None = None
     try:
@@ -226,10 +228,18 @@ async def _train(config: Config, plain: bool, checkpoint: Checkpoint | None, ove
             output.terminal = 1
             if diverted.close():
                 output.print(f"what workers printed is in {printable(str(worker_log))}", soft_wrap=True)
-    output.print(summary(trainer.status()), end="", soft_wrap=True)  # with the error, if there was one
+    output.print(summary(trainer.status(), panel), end="", soft_wrap=True)  # with the error, if there was one
     if trainer.status().phase != "finished":
         output.print(_way_on(config.run_dir), end="", soft_wrap=True)
     return 128 + interrupted.by if interrupted.by is not None else 1 if failed else 0
+
+
+def _panel(config: Config) -> Panel | None:
+    """Return what shows the domain's curriculum in the console; None if another one trains, or there is no panel."""
+    if config.domain is None or config.domain.panel is None or config.curriculum is not None:
+        return None
+    panel: Panel = named(config.domain.panel)()
+    return panel
 
 
 def _way_on(run: str) -> str:

@@ -39,8 +39,8 @@ class Status:
     device: str
     """Where the learner computes, as torch names it."""
     phase: str
-    """One of starting, compiling (the compiled engine is compiled, or loaded if that was done before), training,
-    stopping; at the end finished, stopped (left early), interrupted or failed."""
+    """One of starting, compiling (the environment's compiled player is compiled, or loaded if that was done before),
+    training, stopping; at the end finished, stopped (left early), interrupted or failed."""
 
     elapsed_s: float
     """Wall time since the start, in seconds."""
@@ -109,6 +109,8 @@ class Status:
 
     returns: tuple[tuple[int, float], ...]
     """For each update: (episodes learned so far, mean return of the batch)."""
+    batch_episodes: int
+    """Episodes that ended in the batch of the last update."""
     metrics: Mapping[str, MetricSummary]
     """The environment's metrics in the last update, those that some episode told."""
     losses: Mapping[str, float]
@@ -200,6 +202,7 @@ def status_of(
         idle_share=max(0.0, 1 - (ledger.collect_s + ledger.learn_s) / trained_s),
         worker_busy_share=min(1.0, collector.busy_s / workers_s),
         returns=tuple(ledger.returns),
+        batch_episodes=0 if last is None else last.batch_episodes,
         metrics={} if last is None else last.metrics,
         losses={} if last is None else {name: getattr(last, name) for name, group in GROUPS.items() if group == "loss"},
         updates=len(ledger.returns),

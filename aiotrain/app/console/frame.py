@@ -5,22 +5,28 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from aiotrain.app.console import charts, panels
-from aiotrain.app.console.lines import Frame, Line, beside, box, fit, flow, length, paragraph, rule
+from aiotrain.app.console.lines import Frame, Line, beside, box, fit, flow, length, paragraph, printed, rule
+from aiotrain.domains import Panel
 from aiotrain.training.status import Status
 
-_BOXED_WIDTH, _BOXED_HEIGHT, _BOXED_HEIGHT_OF_SEARCH = 100, 32, 40
+_BOXED_WIDTH, _BOXED_HEIGHT, _BOXED_HEIGHT_WITH_PANEL = 100, 32, 40
 
 
-def render(status: Status, width: int, height: int) -> RenderableType:
-    """Draw `status` as a frame of exactly `width` cells and at most `height` lines."""
+def render(status: Status, width: int, height: int, panel: Panel | None = None) -> RenderableType:
+    """Draw `status` as a frame of exactly `width` cells and at most `height` lines.
+
+    ``panel`` shows its curriculum; without one, or without a status of the curriculum, nothing of it is shown.
+    """
     width, height = max(1, width), max(1, height)
-    enough = _BOXED_HEIGHT_OF_SEARCH if status.curriculum else _BOXED_HEIGHT
+    if status.curriculum is None:
+        panel = None
+    enough = _BOXED_HEIGHT if panel is None else _BOXED_HEIGHT_WITH_PANEL
     large = width >= _BOXED_WIDTH and height >= enough
-    lines = _boxed(status, width, height) if large else _ruled(status, width, height)
+    lines = _boxed(status, width, height, panel) if large else _ruled(status, width, height, panel)
     return Frame([fit(line, width) for line in lines[:height]])
 
 
-def _ruled(status: Status, width: int, height: int) -> list[Line]:
+def _ruled(status: Status, width: int, height: int, panel: Panel | None) -> list[Line]:
     """Lay out one column under rules; where lines are few, the least important parts are left out."""
     messages = 1 if height < 30 else 3
     hint = panels.hint(status)
@@ -28,17 +34,18 @@ def _ruled(status: Status, width: int, height: int) -> list[Line]:
     parts: list[tuple[int, list[Line]]] = [
         (0, [panels.identity(status, width)]),
         (2, [panels.progress(status, width)]),
-        (7, flow(panels.clock(status), width)),
+        (8, flow(panels.clock(status), width)),
         (3, _rates_and_spark(status, width)),
-        (6, _workers_under_rule(status, width, max(1, height // 4))),
-        (11, panels.restarts(status, width)),
-        (8, panels.time_lines(status, width)),
-        (5, panels.workflow(status.curriculum, width, 2 if height < 45 else 6) if status.curriculum else []),
-        (10, paragraph(f"▸ {hint}", "hint", width, 2) if hint else []),
-        (9, flow([panels.policy(status), panels.ring(status)], width)),
+        (7, _workers_under_rule(status, width, max(1, height // 4))),
+        (12, panels.restarts(status, width)),
+        (9, panels.time_lines(status, width)),
+        (5, [] if panel is None else _shown_by(panel, status, width, _panel_height(height))),
+        (11, paragraph(f"▸ {hint}", "hint", width, 2) if hint else []),
+        (10, flow([panels.policy(status), panels.ring(status)], width)),
+        (6, panels.metrics(status, width, 1 if height < 45 else 2)),
         (-1, []),  # the return curve, which takes what is left
         (4, panels.accounting(status, width)),
-        (12, panels.warnings(status, width, messages)),
+        (13, panels.warnings(status, width, messages)),
         (1, panels.error(status, width, messages)),
     ]
     left = height
@@ -49,6 +56,15 @@ def _ruled(status: Status, width: int, height: int) -> list[Line]:
             left -= len(lines)
     curve = _return_under_rule(status, width, min(left, 24)) if left >= 4 else []
     return [line for rank, lines in parts if rank in kept for line in (curve if rank == -1 else lines)]
+
+
+def _panel_height(height: int) -> int:
+    """Return the lines that a panel has in a frame of ``height`` lines."""
+    return 2 if height < 45 else 6
+
+
+def _shown_by(panel: Panel, status: Status, width: int, height: int) -> list[Line]:
+    return [printed(line) for line in panel.lines(status.curriculum, width, height)][:height]
 
 
 def _rates_and_spark(status: Status, width: int) -> list[Line]:
@@ -76,7 +92,7 @@ def _return_under_rule(status: Status, width: int, height: int) -> list[Line]:
     return [title, *(beside(curve, losses, room, 3) if losses else curve)]
 
 
-def _boxed(status: Status, width: int, height: int) -> list[Line]:
+def _boxed(status: Status, width: int, height: int, panel: Panel | None) -> list[Line]:
     """Lay out boxes: what the run achieves at the left, what it is doing at the right."""
     inner = width - 4
     footer = [
@@ -85,18 +101,18 @@ def _boxed(status: Status, width: int, height: int) -> list[Line]:
         *panels.warnings(status, inner, 2 if height < 45 else 5),
     ]
     head = [panels.progress(status, inner), *flow(panels.clock(status), inner, gap=5)]
-    search: list[Line] = []
-    if status.curriculum:
-        room = 2 if height < 45 else 6  # kept free while fewer orders are known: nothing moves when one joins
-        title = panels.workflow_title(status.curriculum)
-        search = box("workflow search", title, panels.workflow(status.curriculum, inner, room), width, room + 2)
-    body = height - len(head) - len(footer) - len(search) - 4 - 1
+    curriculum: list[Line] = []
+    if panel is not None:
+        room = _panel_height(height)  # kept free while the panel has fewer lines: nothing moves when one joins
+        shown, headline = _shown_by(panel, status, inner, room), printed(panel.headline(status.curriculum))
+        curriculum = box(charts.printable(panel.title), headline, shown, width, room + 2)
+    body = height - len(head) - len(footer) - len(curriculum) - 4 - 1
     right = max(46, min(76, width * 42 // 100))
     left = width - right
     return [
         panels.identity(status, width),
         *box("progress", [], head, width, len(head) + 2),
-        *search,
+        *curriculum,
         *beside(_achieved(status, left, body), _doing(status, right, body), left),
         *box("episodes", [], footer, width, len(footer) + 2),
     ]
@@ -109,10 +125,11 @@ def _achieved(status: Status, width: int, height: int) -> list[Line]:
     peak = charts.rate(max(status.episodes_per_s_history[-inner:], default=0.0))
     caption: Line = [(f"last {seconds} s, peak {peak}", "label")] if seconds else []
     rates = [*panels.rates(status), *panels.spark(status, inner, sparks)]
-    curve = panels.return_curve(status, inner, height - len(rates) - 4)
+    metrics = panels.metrics(status, inner, 2)
+    curve = panels.return_curve(status, inner, height - len(rates) - 4 - len(metrics))
     return [
         *box("throughput", caption, rates, width, len(rates) + 2),
-        *box("return", panels.return_title(status), curve, width, height - len(rates) - 2),
+        *box("return", panels.return_title(status), [*curve, *metrics], width, height - len(rates) - 2),
     ]
 
 

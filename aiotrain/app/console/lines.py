@@ -16,9 +16,24 @@ from rich.segment import Segment
 from rich.style import Style
 
 from aiotrain.app.console.charts import printable
+from aiotrain.domains import Line
 
-Line = list[tuple[str, str]]
-"""One line of a frame: runs of text, each with the name of its style."""
+__all__ = [
+    "STYLES",
+    "Frame",
+    "Line",
+    "beside",
+    "box",
+    "clip",
+    "field",
+    "fit",
+    "flow",
+    "length",
+    "paragraph",
+    "printed",
+    "rule",
+    "spread",
+]
 
 # Middle tones, and bold in the terminal's own colour for values: legible on dark and on light backgrounds.
 STYLES: Final = {
@@ -59,6 +74,16 @@ class Frame:
             for text, style in line:
                 yield Segment(text, STYLES[style])
             yield Segment.line()
+
+
+def field(label: str, value: str, style: str = "value") -> Line:
+    """Return a label and its value."""
+    return [(f"{label} ", "label"), (value, style)]
+
+
+def printed(line: Line) -> Line:
+    """Return a line from outside without any character that could act on a terminal."""
+    return [(printable(text), style) for text, style in line]
 
 
 def length(line: Line) -> int:

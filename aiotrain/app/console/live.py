@@ -15,6 +15,7 @@ from aiotrain.app.console import charts
 from aiotrain.app.console.frame import render
 from aiotrain.app.console.screen import HeldOutput, Screen
 from aiotrain.app.console.text_report import plain_line
+from aiotrain.domains import Panel
 from aiotrain.training.status import Status
 
 REDRAWS_PER_S: Final = 4.0
@@ -29,6 +30,7 @@ def can_draw(console: Console) -> bool:
 async def show(
     get_status: Callable[[], Status],
     console: Console,
+    panel: Panel | None = None,
     *,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
@@ -38,10 +40,11 @@ async def show(
     meanwhile. When the terminal goes away, drawing ends and the run goes on.
 
     `get_status` is called on the event loop; drawing happens in a thread, because a terminal may block
-    (a slow connection, Ctrl-S). `sleep` waits between redraws, in seconds; tests give their own.
+    (a slow connection, Ctrl-S). `panel` shows the curriculum. `sleep` waits between redraws, in seconds; tests give
+    their own.
     """
     with suppress(OSError):  # the terminal was closed: nobody is looking
-        await _frames(get_status, console, sleep)
+        await _frames(get_status, console, panel, sleep)
 
 
 class PlainLog:
@@ -50,8 +53,9 @@ class PlainLog:
     When whoever reads it has gone, the log ends and the run goes on.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, panel: Panel | None = None) -> None:
         self._console = console
+        self._panel = panel
         self._warnings = 0
         self._first_error: str | None = None
         self._updates = 0
@@ -64,7 +68,7 @@ class PlainLog:
         if status.first_error and not self._first_error:
             news.append(f"error: {_brief(status.first_error)}")
         if status.updates > self._updates:
-            news.append(plain_line(status))
+            news.append(plain_line(status, self._panel))
         self._warnings, self._first_error, self._updates = status.warnings_count, status.first_error, status.updates
         if not news or self._closed:
             return
@@ -79,7 +83,10 @@ class PlainLog:
 
 
 async def _frames(
-    get_status: Callable[[], Status], console: Console, sleep: Callable[[float], Awaitable[object]]
+    get_status: Callable[[], Status],
+    console: Console,
+    panel: Panel | None,
+    sleep: Callable[[float], Awaitable[object]],
 ) -> None:
     loop = asyncio.get_running_loop()
     terminal = console.file  # before standard output is held back
@@ -93,7 +100,7 @@ async def _frames(
             ThreadPoolExecutor(1, thread_name_prefix="aiotrain-console") as thread,
         ):
             while True:
-                await loop.run_in_executor(thread, _draw, console, screen, status)
+                await loop.run_in_executor(thread, _draw, console, screen, status, panel)
                 if status.over:
                     break
                 await sleep(1 / REDRAWS_PER_S)
@@ -104,13 +111,13 @@ async def _frames(
         last = get_status()
         # What failed before it has learned anything has no numbers: the error shall stand alone.
         nothing = last.phase == "failed" and not last.updates
-        terminal.write(("" if nothing else ansi(console, render(last, width, height - 1))) + held.text())
+        terminal.write(("" if nothing else ansi(console, render(last, width, height - 1, panel))) + held.text())
         terminal.flush()
 
 
-def _draw(console: Console, screen: Screen, status: Status) -> None:
+def _draw(console: Console, screen: Screen, status: Status, panel: Panel | None) -> None:
     width, height = console.size
-    screen.draw(ansi(console, render(status, width, height)).splitlines(), (width, height))
+    screen.draw(ansi(console, render(status, width, height, panel)).splitlines(), (width, height))
 
 
 def ansi(console: Console, frame: RenderableType) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aiotrain.app.console import charts
-from aiotrain.app.console.lines import Line, clip, fit, flow, length, paragraph, spread
-from aiotrain.cage2.search.status import WorkflowStatus
+from aiotrain.app.console.lines import Line, clip, field, fit, flow, length, paragraph, spread
 from aiotrain.collect.protocol import WorkerState
 from aiotrain.training.status import Status
 from aiotrain.transport.segments import human_bytes
@@ -32,7 +31,7 @@ _PHASES: Final = {
     "interrupted": "warn",
     "stopped": "warn",
 }
-_COMPILING: Final = "compiling the engine, once for this machine; later it is loaded"
+_COMPILING: Final = "compiling the environment's player, once for this machine; later it is loaded"
 _COUNTED_PITCH: Final = 6  # cells of the grid that hold a glyph, up to four characters and a space
 _SHORT_LOSSES: Final = {
     "policy_loss": "policy",
@@ -47,11 +46,6 @@ _SHORT_LOSSES: Final = {
 def ramp(row: int, height: int) -> str:
     """Return the style of a chart's row, counted from the top."""
     return f"ramp{3 - 4 * row // height}"
-
-
-def field(label: str, value: str, style: str = "value") -> Line:
-    """Return a label and its value."""
-    return [(f"{label} ", "label"), (value, style)]
 
 
 def identity(status: Status, width: int) -> Line:
@@ -318,44 +312,14 @@ def return_curve(status: Status, width: int, height: int) -> list[Line]:
     return [*lines, [(" " * 10, ""), ("└", "border"), (axis, "label")]]
 
 
-def workflow_title(search: WorkflowStatus) -> Line:
-    """Say how many trainings of orders have ended, and how many of them as they should."""
-    complied = field("complied", f"{search.complied:,}")
-    return [*field("trainings ended", f"{search.trainings:,}"), (", ", "label"), *complied]
-
-
-def workflow(search: WorkflowStatus, width: int, height: int) -> list[Line]:
-    """Tell the orders in training and whether the agent follows them, and below them the best orders so far."""
-    shown = search.running[: max(1, height // 2)]
-    lines = []
-    for place, training in enumerate(shown):
-        known = math.isfinite(training.compliance)  # down, so that the threshold is shown when it is reached
-        share = charts.percent(math.floor(100 * training.compliance) / 100 if known else math.nan)
-        label = "now" if len(search.running) == 1 else f"{place + 1}/{len(search.running)}"
-        now: list[Line] = [
-            [(f"{label:<4} ", "label"), (charts.order(training.workflow), "value")],
-            [
-                ("compliance ", "label"),
-                (share.strip(), "good" if training.compliance >= search.threshold else "value"),
-                (f" of {100 * search.threshold:g}%", "label"),
-            ],
-            field("training", f"{training.iteration:,}"),
-            field("episodes", f"{training.episodes:,}"),
-        ]
-        lines += flow(now, width, gap=2)[:1]
-    left = height - len(lines)
-    for place, estimate in enumerate(search.best[:left]):
-        lines.append(
-            [
-                ("best " if place == 0 else "     ", "label"),
-                (f"{charts.order(estimate.workflow)}  ", "value" if place == 0 else "label"),
-                (f"{charts.mean_and_deviation(estimate.mean, estimate.std):<14}", "value"),
-                ("" if estimate.complied else "  missed", "warn"),
-            ]
-        )
-    if not search.best and left > 0:
-        lines.append([("best ", "label"), ("none yet", "label")])
-    return lines
+def metrics(status: Status, width: int, height: int) -> list[Line]:
+    """Tell the environment's metrics in the last update, and how many episodes told one where not all did."""
+    items: list[Line] = []
+    for name, told in status.metrics.items():
+        of = "" if told.count == status.batch_episodes else f" ({told.count:,} of {status.batch_episodes:,})"
+        items.append([*clip(name, "label", 30), (f" {charts.number(told.mean)}", "value"), (of, "label")])
+    lines = flow(items, width - 2)
+    return lines if len(lines) <= height else [*lines[: height - 1], [*lines[height - 1], (" …", "label")]]
 
 
 def accounting(status: Status, width: int) -> list[Line]:

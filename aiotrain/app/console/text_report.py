@@ -11,17 +11,17 @@ from rich.text import Text
 
 from aiotrain.app.console import charts, panels
 from aiotrain.app.console.frame import render
-from aiotrain.cage2.search.status import WorkflowStatus
+from aiotrain.domains import Panel
 from aiotrain.training.status import Status
 
 
-def plain_line(status: Status) -> str:
-    """Return the run's state as one line of ASCII `key=value` pairs, always the same keys first.
+def plain_line(status: Status, panel: Panel | None = None) -> str:
+    """Return the run's state as one line of `key=value` pairs, always the same keys first.
 
     Keys: update (count), episodes (finished/budget), played, learned, waiting, discarded, lost, given_up (counts, as of
     Status), return and best (mean return of the last update and of the best one), eps and sps (episodes and steps per
-    second), lag (publishes), elapsed_s; in a search workflow (the order in training, or how many there are); with a
-    workflow compliance (of the last update's episodes); then the losses by name. A quantity without a value is nan.
+    second), lag (publishes), elapsed_s; then those that ``panel`` has for the curriculum, the environment's metrics
+    that some episode of the last update told (their means), and the losses by name. A quantity without a value is nan.
     """
     best = max((value for _, value in charts.finite(status.returns)), default=math.nan)
     latest = status.returns[-1][1] if status.returns else math.nan
@@ -41,9 +41,9 @@ def plain_line(status: Status) -> str:
         "lag": f"{status.policy_lag:.3g}",
         "elapsed_s": f"{status.elapsed_s:.1f}",
     }
-    if status.curriculum:
-        running = status.curriculum.running
-        pairs["workflow"] = running[0].workflow if len(running) == 1 else f"{len(running)}-orders"
+    if panel is not None and status.curriculum is not None:
+        told_by_panel = panel.log(status.curriculum)
+        pairs |= {_key(name): "_".join(charts.printable(value).split()) for name, value in told_by_panel.items()}
     pairs |= {_key(name): f"{told.mean:.4g}" for name, told in status.metrics.items()}
     pairs |= {_key(name): f"{value:.4g}" for name, value in status.losses.items()}
     return " ".join(f"{name}={value}" for name, value in pairs.items())
@@ -53,8 +53,11 @@ def _key(name: str) -> str:
     return "".join(character if character.isascii() and character.isalnum() else "_" for character in name)
 
 
-def summary(status: Status) -> Text:
-    """Return the last word of a run: how it ended, the exact accounting, throughput, return, first error."""
+def summary(status: Status, panel: Panel | None = None) -> Text:
+    """Return the last word of a run: how it ended, the exact accounting, throughput, return, first error.
+
+    ``panel`` says what the curriculum came to.
+    """
     text = Text()
 
     def row(label: str, value: str, style: str = "") -> None:
@@ -77,31 +80,23 @@ def summary(status: Status) -> Text:
         row("return", f"best {charts.number(best)} after {episodes:,} episodes, latest {latest}")
     else:
         row("return", "none measured")
-    if status.curriculum:
-        row("workflow", _searched(status.curriculum))
+    if panel is not None and status.curriculum is not None:
+        for label, told in panel.summary(status.curriculum).items():
+            row(charts.printable(label), _indented(told))
     restarts = sum(worker.restarts for worker in status.workers)
     counts = f"restarted {charts.counted(restarts, 'time')}, {charts.counted(status.warnings_count, 'warning')}"
     row("workers", f"{len(status.workers):,}, {counts}")
     if status.first_error:
-        lines = [charts.printable(line) for line in status.first_error.splitlines() if line.strip()]
-        row("error", f"\n{'':12}".join(lines), "bold red")
+        row("error", _indented(status.first_error), "bold red")
     return text
 
 
-def _searched(search: WorkflowStatus) -> str:
-    """Say which order is the best, and how far to trust that."""
-    if not search.trainings:
-        return "no training of an order has ended"
-    share = charts.percent(search.complied / search.trainings).strip()
-    trainings = f"{charts.counted(search.trainings, 'training')}, {share} complied"
-    if not search.best:
-        return trainings
-    best = search.best[0]
-    estimate = charts.mean_and_deviation(best.mean, best.std) + ("" if best.complied else ", without having complied")
-    return f"best {charts.order(best.workflow)}: {estimate}\n{'':12}after {trainings}"
+def _indented(text: str) -> str:
+    """Return the lines of a text from outside, all but the first one indented as far as a label reaches."""
+    return f"\n{'':12}".join(charts.printable(line) for line in text.splitlines() if line.strip())
 
 
-def save_svg(status: Status, path: str | Path, width: int = 110, height: int = 36) -> None:
+def save_svg(status: Status, path: str | Path, panel: Panel | None = None, width: int = 110, height: int = 36) -> None:
     """Write the frame of `status` to an SVG file: a terminal of `width` cells by `height` lines."""
     recorder = Console(
         record=True,
@@ -113,7 +108,7 @@ def save_svg(status: Status, path: str | Path, width: int = 110, height: int = 3
         legacy_windows=False,
         _environ={},  # NO_COLOR and the like belong to the caller's terminal, not to the picture
     )
-    recorder.print(render(status, width, height), end="")
+    recorder.print(render(status, width, height, panel), end="")
     title = charts.printable(status.run_name)
     # a fixed id: the same status gives the same file
     Path(path).write_text(recorder.export_svg(title=title, unique_id="aiotrain"), encoding="utf-8")

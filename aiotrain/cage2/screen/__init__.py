@@ -1,0 +1,1 @@
+"""CAGE 2 in the console: the search, tables of scores, and episodes to watch."""
