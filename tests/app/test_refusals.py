@@ -22,14 +22,14 @@ from aiotrain.app.main import main
         (["--red-agent", "no_such_module:Red"], ["red-agent", "for no_such_module:Red, choose the simulator cyborg"]),
         (
             ["--red-agent", "SleepAgent", "--env", "tiny_envs:Tiny"],
-            ["--red-agent is a setting of aiotrain/Cage2-v0", "tiny_envs:Tiny"],
+            ["--red-agent is a setting of aiotrain/Cage2-v0"],
         ),
         (["--simulator", "compiled", "--red-agent", "agents:Red"], ["red-agent", "agents:Red", "simulator cyborg"]),
         (["--simulator", "compiled", "--normalize-observations", "True"], ["normalize-observations", "compiled"]),
         (["--workflow", "user,user,op_host,op_server,defender"], ["user is there 2 times", "enterprise is missing"]),
         (
             ["--workflow", "reverse", "--env", "tiny_envs:Tiny"],
-            ["--workflow is a setting of aiotrain/Cage2-v0", "tiny_envs:Tiny"],
+            ["--workflow is a setting of aiotrain/Cage2-v0"],
         ),
         (
             ["--workflow", "serch", "--compliance-threshold", "95", "--alignment-lambda", "-1"],
