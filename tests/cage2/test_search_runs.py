@@ -108,9 +108,9 @@ def play(folder: Path, orders: Sequence[Order] = (), **changes: Any) -> Run:
     update = Learner.update
 
     def recording(learner: Learner, batch: Trajectories, progress: float) -> dict[str, float]:
-        before, log_probs = learner.state(), log_probs_of(learner, batch)
+        before, log_probs = learner.snapshot(), log_probs_of(learner, batch)
         metrics = update(learner, batch, progress)
-        learned.append(Learned(batch, before, learner.state(), log_probs))
+        learned.append(Learned(batch, before, learner.snapshot(), log_probs))
         return metrics
 
     with pytest.MonkeyPatch.context() as patch:
@@ -381,10 +381,10 @@ def test_training_that_the_budget_cuts_off_is_told_as_such(tmp_path: Path) -> No
 
 
 def test_policy_simply_goes_on_from_order_to_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(learner: Learner, state: dict[str, Any]) -> None:
+    def go_back(learner: Learner, snapshot: dict[str, Any]) -> None:
         pytest.fail("a policy was loaded")
 
-    monkeypatch.setattr(Learner, "load", load)
+    monkeypatch.setattr(Learner, "go_back_to", go_back)
     found = play(tmp_path / "run", [A, B, A], **small("latest"))
     assert [training["workflow"] for training in found.trainings] == [order_text(order) for order in (A, B, A)]
     for before, after in itertools.pairwise(found.learned):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from aiotrain.learn.minibatch import Inputs
 from aiotrain.learn.networks import ActorCritic
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from making import weights_for
@@ -57,8 +58,8 @@ def test_log_probs_are_torchs(shape: PolicyShape, deviation: float, normalizes: 
     inputs = (deviation * rng.standard_normal((50, shape.inputs))).astype(np.float32)
     actions, log_probs = policy.act(inputs, np.stack([policy.noise(rng, 1)[0] for _ in inputs]))
     with torch.no_grad():
-        head = network.actor(network.normalize(torch.from_numpy(inputs)))
-        expected = network.distribution(head).log_prob(torch.arange(50), torch.from_numpy(np.asarray(actions)))
+        seen = Inputs(network.normalize(torch.from_numpy(inputs)), None, torch.arange(50))
+        expected = network.policy(seen).log_prob(torch.from_numpy(np.asarray(actions)))
     np.testing.assert_allclose(log_probs, expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
@@ -116,13 +117,14 @@ def test_barred_actions_are_never_drawn_and_the_others_as_torch_says(deviation: 
     actions, log_probs = policy.act(inputs, noise, masks)
     assert masks[np.arange(rows), actions].all()
     with torch.no_grad():
-        policy_of_torch = network.distribution(network.actor(torch.from_numpy(inputs)), torch.from_numpy(masks != 0))
-        expected = policy_of_torch.log_prob(torch.arange(rows), torch.from_numpy(actions))
+        seen = Inputs(torch.from_numpy(inputs), torch.from_numpy(masks != 0), torch.arange(rows))
+        policy_of_torch = network.policy(seen)
+        expected = policy_of_torch.log_prob(torch.from_numpy(actions))
         reference = torch.distributions.Categorical(
             logits=network.actor(torch.from_numpy(inputs)).masked_fill(torch.from_numpy(masks == 0), -math.inf)
         )
     np.testing.assert_allclose(log_probs, expected.numpy(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(policy_of_torch.entropy, reference.entropy(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(policy_of_torch.entropy(), reference.entropy(), rtol=1e-4, atol=1e-5)
     alone, alone_log_probs = zip(
         *(policy.act(inputs[i : i + 1], noise[i : i + 1], masks[i : i + 1]) for i in range(50)), strict=True
     )

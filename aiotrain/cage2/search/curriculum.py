@@ -35,7 +35,7 @@ class WorkflowCurriculum(Curriculum):
         super().__init__(run)
         self._inherit = config.inherit
         self._search = WorkflowSearch(config, seed, batch_episodes)
-        self._first = run.learner.state()
+        self._first = run.learner.snapshot()
         self._kept: dict[Order, dict[str, Any]] = {}  # policies of orders, with inherit nearest
         self._over: list[Running] = []  # trainings whose batches are all learned, and that are not ended yet
 
@@ -60,7 +60,7 @@ class WorkflowCurriculum(Curriculum):
         for order in self._search.choose():
             parent = self._search.parent(order) if self._inherit == "nearest" else None
             if self._inherit != "latest":
-                self.run.learner.load(self._first if parent is None else self._kept[parent])
+                self.run.learner.go_back_to(self._first if parent is None else self._kept[parent])
             told = None if parent is None else order_text(parent)
             self.run.event("workflow", order=order_text(order), parent=told)
 
@@ -76,7 +76,7 @@ class WorkflowCurriculum(Curriculum):
         """Tell the search what came of trainings, and keep their policies."""
         for running, training in zip(over, self._search.finish(over, reason), strict=True):
             if self._inherit == "nearest":
-                self._kept[running.order] = self.run.learner.state()
+                self._kept[running.order] = self.run.learner.snapshot()
             self.run.row(TRAININGS, training._asdict())
             self.run.save_policy(weights_file(running.order))
 
@@ -94,7 +94,7 @@ class WorkflowCurriculum(Curriculum):
         self._search.load_state_dict(state)
         self._kept = {parse_order(text): policy for text, policy in state["policies"].items()}
         for policy in self._kept.values():  # each must be one that the learner can go back to
-            self.run.learner.load(policy)
+            self.run.learner.go_back_to(policy)
         if self._inherit == "nearest":
             missing = {parse_order(each.workflow) for each in self._search.trainings} - self._kept.keys()
             if missing:
