@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 
 from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.collect.selection import make_collector
@@ -28,6 +30,12 @@ LIMITED = ("process_per_episode", "executor", "ray")  # play whole episodes, whi
 def seed_of(episode: int) -> int:
     """The seed that the harness's run resets an episode with."""
     return episode_streams(SEED, episode)[0]
+
+
+def worker_processes() -> list[psutil.Process]:
+    """Return the workers of this process, its only descendants that are nice, in the order of their start."""
+    descendants = psutil.Process().children(recursive=True)
+    return sorted((each for each in descendants if each.nice() > os.nice(0)), key=lambda each: each.pid)
 
 
 class Play:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
-import signal
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, train
 from aiotrain.cage2 import Cage2
+from playing import worker_processes
 
 WITHIN_S = 90
 
@@ -57,11 +55,6 @@ def test_seed_and_order_matter(expected: tuple[str, Result]) -> None:
         assert not np.array_equal(run(config(Cage2(workflow="balanced"))).weights, alone.weights)
 
 
-def worker_pids() -> list[int]:
-    """The workers, the only children that are nice, in the order of their start."""
-    return sorted(child.pid for child in psutil.Process().children(recursive=True) if child.nice() > os.nice(0))
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_killed_while_it_plays_is_replaced_and_nothing_else_changes(
     expected: tuple[str, Result], workers: int
@@ -71,15 +64,15 @@ def test_worker_killed_while_it_plays_is_replaced_and_nothing_else_changes(
     async def disturbed() -> tuple[Result, int]:
         async with asyncio.timeout(WITHIN_S), Trainer(config(Cage2(workflow=workflow), workers=workers)) as trainer:
             await anext(trainer)
-            victims = worker_pids()
-            for pid in victims:
-                os.kill(pid, signal.SIGSTOP)  # none is quick enough to be missed
+            victims = worker_processes()
+            for victim in victims:
+                victim.suspend()  # none is quick enough to be missed
             following = asyncio.ensure_future(anext(trainer))
             while trainer.status().episodes_in_flight < 16:
                 await asyncio.sleep(0.002)
-            os.kill(victims[0], signal.SIGKILL)
-            for pid in victims[1:]:
-                os.kill(pid, signal.SIGCONT)
+            victims[0].kill()
+            for other in victims[1:]:
+                other.resume()
             await following
             async for _ in trainer:
                 pass
