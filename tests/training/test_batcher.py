@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.play.player import LostEpisode
+from aiotrain.training.batcher import Batch
 from batches import SPEC, adds_up, batcher, cut_off, launches, outcome
 from making import trajectories
 
@@ -310,3 +312,13 @@ def test_part_whose_episodes_are_all_given_up_is_missing_and_shifts_no_other() -
     batch = one.pop_batch()
     assert batch is not None
     assert batch.parts.tolist() == [0, 0, 2, 2]
+
+
+def test_a_batch_tells_the_headers_of_the_episodes_that_ended_in_it_with_their_parts() -> None:
+    played = trajectories(
+        SPEC, [3] * 4, episodes=[0, 0, 1, 2], fragments=[0, 1, 0, 0], ended=[False, True, False, True]
+    )
+    headers, parts = Batch(7, played, np.array([0, 0, 1, 2])).ended(())
+    assert (headers["episode"].tolist(), parts.tolist()) == ([0, 2], [0, 2])
+    headers, parts = Batch(8, None, np.empty(0, np.int64)).ended(("score",))
+    assert (headers["score"].tolist(), parts.tolist()) == ([], [])
