@@ -1,12 +1,13 @@
 """The policy without torch: its shape, how its parameters lie in one flat vector, and acting in NumPy.
 
 The learner fills the vector, workers read it. Bit for bit the same action comes out whatever other environments act in
-the same batch: rows are padded to a multiple of four, for which BLAS computes each row alike, and each environment
-brings its own random number.
+the same batch: each environment brings its own random number, and rows are multiplied so that each is rounded as it
+would be alone (see `rounds_rows_alike`).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from aiotrain.play.spaces import EnvSpec
 __all__ = ["INPUT_CLIP", "NumpyPolicy", "PolicyShape"]
 
 _ROWS = 4
+_PROBED_ROWS = 36
 _HALF_LOG_TAU = 0.5 * float(np.log(2 * np.pi))
 _SHARPENED = 2.0**64
 INPUT_CLIP = 10.0  # normalised inputs beyond ten standard deviations are noise or a fault
@@ -87,12 +89,32 @@ class PolicyShape:
         return vector
 
 
+@functools.cache
+def rounds_rows_alike(inputs: int, outputs: int) -> bool:
+    """Return whether BLAS rounds each row of a product ``[N, inputs] @ [inputs, outputs]`` as in any other batch.
+
+    OpenBLAS does on CPUs with AVX-512 if N is a multiple of four. On CPUs with AVX2 alone, a row's place decides.
+    """
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((_PROBED_ROWS, inputs), np.float32)
+    weight = generator.standard_normal((inputs, outputs), np.float32)
+    padded = np.zeros((_PROBED_ROWS, _ROWS, inputs), np.float32)
+    padded[:, 0] = rows
+    alone = np.array([(each @ weight)[0] for each in padded])
+    return all(
+        np.array_equal(rows[first : first + size] @ weight, alone[first : first + size])
+        for size in range(_ROWS, _PROBED_ROWS + 1, _ROWS)
+        for first in (0, _PROBED_ROWS - size)
+    )
+
+
 class NumpyPolicy:
     """Draws actions for a batch of observations. ``parameters`` may be overwritten in place at any time between calls;
     ``refresh`` must follow."""
 
     def __init__(self, shape: PolicyShape) -> None:
         self.shape = shape
+        self._multiplies_batches = all(rounds_rows_alike(*layer) for layer in shape.layers)
         self.parameters: FloatArray = np.zeros(shape.size, np.float32)
         self.refresh()
 
@@ -116,20 +138,22 @@ class NumpyPolicy:
     def head(self, inputs: FloatArray) -> FloatArray:
         """Logits or means ``[N, outputs]`` for ``inputs`` ``[N, inputs]``."""
         count = len(inputs)
-        if count % _ROWS:
+        if self._multiplies_batches and count % _ROWS:
             padded = np.zeros((count + -count % _ROWS, self.shape.inputs), np.float32)
             padded[:count] = inputs
             inputs = padded
         if self.normalizes:
             inputs = np.clip((inputs - self._mean) * self._scale, -INPUT_CLIP, INPUT_CLIP)
-        hidden, (last_weight, last_bias) = inputs, self._layers[-1]
+        # A stack of matrices of one row each is multiplied row by row.
+        hidden = inputs if self._multiplies_batches else inputs[:, None]
+        last_weight, last_bias = self._layers[-1]
         for weight, bias in self._layers[:-1]:
             hidden = hidden @ weight
             hidden += bias
             np.tanh(hidden, out=hidden)
         head: FloatArray = hidden @ last_weight
         head += last_bias
-        return head[:count]
+        return head.reshape(-1, self.shape.outputs)[:count]
 
     def noise(self, generator: np.random.Generator, steps: int) -> npt.NDArray[Any]:
         """What ``act`` needs for ``steps`` steps of one environment: ``[steps]`` uniform or ``[steps, outputs]``

@@ -64,7 +64,12 @@ def test_log_probs_are_torchs(shape: PolicyShape, deviation: float, normalizes: 
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_row_is_the_same_in_any_batch(shape: PolicyShape) -> None:
+@pytest.mark.parametrize("alike", [None, False], ids=["as BLAS rounds here", "as if BLAS rounded rows by their place"])
+def test_a_row_is_the_same_in_any_batch(
+    shape: PolicyShape, alike: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if alike is not None:
+        monkeypatch.setattr("aiotrain.play.policy.rounds_rows_alike", lambda inputs, outputs: alike)
     policy = numpy_policy(shape)
     rng = np.random.default_rng(3)
     inputs = rng.standard_normal((33, shape.inputs)).astype(np.float32)
