@@ -44,7 +44,7 @@ def _helpers_of_multiprocessing() -> None:
 
 
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
+def one_ray() -> Iterator[None]:
     """Start Ray once for the tests of a module: it takes seconds."""
     import ray
 

@@ -44,7 +44,7 @@ def expected(name: str, episodes: range) -> MetricSummary | None:
 
 
 @pytest.mark.parametrize("collector", COLLECTORS)
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("one_ray")
 @pytest.mark.asyncio
 async def test_the_same_headers_and_bonuses_whoever_plays(collector: str) -> None:
     async def played(by: str) -> Any:
