@@ -1,4 +1,4 @@
-"""The command line: training, pictures, evaluations, replays and exports, their signals and exit codes.
+"""The program: training by flags alone, commands by their names, and the exit codes.
 
 Exit codes: 0 the budget was used up; 1 the run failed; 2 it could not start as configured; 129, 130 and 143 it was
 ended by a closed terminal, by Ctrl-C and by SIGTERM.
@@ -9,35 +9,23 @@ from __future__ import annotations
 import atexit
 import bdb
 import contextlib
-import dataclasses
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Final, NoReturn
 
-import tyro
 from rich.console import Console
 
-from aiotrain.app.console import printable, printable_lines
-from aiotrain.app.evaluate_command import evaluate
-from aiotrain.app.export_command import export
-from aiotrain.app.replay_command import replay
-from aiotrain.app.train_command import Arguments, train
-from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError, unknown_name
+from aiotrain.app.commands import command
+from aiotrain.app.console import printable_lines
+from aiotrain.app.flags import Arguments
+from aiotrain.app.train_command import train
+from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
 
 __all__ = ["Arguments", "main", "run"]
 
-_COMMANDS: Final = ("plot", "evaluate", "replay", "export")
-
-
-@dataclasses.dataclass(frozen=True)
-class PlotArguments:
-    """Draw a run's return, and a search's orders, into PNG files in its folder, while it goes on or afterwards."""
-
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+_MAKE_NO_ENVIRONMENT: Final = ("plot", "export")
 
 
 def run() -> NoReturn:
@@ -54,24 +42,12 @@ def run() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, plot, evaluate, replay or export as ``arguments`` say (default: those of the process); the exit code."""
+    """Train, or carry out a command, as ``arguments`` say (default: those of the process); return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
     errors.soft_wrap = not errors.is_terminal  # a terminal breaks lines between words, a log keeps them whole
     try:
-        if arguments[:1] == ["plot"]:
-            return _plot(tyro.cli(PlotArguments, prog="aiotrain plot", args=arguments[1:]).run)
-        if arguments[:1] == ["export"]:
-            return export(arguments[1:])
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
-        if arguments[:1] == ["evaluate"]:
-            return evaluate(arguments[1:])
-        if arguments[:1] == ["replay"]:
-            return replay(arguments[1:])
-        if arguments and not arguments[0].startswith("-"):
-            raise ConfigError(f"{unknown_name('command', arguments[0], _COMMANDS)}; training has flags alone")
-        return train(arguments)
+        return _carry_out(arguments)
     except (CheckpointError, ConfigError, EnvError, SharedMemoryError) as error:
         errors.print(f"aiotrain: {printable_lines(str(error))}", style="red")
         return 2
@@ -85,10 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _plot(run: Path) -> int:
-    """Draw the pictures of a run, and say where they are."""
-    from aiotrain.runs.plot import plot_run
-
-    for path in plot_run(run):
-        print(printable(str(path)))
-    return 0
+def _carry_out(arguments: Sequence[str]) -> int:
+    name = next(iter(arguments), "-")
+    if name not in _MAKE_NO_ENVIRONMENT and (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)  # as python -m does: a module:factory may lie in the folder you start in
+    return train(arguments) if name.startswith("-") else command(name, arguments[1:])(arguments[1:])

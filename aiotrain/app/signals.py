@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiotrain.app.output import Output
 
@@ -52,9 +52,7 @@ class Interruption:
         self.by: signal.Signals | None = None
         self._trainer = trainer
         self._output = output
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
+        self._task = cast("asyncio.Task[object]", asyncio.current_task())
         self._before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         if self._before[signal.SIGHUP] is signal.SIG_IGN:
             del self._before[signal.SIGHUP]

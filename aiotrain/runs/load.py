@@ -20,7 +20,7 @@ from aiotrain.play.policy import NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import Checkpoints, load_checkpoint, load_policy
 
-__all__ = ["Trained", "load_run", "name_of", "order_of"]
+__all__ = ["Trained", "load_run", "name_of", "order_of", "read_config"]
 
 _WEIGHTS: Final = "weights.safetensors"
 
@@ -80,7 +80,7 @@ def load_run(run: Path, workflow: str | None = None, env: str | Callable[..., An
             + (f", and {of_order} by workflow (--workflow)" if of_order else "")
         )
     checkpoint = load_checkpoint(run) if run.is_file() else None
-    config = _read_config(run) if checkpoint is None else checkpoint.config
+    config = read_config(run) if checkpoint is None else checkpoint.config
     folder = run if checkpoint is None else checkpoint.path.parent.parent
     weights = folder / _WEIGHTS
     if not isinstance(config.env, Cage2) or config.env.workflow == "none":
@@ -108,8 +108,13 @@ def load_run(run: Path, workflow: str | None = None, env: str | Callable[..., An
     return Trained(run, config, *load_policy(weights), "sampled")
 
 
-def _read_config(run: Path) -> Config:
-    """The settings of a run, from its config.json. Raises ConfigError."""
+def read_config(run: Path) -> Config:
+    """Return the settings of a run, from the config.json in its folder or from a checkpoint.
+
+    Raises CheckpointError or ConfigError.
+    """
+    if run.is_file():
+        return load_checkpoint(run).config
     path = run / "config.json"
     if not path.is_file():
         if not run.is_dir():

@@ -1,4 +1,4 @@
-"""A folder to start the program in, and what starts it there."""
+"""A folder to start the program in, what starts it there, and a second domain."""
 
 from __future__ import annotations
 
@@ -12,14 +12,35 @@ from pathlib import Path
 import pytest
 from program import RUN, Start, left_of
 
+from aiotrain.domains import domains
+
+HERE = Path(__file__).parent
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder to start in, with a module of environments."""
-    shutil.copy(Path(__file__).with_name("tiny_envs.py"), tmp_path)
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    shutil.copy(HERE / "tiny_envs.py", folder)
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def ladder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The id of a domain that is installed, in this process and in those that it starts."""
+    announcement = tmp_path / "site" / "ladder-1.0.dist-info"
+    announcement.mkdir(parents=True)
+    (announcement / "METADATA").write_text("Metadata-Version: 2.1\nName: ladder\nVersion: 1.0\n")
+    (announcement / "entry_points.txt").write_text("[aiotrain.domains]\nladder = ladder:Ladder\n")
+    monkeypatch.syspath_prepend(announcement.parent)
+    paths = (str(announcement.parent), str(HERE), os.environ.get("PYTHONPATH"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    domains.cache_clear()
+    yield "tests/Ladder-v0"
+    domains.cache_clear()
 
 
 @pytest.fixture
@@ -28,9 +49,9 @@ def start(folder: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def run(
-        *flags: str, stdin: int | None = None, stdout: int = subprocess.PIPE, term: str = "dumb"
+        *flags: str, stdin: int | None = None, stdout: int = subprocess.PIPE, term: str = "dumb", columns: int = 80
     ) -> subprocess.Popen[str]:
-        environ = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": term, "PYTHONUTF8": "1"}
+        environ = {**os.environ, "COLUMNS": str(columns), "LINES": "24", "TERM": term, "PYTHONUTF8": "1"}
         started.append(
             subprocess.Popen(
                 [sys.executable, str(RUN), *flags],

@@ -1,60 +1,87 @@
-"""What the program tells of itself."""
+"""What the program tells of itself: a flag for each field of the settings, and its docstring beside it."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import os
+import inspect
+import itertools
 import re
-import subprocess
-import sys
+import textwrap
+from collections.abc import Iterator
 
 import pytest
-from program import RUN
+from ladder import Ladder
+from program import Start
 from rich.cells import cell_len
 
-from aiotrain.app.main import Arguments
-from aiotrain.cage2 import Cage2, SearchConfig
-from aiotrain.config import PPOConfig
+from aiotrain.cage2 import Cage2
+from aiotrain.config import Config, PPOConfig
+from aiotrain.domains import Domain
 
 
-@pytest.fixture(scope="module")
-def help_text() -> str:
-    done = subprocess.run(
-        [sys.executable, str(RUN), "--help"],
-        env={**os.environ, "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+def fields_of(settings: object) -> Iterator[tuple[type, str]]:
+    """Return the settings dataclass and the name of each field, those of groups in their place."""
+    for each in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from fields_of(value)
+        else:
+            yield type(settings), each.name
 
 
-def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
-    wide = [line for line in help_text.splitlines() if cell_len(line) > 80]
+def docstring_of(kind: type, field: str) -> str:
+    """Return the string literal below a field in the source of its class, or of the base that has it."""
+    for each in kind.__mro__[:-1]:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        for one, after in itertools.pairwise(definition.body):  # type: ignore[attr-defined]
+            if isinstance(one, ast.AnnAssign) and getattr(one.target, "id", None) == field:
+                return str(after.value.value) if isinstance(after, ast.Expr) else ""  # type: ignore[attr-defined]
+    return ""
+
+
+def told_by(help_text: str) -> dict[str, str]:
+    """Return the text beside each flag, without its blanks."""
+    told: dict[str, str] = {}
+    for line in help_text.splitlines():
+        if not line.startswith("│"):  # between groups, whose titles belong to no flag
+            told[name := ""] = ""
+            continue
+        flag = re.match(r"│ (?:-h, )?--(?:n-workers INT, --)?([a-z-]+)[^│]*?(?:  +|│| │)([^│]*)", line)
+        if flag:
+            told[name := flag[1]] = ""
+        told[name] += "".join((flag[2] if flag else line.strip("│ ")).split())
+    return told
+
+
+@pytest.mark.parametrize(("flags", "domain"), [((), Cage2()), (("--env", "tests/Ladder-v0"), Ladder())])
+def test_each_field_of_the_settings_is_a_flag_with_its_docstring_and_default(
+    flags: tuple[str, ...], domain: Domain, ladder: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(*flags, "--help", columns=100)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    told = told_by(out)
+    config = Config(env="CartPole-v1")
+    for kind, name in (*fields_of(config), *fields_of(domain)):
+        text, colon, default = told.get(name.replace("_", "-"), "is no flag").partition("(default:")
+        documented = "".join(docstring_of(kind, name).split())
+        assert documented, f"{kind.__name__}.{name} has no docstring"
+        assert text == documented, f"--{name} tells otherwise than the docstring of {kind.__name__}.{name}"
+        assert (colon, default[-1:]) == ("(default:", ")"), f"--{name} does not tell its default"
+    assert {"plain", "resume", "override"} <= told.keys()
+    assert told["learning-rate"].endswith(f"(default:{(domain.ppo or PPOConfig()).learning_rate})"), "not the domain's"
+
+
+def test_help_fits_a_terminal_of_80_columns(start: Start) -> None:
+    out, _ = start("--help").communicate(timeout=60)
+    wide = [line for line in out.splitlines() if cell_len(line) > 80]
     assert not wide, f"wider than 80 cells: {wide}"
 
 
-def test_help_tells_the_other_commands(help_text: str) -> None:
-    assert "aiotrain plot RUN" in help_text
-    assert "aiotrain evaluate RUN" in help_text
-    assert "aiotrain export RUN" in help_text
-    assert "aiotrain replay RUN" in help_text
-
-
-def test_help_documents_every_option(help_text: str) -> None:
-    settings = [field for each in (Arguments, PPOConfig, Cage2, SearchConfig) for field in dataclasses.fields(each)]
-    options: dict[str, str] = {}
-    for line in help_text.splitlines():
-        flags = re.match(r"│ (-[^│]*?)(?:  +|│| │)([^│]*)", line)
-        if flags:
-            names = re.findall(r"--([a-z-]+)", flags[1])
-            options |= dict.fromkeys(names, "")
-        text = line.strip("│ ") if not flags else flags[2].strip()
-        for name in names if options else ():
-            options[name] += f" {text}"
-    for setting in settings:
-        if setting.name not in ("ppo", "search"):
-            said = options.get(setting.name.replace("_", "-"))
-            assert said is not None, f"{setting.name} is no option"
-            assert len(said.partition("(default:")[0].strip()) > 15, f"{setting.name} is not explained: {said!r}"
-            assert "(default:" in said, f"the default of {setting.name} is not told: {said!r}"
+def test_help_tells_the_other_commands(ladder: str, start: Start) -> None:
+    out, _ = start("--help").communicate(timeout=60)
+    for name in ("plot", "evaluate", "export", "replay", "paint"):
+        assert f"aiotrain {name} --help" in out, f"the command {name} is missing:\n{out}"
+    assert out.count("aiotrain evaluate RUN") == 1
+    assert Ladder.__doc__ not in out, "of an environment that was not asked for"

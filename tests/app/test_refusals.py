@@ -38,6 +38,8 @@ from aiotrain.app.main import main
         (["--parallel-workflows", "0"], ["parallel-workflows must be at least 1, not 0"]),
         (["--parallel-workflows", "121"], ["parallel-workflows (121)", "more than 60, half of the orders"]),
         (["--parallel-workflows", "2", "--inherit", "nearest"], ["inherit nearest", "choose parallel-workflows 1"]),
+        (["--env", "tiny_envs:Tiny", "--metrics", "a b"], ["metrics: 'a b' is no name"]),
+        (["--env", "tiny_envs:Tiny", "--metrics", "episode"], ["episode is a field of every episode already"]),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--workers", "-3"], ["workers must be at least 1, not -3"]),
         (["--n-workers", "0"], ["workers must be at least 1"]),
@@ -76,6 +78,25 @@ def test_an_unknown_flag_ends_with_2_and_the_nearest(capsys: pytest.CaptureFixtu
         main(["--worker", "3"])
     assert ended.value.code == 2
     assert "--workers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "expected"),
+    [
+        ("nowhere:Class", "nowhere:Class cannot be imported"),
+        ("tiny_envs:Nothing", "tiny_envs:Nothing cannot be imported"),
+        ("harder", "name it as module:Class"),
+        ("builtins:repr", "derive it from aiotrain.Curriculum"),
+    ],
+)
+def test_a_curriculum_that_cannot_be_used_is_refused_with_the_reason(
+    curriculum: str, expected: str, start: Start
+) -> None:
+    process = start("--env", "tiny_envs:Tiny", "--curriculum", curriculum, *SMALL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert expected in err
+    assert len(err.splitlines()) == 1, err
 
 
 @pytest.mark.parametrize(

@@ -16,24 +16,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from aiotrain.app.console.charts import printable
-from aiotrain.domains import Line
-
-__all__ = [
-    "STYLES",
-    "Frame",
-    "Line",
-    "beside",
-    "box",
-    "clip",
-    "field",
-    "fit",
-    "flow",
-    "length",
-    "paragraph",
-    "printed",
-    "rule",
-    "spread",
-]
+from aiotrain.domains import Line as Line
 
 # Middle tones, and bold in the terminal's own colour for values: legible on dark and on light backgrounds.
 STYLES: Final = {
