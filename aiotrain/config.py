@@ -13,7 +13,7 @@ from aiotrain.domains import Domain, domain_of, domains
 from aiotrain.errors import ConfigError, Faults, documented, unknown_name
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.factory import EnvFactory
-from aiotrain.transport.ring import metric_name_fault
+from aiotrain.transport.ring import metric_faults
 
 if TYPE_CHECKING:
     from aiotrain.play.spaces import EnvSpec
@@ -133,8 +133,7 @@ class Config(CollectConfig):
         faults.check(0 <= self.seed < 2**63, f"seed must lie between 0 and 2**63 - 1, not at {self.seed}")
         faults.check(self.run_dir != "", "run-dir is empty; leave it out, or name a folder")
         faults.check(not self.tensorboard or self.run_dir is not None, "tensorboard needs a run-dir to write to")
-        faults.found += [f"metrics: {fault}" for name in self.metrics if (fault := metric_name_fault(name))]
-        faults.check(len(set(self.metrics)) == len(self.metrics), "metrics: a name is there twice")
+        faults.found += [f"metrics: {fault}" for fault in metric_faults(self.metrics)]
         return faults.found
 
     def refuse(self, spec: EnvSpec) -> None:

@@ -115,19 +115,22 @@ class Panel(Protocol):
 
 @functools.cache
 def domains() -> Mapping[str, type[Domain]]:
-    """Return the installed domains by `Domain.env_id`. A warning names each one that cannot be imported."""
-    found: list[type[Domain]] = [named(_BUILT_IN)]
+    """Return the installed domains by `Domain.env_id`. A warning names each one that cannot be used."""
+    built_in: type[Domain] = named(_BUILT_IN)
+    found = {built_in.env_id: built_in}
     for entry in importlib.metadata.entry_points(group=GROUP):
-        if entry.value != _BUILT_IN:
-            try:
-                found.append(entry.load())
-            except Exception as error:
-                distribution = entry.dist.name if entry.dist is not None else "an unknown distribution"
-                warnings.warn(
-                    f"the domain {entry.name} of {distribution} cannot be imported and is left out: {error!r}",
-                    stacklevel=2,
-                )
-    return {each.env_id: each for each in found}
+        if entry.value == _BUILT_IN:
+            continue
+        try:
+            kind = entry.load()
+            if not issubclass(kind, Domain):
+                raise TypeError(f"{entry.value} does not derive from aiotrain.Domain")
+            if found.setdefault(kind.env_id, kind) is not kind:
+                raise ValueError(f"{kind.env_id} is the env_id of {found[kind.env_id].__qualname__} already")
+        except Exception as error:
+            distribution = "an unknown distribution" if entry.dist is None else entry.dist.name
+            warnings.warn(f"the domain {entry.name} of {distribution} is left out: {error!r}", stacklevel=2)
+    return found
 
 
 def domain_of(env: object) -> Domain | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing.forkserver
 import os
+import signal
 import sys
 import threading
 import time
@@ -40,6 +41,18 @@ def _helpers_of_multiprocessing() -> None:
     multiprocessing.forkserver.ensure_running()
     resource_tracker.ensure_running()
     uvloop.new_event_loop().close()  # libuv opens a pipe for signals once in a process
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """Start Ray once for the tests of a module: it takes seconds."""
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init("local", include_dashboard=False, object_store_memory=2**27, configure_logging=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +114,24 @@ class Judged(Toy):
             return *seen, info | {"bonus": 0.0}
         now = float(self.shares[self.steps])
         return *seen, info | {"bonus": now - before, "compliance": now}
+
+
+class Telling(Toy):
+    """Tells a bonus in every step, and one of ``told`` at an episode's end: which one, its seed says."""
+
+    def __init__(self, *told: dict[str, Any], bonus: Any = 0.25, **toy: Any) -> None:
+        super().__init__(**toy)
+        self.told, self.bonus = told, bonus
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        *seen, info = super().step(action)
+        over = self.steps == self.length
+        return *seen, info | {"bonus": self.bonus} | (told_by(self.told, self.episode_seed) if over else {})  # type: ignore[return-value]
+
+
+def told_by(told: Sequence[dict[str, Any]], seed: Any) -> dict[str, Any]:
+    """Return what `Telling` tells at the end of the episode that was reset with ``seed``."""
+    return told[seed % len(told)] if told else {}
 
 
 class Masked(Toy):

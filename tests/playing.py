@@ -62,7 +62,7 @@ class Play:
             envs_per_worker=envs,
             **(defaults | settings),
         )
-        self.collector: Any = make_collector(self.config, self.config.env_factory(), self.warnings.append)
+        self.collector: Any = make_collector(self.config, SEED, self.config.env_factory(), self.warnings.append)
 
     async def __aenter__(self) -> Play:
         return self

@@ -12,6 +12,7 @@ import cloudpickle
 import gymnasium
 
 from aiotrain.errors import ConfigError, EnvError, documented, unknown_name
+from aiotrain.transport.ring import metric_faults
 
 __all__ = ["EnvFactory", "named"]
 
@@ -42,7 +43,11 @@ class EnvFactory:
     preload: tuple[str, ...] = ()
     """Modules that are worth importing once for all workers."""
     compiled_player: str | None = None
-    """``module:Class`` of a `local_player.CompiledPlayer`, where whole episodes can be played without Python."""
+    """``module:Class`` of an `EpisodePlayer` that plays whole episodes without Python, where there is one."""
+
+    def __post_init__(self) -> None:
+        if faults := metric_faults(self.metrics):
+            raise ConfigError.of([f"metrics: {fault}" for fault in faults])
 
     @classmethod
     def of(cls, env: str | Callable[..., Any], max_episode_steps: int | None = None, **kwargs: Any) -> EnvFactory:

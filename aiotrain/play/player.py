@@ -23,7 +23,7 @@ from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
 from aiotrain.play.factory import EnvFactory, named
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout
+from aiotrain.transport.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout, metric_faults
 
 __all__ = [
     "BREAKDOWNS",
@@ -401,7 +401,8 @@ class Player:
     def _metrics(self, info: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the episode's metrics from its last ``info``, NaN for those that it lacks."""
         if self._assignment.asks_for_metrics:
-            self._unnamed |= {name for name, told in info.items() if isinstance(told, _NUMBERS)} - self._known
+            numbers = {name for name, told in info.items() if isinstance(told, _NUMBERS)}
+            self._unnamed |= {name for name in numbers - self._known if not metric_faults([name])}
         return tuple(_metric(name, info.get(name, math.nan)) for name in self._spec.metrics)
 
     def _seal(self, lane: _Lane, *, ended: bool, terminated: bool, metrics: tuple[float, ...]) -> None:

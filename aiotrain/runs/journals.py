@@ -18,11 +18,13 @@ from typing import Any, Final
 from aiotrain.errors import ConfigError
 from aiotrain.runs.checkpoints import write_whole
 
-__all__ = ["EVENTS", "UPDATES", "Journals", "refuse_old_run", "refuse_running"]
+__all__ = ["EVENTS", "LABEL", "UPDATES", "Journals", "refuse_old_run", "refuse_running"]
 
 UPDATES: Final = "updates.csv"
 """Holds a row per update. Its lock keeps other processes out of the folder."""
 EVENTS: Final = "events.jsonl"
+LABEL: Final = "curriculum"
+"""Last column of updates.csv: what the curriculum calls the batch."""
 _OLD_RUN = "holds a run already; resume it if it has a checkpoint, name another folder, or move it away"
 _GOES_ON = "holds a run that still goes on, in another process"
 
@@ -99,7 +101,7 @@ class Journals:
     ) -> None:
         self.folder = folder
         self._columns, self._warn, self._is_full, self._is_closed = columns, warn, False, False
-        self._header = _row([*columns, "curriculum"])
+        self._header = _row([*columns, LABEL])
         make_board = _tensorboard_writer() if tensorboard else None
         self._journals: dict[str, _Journal] = {}
         with contextlib.ExitStack() as undo:

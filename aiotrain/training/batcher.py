@@ -185,6 +185,11 @@ class Batcher:
         return Launch(batch.number, episodes, options if any(options) else ())
 
     @property
+    def stalled(self) -> bool:
+        """Whether nothing is under way and nothing was planned, though the budget is not used up."""
+        return not self._under_way() and not self.exhausted
+
+    @property
     def exhausted(self) -> bool:
         """Whether the budget is used up, so that no further batch will be opened."""
         if self._next_episode >= self._total_episodes and not self._returned:

@@ -37,7 +37,7 @@ from aiotrain.play.factory import named
 if TYPE_CHECKING:  # torch takes seconds to import
     from aiotrain.learn.ppo import Learner
 
-__all__ = ["Curriculum", "RunServices", "make_curriculum"]
+__all__ = ["Curriculum", "RunServices", "curriculum_maker", "plan_of"]
 
 Options = Mapping[str, Any]
 """What ``env.reset(options=…)`` is given."""
@@ -121,22 +121,38 @@ class Curriculum:
         """Go on from what `state_dict` returned. Raises KeyError, RuntimeError, TypeError or ValueError."""
 
 
-def make_curriculum(config: Config, run: RunServices) -> Curriculum:
-    """Return the curriculum that ``config`` asks for: its own, else the domain's, else the plain one.
+def curriculum_maker(config: Config) -> Callable[[RunServices], Curriculum]:
+    """Return what makes the curriculum that ``config`` asks for: its own, else the domain's, else the plain one.
 
-    Raises ConfigError for a name that cannot be imported and for what is no curriculum.
+    Raises ConfigError for a name that cannot be imported. So does the maker for what is no curriculum.
     """
-    wanted: Any = config.curriculum
+    domain, wanted = config.domain, config.curriculum
     if wanted is None:
-        return (config.domain and config.domain.curriculum(config, run)) or Curriculum(run)
+        return lambda run: (domain and domain.curriculum(config, run)) or Curriculum(run)
     if isinstance(wanted, str):
         try:
             wanted = named(wanted)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(
-                f"curriculum: {config.curriculum} cannot be imported ({error}); name it as module:Class"
-            ) from error
-    made = wanted(run)
-    if not isinstance(made, Curriculum):
-        raise ConfigError(f"curriculum: {config.curriculum} made {made!r}; derive it from aiotrain.Curriculum")
-    return made
+            raise ConfigError(f"curriculum: {wanted} cannot be imported ({error}); name it as module:Class") from error
+    maker: Any = wanted
+
+    def make(run: RunServices) -> Curriculum:
+        made = maker(run) if callable(maker) else maker
+        if not isinstance(made, Curriculum):
+            raise ConfigError(f"curriculum: {config.curriculum} gives {made!r}; derive it from aiotrain.Curriculum")
+        return made
+
+    return make
+
+
+def plan_of(curriculum: Curriculum, batch: int) -> Sequence[Options] | None:
+    """Return what ``curriculum`` plans for ``batch``. Raises ConfigError for what is no plan."""
+    parts: Any = curriculum.plan(batch)
+    if parts is None or (
+        isinstance(parts, list | tuple) and parts and all(isinstance(each, Mapping) for each in parts)
+    ):
+        return parts
+    raise ConfigError(
+        f"curriculum: {type(curriculum).__name__}.plan({batch}) returned {parts!r:.60}; return a list of one or more "
+        "mappings, which reset is given as options, or None for not now"
+    )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from aiotrain.collect.protocol import Collector, Outcome
-from aiotrain.errors import EnvError
+from aiotrain.errors import ConfigError, EnvError
 from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batch, Batcher
 from aiotrain.training.throughput import Throughput
@@ -132,7 +132,13 @@ class Feeder:
             if self._batcher.counts_episodes:
                 self._collector.submit_unfinished()
             for _ in range(_LAUNCHES_AT_ONCE):
-                if not (room := self._collector.room(self._batcher.wanted())):
+                wanted = self._batcher.wanted()
+                if self._batcher.stalled:
+                    raise ConfigError(
+                        "curriculum: it plans no batch, and none is under way after which it could be asked again; "
+                        "return None from plan only while an earlier batch is not learned yet"
+                    )
+                if not (room := self._collector.room(wanted)):
                     return
                 self._collector.submit(self._batcher.next_launch(room))
         except Exception as error:  # the loop would log it, and the batch would never be whole

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, documented
 from aiotrain.runs.checkpoints import natural
+from aiotrain.runs.journals import LABEL
 from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["GROUPS", "Ledger", "MetricSummary", "Result", "Update", "columns_of"]
@@ -126,7 +127,7 @@ def columns_of(metrics: Sequence[str]) -> dict[str, str]:
     columns = dict(GROUPS)
     for name in metrics:
         for column in (name, f"{name}_count"):
-            if column in columns:
+            if column in columns or column == LABEL:
                 raise ConfigError(f"metrics: {name} needs a column {column}, which updates.csv has already; rename it")
             columns[column] = "metrics"
     return columns

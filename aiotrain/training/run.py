@@ -21,7 +21,7 @@ from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import Checkpoint
 from aiotrain.runs.folder import Part, RunFolder, restore
 from aiotrain.training.batcher import Batch, Batcher
-from aiotrain.training.curriculum import RunServices, make_curriculum
+from aiotrain.training.curriculum import RunServices, curriculum_maker, plan_of
 from aiotrain.training.events import RunEvents
 from aiotrain.training.feeder import Feeder
 from aiotrain.training.reports import Ledger, Update, columns_of
@@ -58,9 +58,8 @@ class TrainingRun:
         self._events, self._ledger = events, ledger
         self.spec = spec
         self.learner = learner
-        self.curriculum = make_curriculum(
-            config, RunServices(learner, event=events.note, row=self._row, save_policy=self._save_policy)
-        )
+        services = RunServices(learner, event=events.note, row=self._row, save_policy=self._save_policy)
+        self.curriculum = curriculum_maker(config)(services)
         self.batcher = Batcher(
             episodes_per_update=config.episodes_per_update,
             steps_per_update=config.steps_per_update,
@@ -68,7 +67,7 @@ class TrainingRun:
             total_episodes=config.total_episodes,
             total_steps=config.total_steps,
             slot_steps=config.slot_steps or spec.slot_steps,
-            plan=self.curriculum.plan,
+            plan=functools.partial(plan_of, self.curriculum),
         )
         self.feeder = Feeder(
             collector, self.batcher, warn=events.warn, began=self._note_first_episode, ended=events.error

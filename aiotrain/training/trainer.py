@@ -29,6 +29,7 @@ from aiotrain.errors import CheckpointError, TrainerStateError
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import Checkpoint, load_checkpoint
 from aiotrain.runs.journals import refuse_old_run, refuse_running
+from aiotrain.training.curriculum import curriculum_maker
 from aiotrain.training.events import RunEvents
 from aiotrain.training.reports import Ledger, Result, Update, columns_of
 from aiotrain.training.run import TrainingRun, import_learner, in_thread, make_learner
@@ -67,7 +68,8 @@ class Trainer:
         self.config = config
         self._checkpoint = checkpoint
         self._factory = config.env_factory()
-        columns_of(self._factory.metrics)  # whose names it refuses, if need be
+        columns_of(self._factory.metrics)  # refuses names that cannot be columns
+        curriculum_maker(config)  # refuses a name that cannot be imported, before any process is started
         self._ledger = Ledger(self._factory.metrics)
         self._state = _State.NEW
         self._events = RunEvents()

@@ -27,7 +27,7 @@ __all__ = [
     "Ring",
     "RingLayout",
     "header_dtype",
-    "metric_name_fault",
+    "metric_faults",
 ]
 
 FREE, LENT, PLAYING, SEALED, BROKEN_OFF = range(5)
@@ -58,12 +58,14 @@ def header_dtype(metrics: Sequence[str] = ()) -> np.dtype[np.void]:
     return np.dtype([*_HEADER, *((name, np.float64) for name in metrics), _STATE])
 
 
-def metric_name_fault(name: str) -> str:
-    """Return why no metric can be called ``name``; empty if one can."""
-    if not name.isidentifier():
-        return f"{name!r} is no name; use letters, digits and underscores"
+def metric_faults(names: Sequence[str]) -> list[str]:
+    """Return why ``names`` cannot be those of an episode's metrics, a sentence each."""
     taken = [field for field, _ in (*_HEADER, _STATE)]
-    return f"{name} is a field of every episode already; call it otherwise" if name in taken else ""
+    return [
+        *(f"{name!r} is no name; use letters, digits and underscores" for name in names if not name.isidentifier()),
+        *(f"{name} is a field of every episode already; rename it" for name in names if name in taken),
+        *(f"{name} is named twice; leave one out" for name in dict.fromkeys(names) if names.count(name) > 1),
+    ]
 
 
 @dataclass(frozen=True)
