@@ -44,8 +44,8 @@ class Config(CollectConfig):
     """
 
     env: str | Callable[..., Any] | Domain
-    """Environment: a Gymnasium id, module:factory, or (from Python) a domain's settings, such as Cage2(…), or a
-    callable that makes an environment."""
+    """Environment: a Gymnasium id, module:factory, or (from Python) a domain's settings or a callable that makes an
+    environment."""
     curriculum: str | Callable[..., Any] | None = None
     """With which options episodes are reset: module:Class of an aiotrain.Curriculum, or (from Python) the class or a
     callable that makes one. Default: the environment's own, if it brings one."""

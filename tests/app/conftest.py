@@ -52,6 +52,7 @@ def start(folder: Path) -> Iterator[Start]:
         *flags: str, stdin: int | None = None, stdout: int = subprocess.PIPE, term: str = "dumb", columns: int = 80
     ) -> subprocess.Popen[str]:
         environ = {**os.environ, "COLUMNS": str(columns), "LINES": "24", "TERM": term, "PYTHONUTF8": "1"}
+        environ.pop("PYTHONBREAKPOINT", None)  # which Ray sets in a process that has used it
         started.append(
             subprocess.Popen(
                 [sys.executable, str(RUN), *flags],
