@@ -15,7 +15,7 @@ import numpy.typing as npt
 from aiotrain import Config, PPOConfig, load_policy
 from aiotrain.cage2 import Cage2
 from aiotrain.cage2.blue_view import actions_of
-from aiotrain.play.player import inspect_env
+from aiotrain.play.inspection import inspect_env
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import save_weights, tensors_of

@@ -10,7 +10,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.player import BREAKDOWNS
+from aiotrain.play.inspection import BREAKDOWNS
 
 __all__ = ["Raised", "serve_env"]
 

@@ -17,8 +17,8 @@ from aiotrain.collect.protocol import CollectorSettings, Launch
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import EnvError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.inspection import inspect_env
 from aiotrain.play.local_player import LocalPlayer, Played, make_player
-from aiotrain.play.player import inspect_env
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
 

@@ -26,8 +26,9 @@ import threadpoolctl
 
 from aiotrain.errors import EnvError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.inspection import inspect_env
 from aiotrain.play.local_player import EpisodePlayer, LocalPlayer, Played, make_player
-from aiotrain.play.player import Assignment, PlayResult, inspect_env
+from aiotrain.play.player import Assignment, PlayResult
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.ring import Ring
 from aiotrain.transport.weights import Weights

@@ -23,9 +23,9 @@ class PPOConfig:
     gae_lambda: float = 0.9
     """Weight of longer advantage estimates, 0 to 1."""
     horizons: tuple[int, ...] = ()
-    """Maximise the sum of an episode's returns up to each of these lengths in steps, instead of its whole return. The
-    30, 50 and 100 of CAGE 2's official total are one episode of 100 steps whose rewards count 3, 2 and 1 times. No
-    episode may outlive the longest of them (max-episode-steps)."""
+    """Maximise the sum of an episode's returns up to each of these lengths in steps, instead of its whole return: with
+    30, 50 and 100, one episode of 100 steps whose rewards count 3, 2 and 1 times. No episode may outlive the longest of
+    them (max-episode-steps)."""
     clip_range: float = 0.3
     """How far the probability ratio counts beyond 1."""
     entropy_coef: float = 0.003

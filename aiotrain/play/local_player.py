@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.play.factory import EnvFactory, named
-from aiotrain.play.player import Assignment, LostEpisode, Player, PlayResult, make_env
+from aiotrain.play.inspection import make_env
+from aiotrain.play.player import Assignment, LostEpisode, Player, PlayResult
 from aiotrain.transport.ring import Ring
 from aiotrain.transport.trajectories import Trajectories
 

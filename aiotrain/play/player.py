@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bdb
 import contextlib
-import dataclasses
 import itertools
 import math
 import multiprocessing
@@ -19,25 +18,28 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
-from aiotrain.play.factory import EnvFactory, named
+from aiotrain.errors import EnvError
+from aiotrain.play.inspection import (
+    BREAKDOWNS,
+    NUMBERS,
+    InvalidValue,
+    mask_fault,
+    metric_of,
+    numbers_of,
+    observation_fault,
+)
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout, metric_faults
 
 __all__ = [
-    "BREAKDOWNS",
     "Assignment",
     "PlayResult",
     "Player",
     "episode_streams",
-    "inspect_env",
-    "make_env",
 ]
 
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 _NOISE_BLOCK = 128  # steps whose random numbers are drawn at once
-BREAKDOWNS = (Exception, SystemExit)  # sys.exit in an environment ends its episode, not the run
 
 
 @dataclass(frozen=True)
@@ -93,77 +95,6 @@ def episode_streams(run_seed: int, episode: int) -> tuple[int, np.random.Generat
     return int(generator.integers(2**31)), generator
 
 
-def make_env(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
-    """A new environment. Raises EnvError with the traceback."""
-    try:
-        return factory()
-    except AiotrainError:
-        raise
-    except BREAKDOWNS as error:
-        raise EnvError(f"environment {factory.name} cannot be made:\n{traceback.format_exc()}") from error
-
-
-def inspect_env(factory: EnvFactory) -> tuple[gymnasium.Env[Any, Any], EnvSpec]:
-    """Make an environment, reset it once, and tell what it is like.
-
-    Raises EnvError with the traceback, UnsupportedSpaceError or InvalidStepError.
-    """
-    env = make_env(factory)
-    try:
-        return env, _look_at(env, factory)
-    except BaseException:
-        with contextlib.suppress(Exception):
-            env.close()
-        raise
-
-
-def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
-    try:
-        spec = EnvSpec.of(env, factory.name, factory.max_episode_steps)
-        observation, info = env.reset(seed=0)
-        spec = dataclasses.replace(
-            spec,
-            metrics=factory.metrics,
-            has_action_mask=spec.action_kind == "discrete" and "action_mask" in info,
-        )
-    except AiotrainError:
-        raise
-    except BREAKDOWNS as error:
-        raise EnvError(f"environment {factory.name} raised in its first reset:\n{traceback.format_exc()}") from error
-    if fault := observation_fault(observation, spec) or mask_fault(info, spec):
-        raise InvalidStepError(f"environment {factory.name}, first reset(seed=0): {fault}", seed=0, step=0)
-    if factory.compiled_player is not None:
-        named(factory.compiled_player).compile()  # once, before there are other workers
-    return spec
-
-
-def observation_fault(observation: Any, spec: EnvSpec) -> str:
-    """What is wrong with the shape, dtype, range or finiteness of ``observation``; empty if nothing is."""
-    array = np.asarray(observation)
-    if array.shape != spec.observation_shape:
-        return f"observation of shape {array.shape} where the space says {spec.observation_shape}"
-    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, spec.observation_dtype, "same_kind"):
-        return f"observation of dtype {array.dtype} where the space says {spec.observation_dtype}"
-    if spec.observation_kind == "one_hot" and not 0 <= array - spec.observation_start < spec.inputs:
-        return f"observation {array}, which the Discrete space does not have"
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        return f"observation with {int((~np.isfinite(array)).sum())} values that are NaN or infinite"
-    return ""
-
-
-def mask_fault(info: Mapping[str, Any], spec: EnvSpec) -> str:
-    """What is wrong with the ``action_mask`` in ``info``, or with there being one or none; empty if nothing is."""
-    if not spec.has_action_mask:
-        is_late = spec.action_kind == "discrete" and "action_mask" in info
-        return "an action_mask, which the info of its first reset lacked: give one there too, or nowhere" * is_late
-    if "action_mask" not in info:
-        return "no action_mask, which the info of its first reset had"
-    mask = np.asarray(info["action_mask"])
-    if mask.shape != (spec.outputs,) or mask.dtype.kind not in "biu":
-        return f"an action_mask of {mask.dtype} {mask.shape} where {spec.outputs} integers belong, one an action"
-    return "" if mask.any() else "an action_mask that allows no action"
-
-
 class _Lane:
     """One environment of a worker and the episode that it is playing."""
 
@@ -190,27 +121,6 @@ class _Lane:
         self.rewards: list[float] = []
         self.bonuses: list[float] = []
         self.masks: list[Any] = []
-
-
-def _numbers(values: Sequence[Any], what: str) -> npt.NDArray[np.float64]:
-    """Return the rewards or bonuses of a slot, float64 ``[T]``. Raises _InvalidStep for what is no number."""
-    numbers = np.array(values, np.float64)
-    if numbers.shape != (len(values),):
-        raise _InvalidStep(f"a {what} of shape {numbers.shape[1:]} where one number belongs")
-    return numbers
-
-
-def _metric(name: str, value: Any) -> float:
-    """Return a metric as a number; NaN where there is none. Raises _InvalidStep for what is no finite number."""
-    if value is None:
-        return math.nan
-    if not isinstance(value, _NUMBERS) or math.isinf(value):
-        raise _InvalidStep(f"{name} = {value!r:.60} in info, where a finite number belongs")
-    return float(value)
-
-
-class _InvalidStep(Exception):
-    """What the environment returned cannot be learned from."""
 
 
 class Player:
@@ -322,13 +232,13 @@ class Player:
             or (self._one_hot and not 0 <= observation - self._spec.observation_start < self._spec.inputs)
             or not np.can_cast(np.asarray(observation).dtype, self._dtype, "same_kind")
         ):
-            raise _InvalidStep(observation_fault(observation, self._spec))
+            raise InvalidValue(observation_fault(observation, self._spec))
         lane.rows[len(lane.rewards)] = observation
 
     def _take_mask(self, lane: _Lane, info: Mapping[str, Any]) -> None:
         """Note which actions ``info`` allows in the step that follows."""
         if fault := mask_fault(info, self._spec):
-            raise _InvalidStep(fault)
+            raise InvalidValue(fault)
         if self._spec.has_action_mask:
             lane.mask = np.array(info["action_mask"], np.bool_)  # of its own: environments may write theirs anew
 
@@ -401,14 +311,14 @@ class Player:
     def _metrics(self, info: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the episode's metrics from its last ``info``, NaN for those that it lacks."""
         if self._assignment.asks_for_metrics:
-            numbers = {name for name, told in info.items() if isinstance(told, _NUMBERS)}
+            numbers = {name for name, told in info.items() if isinstance(told, NUMBERS)}
             self._unnamed |= {name for name in numbers - self._known if not metric_faults([name])}
-        return tuple(_metric(name, info.get(name, math.nan)) for name in self._spec.metrics)
+        return tuple(metric_of(name, info.get(name, math.nan)) for name in self._spec.metrics)
 
     def _seal(self, lane: _Lane, *, ended: bool, terminated: bool, metrics: tuple[float, ...]) -> None:
-        """Write what the lane gathered to its slot, header last. Raises _InvalidStep for NaN."""
+        """Write what the lane gathered to its slot, header last. Raises InvalidValue for NaN."""
         ring, slot, length = self._ring, lane.slot, len(lane.rewards)
-        rewards, bonuses = _numbers(lane.rewards, "reward"), _numbers(lane.bonuses, "bonus")
+        rewards, bonuses = numbers_of(lane.rewards, "reward"), numbers_of(lane.bonuses, "bonus")
         self._refuse_nan(lane, {"reward": rewards, "bonus": bonuses})
         ring.actions[slot, :length] = lane.actions
         ring.log_probs[slot, :length] = lane.log_probs
@@ -444,18 +354,18 @@ class Player:
             if bad.any():
                 step = int(bad.argmax())
                 del lane.rewards[step + 1 :]  # so that the report names this step
-                raise _InvalidStep(f"a {what} of {values[step]}")
+                raise InvalidValue(f"a {what} of {values[step]}")
         seen = lane.rows[: len(lane.rewards) + 1]
         if seen.dtype.kind == "f" and not np.isfinite(seen).all():
             step = int((~np.isfinite(seen)).reshape(len(seen), -1).any(axis=1).argmax())
             del lane.rewards[step:]
-            raise _InvalidStep(observation_fault(seen[step], self._spec))
+            raise InvalidValue(observation_fault(seen[step], self._spec))
 
     def _fail(self, lane: _Lane, error: BaseException) -> LostEpisode:
         """Report the episode as failed and give the lane a new environment."""
         if isinstance(error, bdb.BdbQuit) and multiprocessing.parent_process() is None:
             raise error  # in the main process: whoever debugs the environment wants no more of it
-        invalid = isinstance(error, _InvalidStep)
+        invalid = isinstance(error, InvalidValue)
         step = lane.steps_before + len(lane.rewards)
         where = f"worker {lane.worker}, episode {lane.episode}, seed {lane.seed}, step {step}"
         if invalid:

@@ -19,8 +19,9 @@ from aiotrain.cage2.scenario import action_index
 from aiotrain.cage2.workflows import Order
 from aiotrain.errors import EnvError, InvalidStepError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.inspection import BREAKDOWNS, inspect_env
 from aiotrain.play.local_player import LocalPlayer, make_player
-from aiotrain.play.player import BREAKDOWNS, Assignment, inspect_env
+from aiotrain.play.player import Assignment
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 

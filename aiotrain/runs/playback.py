@@ -25,7 +25,8 @@ from aiotrain.cage2.scenario import action_name
 from aiotrain.cage2.workflows import order_text
 from aiotrain.config import Config
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepError
-from aiotrain.play.player import BREAKDOWNS, episode_streams, inspect_env, mask_fault, observation_fault
+from aiotrain.play.inspection import BREAKDOWNS, inspect_env, mask_fault, observation_fault
+from aiotrain.play.player import episode_streams
 from aiotrain.play.policy import NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.evaluate import BASELINES, Baseline, Rules, Simulator

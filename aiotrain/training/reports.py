@@ -222,6 +222,11 @@ class Ledger:
         """Return the seconds that it has been training since it was begun or resumed."""
         return 0.0 if self._training_since_s is None else (self._stopped_s or time.monotonic()) - self._training_since_s
 
+    def remaining_s(self, config: Config) -> float | None:
+        """Return how long the rest of the budget takes if it goes on as before, seconds; None while unknown."""
+        share = self.share_of(config)
+        return self.trained_s() * (1 - share) / share if share > 0 else None
+
     def share_of(self, config: Config) -> float:
         """Return the share of the budget that is learned, 0 to 1."""
         shares = [self.episodes / config.total_episodes]

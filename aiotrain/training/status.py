@@ -159,14 +159,12 @@ def status_of(
     run: TrainingRun | None,
 ) -> Status:
     """Return the status of a run; ``run`` is None before its environment is known."""
-    counts = Counts() if run is None else run.batcher.counts
-    throughput = Throughput() if run is None else run.feeder.throughput
+    counts, throughput = (Counts(), Throughput()) if run is None else (run.batcher.counts, run.feeder.throughput)
     last = ledger.last
     trained_s = max(ledger.trained_s(), 1e-9)
     workers_s = max(ledger.trained_now_s(), 1e-9) * len(collector.workers)
     episodes_per_s, steps_per_s = throughput.rates()
     mean_episodes_per_s, mean_steps_per_s = throughput.mean_rates()
-    share = ledger.share_of(config)
     return Status(
         run_name=Path(config.run_dir or "").name or "aiotrain",
         environment=factory.name if config.domain is None else config.domain.title,
@@ -174,7 +172,7 @@ def status_of(
         device=config.device if run is None else str(run.learner.device),
         phase=events.phase,
         elapsed_s=ledger.elapsed_s(),
-        remaining_s=trained_s * (1 - share) / share if share > 0 else None,
+        remaining_s=ledger.remaining_s(config),
         episodes_total=config.total_episodes,
         steps_total=config.total_steps,
         episodes_finished=counts.finished,

@@ -11,8 +11,9 @@ from aiotrain.cage2.workflows import ORDERS
 from aiotrain.config import Config
 from aiotrain.learn.ppo import Learner
 from aiotrain.play.factory import make_factory
+from aiotrain.play.inspection import inspect_env
 from aiotrain.play.local_player import LocalPlayer, make_player
-from aiotrain.play.player import Assignment, inspect_env
+from aiotrain.play.player import Assignment
 from aiotrain.play.policy import PolicyShape
 from aiotrain.transport.ring import Trajectories
 

@@ -14,7 +14,8 @@ from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.play.compiled_player import CompiledPlayer
 from aiotrain.cage2.scenario import RED_AGENTS
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.player import Assignment, Player, inspect_env
+from aiotrain.play.inspection import inspect_env
+from aiotrain.play.player import Assignment, Player
 from aiotrain.play.policy import PolicyShape
 from aiotrain.transport.ring import Ring, Trajectories
 from making import weights_for

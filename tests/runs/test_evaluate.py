@@ -37,7 +37,8 @@ from aiotrain.cage2.search.workflow_search import Training
 from aiotrain.cage2.workflows import NAMED_ORDERS, ORDERS, order_text
 from aiotrain.config import PPOConfig
 from aiotrain.play.factory import make_factory
-from aiotrain.play.player import episode_streams, inspect_env
+from aiotrain.play.inspection import inspect_env
+from aiotrain.play.player import episode_streams
 from aiotrain.play.policy import PolicyShape
 from aiotrain.runs.checkpoints import save_weights
 from aiotrain.runs.journals import Records

@@ -1,0 +1,192 @@
+"""The house stands: few rooms, short files and functions, no circles, no words of one domain in what serves all.
+
+Layers and forbidden imports are contracts in pyproject.toml, see test_imports.py. Exceptions are listed here by file:
+the lists may only shrink.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).parents[1]
+HOUSE = ROOT / "aiotrain"
+MOST_ROOMS, MOST_MODULES = 8, 6
+MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_A_TEST_FILE = 400, 59, 450
+
+LONG_MODULES = {"runs/checkpoints.py"}
+LONG_FUNCTIONS = {
+    "cage2/play/rollout.py: play",
+    "cage2/play/rollout.py: play_episodes",
+    "cage2/scenario.py: scenario2",
+    "runs/evaluate.py: evaluate_cage2",
+    "runs/playback.py: __init__",
+}
+LONG_TEST_FILES = {
+    "cage2/oracle.py",
+    "cage2/test_search_runs.py",
+    "cage2/test_workflow_search.py",
+    "collect/test_collectors.py",
+    "runs/test_checkpoints.py",
+    "runs/test_evaluate.py",
+    "runs/test_playback.py",
+    "runs/test_resume.py",
+}
+CIRCLES = {("aiotrain.cage2.blue_memory", "aiotrain.cage2.blue_view")}
+HALF_OBJECTS = {
+    "app/console/svg_animation.py",
+    "app/evaluate_command.py",
+    "cage2/play/compiled_player.py",
+    "cage2/playback/screen.py",
+    "cage2/red_agents.py",
+    "collect/ray_node.py",
+    "collect/shared_memory.py",
+    "collect/worker.py",
+    "runs/evaluation_episodes.py",
+}
+"""Files that assert that something is not None."""
+TAKEN_APART = {"collect/synchronous.py"}
+"""Files that reach into an object's ``__dict__``."""
+LAZY_PACKAGES = {"__init__.py", "cage2/__init__.py"}
+"""Packages that import what they hand on when it is first asked for."""
+WORDS_OF_A_DOMAIN = re.compile(
+    r"red[ _-]?agent|cage[ _]?2|cyborg|workflow|complian|alignment|host[ _]?type|decoy|leaderboard|op_server|op_host|"
+    r"b_line|meander|csle|scenario2",
+    re.IGNORECASE,
+)
+SPEAK_OF_CAGE_2 = {
+    "app/console/charts.py",
+    "app/console/episode_viewer.py",
+    "app/console/score_tables.py",
+    "app/evaluate_command.py",
+    "app/export_command.py",
+    "app/replay_command.py",
+    "domains.py",  # names the built-in domain
+    "learn/minibatch.py",
+    "runs/checkpoints.py",
+    "runs/evaluate.py",
+    "runs/evaluation_episodes.py",
+    "runs/export/about.py",
+    "runs/export/agent_constants.py",
+    "runs/export/agent_file.py",
+    "runs/export/export.py",
+    "runs/export/onnx_model.py",
+    "runs/load.py",
+    "runs/playback.py",
+    "runs/plot.py",
+    "transport/segments.py",  # aligns arrays in memory
+}
+
+
+def sources(folder: Path = HOUSE) -> Iterator[tuple[str, str]]:
+    """Yield the path below ``folder`` and the text of each Python file."""
+    for path in sorted(folder.rglob("*.py")):
+        yield path.relative_to(folder).as_posix(), path.read_text()
+
+
+def refuse(found: Mapping[str, object], listed: set[str], what_to_do: str) -> None:
+    """Fail if anything is found that is not listed as an exception."""
+    fresh = {where: what for where, what in found.items() if where not in listed}
+    assert not fresh, "\n".join([what_to_do, *(f"  {where}: {what}" for where, what in fresh.items())])
+
+
+def test_the_top_of_the_house_has_few_rooms_and_files() -> None:
+    rooms = [path.parent.name for path in HOUSE.glob("*/__init__.py")]
+    assert len(rooms) <= MOST_ROOMS, f"more than {MOST_ROOMS} rooms: {sorted(rooms)}; put the new one into another"
+    modules = [path.name for path in HOUSE.glob("*.py")]
+    assert len(modules) <= MOST_MODULES, f"more than {MOST_MODULES} files at the top: {sorted(modules)}; use a room"
+
+
+def test_no_module_is_long() -> None:
+    long = {where: lines for where, text in sources() if (lines := text.count("\n")) > MOST_LINES}
+    refuse(long, LONG_MODULES, f"more than {MOST_LINES} lines; divide the module by what it is about:")
+
+
+def test_no_test_file_is_long() -> None:
+    long = {where: n for where, text in sources(ROOT / "tests") if (n := text.count("\n")) > MOST_LINES_OF_A_TEST_FILE}
+    refuse(long, LONG_TEST_FILES, f"more than {MOST_LINES_OF_A_TEST_FILE} lines; divide the tests by topic:")
+
+
+def test_no_function_is_long() -> None:
+    long = {
+        f"{where}: {node.name}": lines
+        for where, text in sources()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES_OF_A_FUNCTION
+    }
+    refuse(long, LONG_FUNCTIONS, f"more than {MOST_LINES_OF_A_FUNCTION} lines; give a part of it a name:")
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("aiotrain", exclude_type_checking_imports=True, cache_dir=None)
+    circles = {
+        " and ".join(pair): "; move what both need below them"
+        for module in graph.modules
+        for other in graph.find_modules_directly_imported_by(module)
+        if (pair := (min(module, other), max(module, other))) not in CIRCLES
+        and graph.find_shortest_chain(other, module) is not None
+    }
+    refuse(circles, set(), "modules that need each other, if only by way of others:")
+
+
+def test_packages_only_hand_names_on() -> None:
+    allowed = (ast.Import, ast.ImportFrom)
+    code = {
+        where: ", ".join(ast.unparse(node).splitlines()[0] for node in others)
+        for where, text in sources()
+        if where.endswith("__init__.py")
+        and (
+            others := [
+                node
+                for node in ast.parse(text).body
+                if not isinstance(node, allowed) and not _is_docstring(node) and not _is_all(node)
+            ]
+        )
+    }
+    refuse(code, LAZY_PACKAGES, "__init__.py has code; move it into a module with a name:")
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_all(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+
+
+def test_objects_are_whole() -> None:
+    halves = {
+        where: ast.unparse(node)
+        for where, text in sources()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Assert) and ast.unparse(node.test).endswith("is not None")
+    }
+    refuse(halves, HALF_OBJECTS, "what is there in one state only belongs to an object that is made by that state:")
+    taken_apart = {where: "__dict__" for where, text in sources() if "__dict__" in text}
+    refuse(taken_apart, TAKEN_APART, "an object is taken apart by its __dict__; make another object instead:")
+
+
+def test_no_module_uses_private_names_of_another() -> None:
+    private = {
+        where: f"from {node.module} import {alias.name}"
+        for where, text in sources()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    }
+    refuse(private, set(), "a private name is imported; make it public or use what is:")
+
+
+def test_no_general_room_speaks_of_a_domain() -> None:
+    said = {
+        where: ", ".join(sorted({word.group().lower() for word in WORDS_OF_A_DOMAIN.finditer(text)}))
+        for where, text in sources()
+        if not where.startswith("cage2/") and WORDS_OF_A_DOMAIN.search(text)
+    }
+    refuse(said, SPEAK_OF_CAGE_2, "what is CAGE 2's lies in aiotrain/cage2 and comes through aiotrain/domains.py:")
