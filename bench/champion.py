@@ -1,4 +1,4 @@
-"""Trains defenders for the unknown red agent, and evaluates them by CAGE Challenge 2's official protocol.
+"""Defenders for the unknown red agent, trained, and evaluated by CAGE Challenge 2's official protocol.
 
     python -m bench.champion                                     # both rules, three seeds each: an hour
     python -m bench.champion --rules main --seeds 0 --total-episodes 60000
@@ -24,14 +24,22 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from aiotrain.app import main as cli
+from aiotrain.app import main as program
 from aiotrain.app.signals import SignalsInterrupt
 from aiotrain.cage2.official.protocol import LEADERBOARD
 from aiotrain.runs.evaluate import evaluate_cage2
+from bench.tools.figures import Figures
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.script import Script
+
+TAKES = "an hour"
+SMALLEST = (
+    "--rules main --seeds 0 --plain --learner-threads 1 --episodes-per-update 32 --total-episodes 64 "
+    "--checkpoint-every 1 --episodes 4 --last-episodes 4 --cyborg-episodes 0 --out runs/champion-smallest"
+)
 
 CHAMPION = shlex.split("""
     --red-agent mixed --workflow none --observation memory --actions compact --horizons 30 50 100
@@ -86,26 +94,22 @@ def evaluated(run: Path, rules: str, seed: int, counts: argparse.Namespace) -> d
     return result
 
 
-def table_of(results: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"Totals by the official protocol (the leaderboard's winner: {WINNER.total})")
-    for column in ("rules", "seed", "episodes", "seconds", "winner passed after, s", "total", "on csle-cyborg"):
-        table.add_column(column, justify="right")
+def figures_of(results: list[dict[str, Any]]) -> Figures:
+    """Return what is reported of all runs."""
+    figures = Figures()
     for each in results:
-        last = each["curve"][-1]
-        totals = [
-            f"{it['total']:.2f} ± {it['total_half_width_95']:.2f}" if it else ""
-            for it in (each["last"], each.get("cyborg"))
-        ]
-        passed = "never" if each["passed_s"] is None else f"{each['passed_s']:.0f}"
-        table.add_row(
-            each["rules"],
-            str(each["seed"]),
-            f"{last['episodes']:,.0f}",
-            f"{last['seconds']:.0f}",
-            passed,
-            *totals,
-        )
-    return table
+        subject, last = f"rules {each['rules']}, seed {each['seed']}", each["curve"][-1]
+        figures.note(subject, "trained", last["episodes"], "episodes")
+        figures.note(subject, "in", last["seconds"], "s")
+        if each["passed_s"] is None:
+            figures.remarks[subject] = "never passed the winner"
+        else:
+            figures.note(subject, "winner passed after", each["passed_s"], "s")
+        for name, evaluation in (("total", each["last"]), ("total on csle-cyborg", each.get("cyborg"))):
+            if evaluation is not None:
+                figures.note(subject, name, evaluation["total"])
+                figures.note(subject, f"{name}, 95% ±", evaluation["total_half_width_95"])
+    return figures
 
 
 def save_png(path: Path, results: list[dict[str, Any]]) -> None:
@@ -136,13 +140,9 @@ def count_or_none(text: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.champion",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog="all other flags: see aiotrain --help",
-    )
+    script = Script.of(__file__)
+    parser = script.parser()
+    parser.epilog = "all other flags: see aiotrain --help"
     parser.add_argument("--rules", nargs="+", choices=("main", "leaderboard"), default=["main", "leaderboard"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run by each (default 0 1 2)")
     parser.add_argument("--episodes", type=count, default=1_000, help="a cell, for points of the curve")
@@ -151,37 +151,41 @@ def main() -> int:
         "--cyborg-episodes", type=count_or_none, default=200, help="a cell, on csle-cyborg by the rules main; 0: none"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/champion"), metavar="FOLDER")
-    arguments, flags = parser.parse_known_args()
+    arguments, flags = script.parse_known(parser)
     for flag in ("--seed", "--run-dir", "--resume"):
         if any(given.split("=")[0].replace("_", "-") == flag for given in flags):
             parser.error(f"{flag} is of a single run; here, --seeds and --out say what is trained where")
+    report = Report(script, arguments)
     signals = SignalsInterrupt()
     try:
         with signals:
-            return train_and_evaluate(arguments, flags)
+            return train_and_evaluate(arguments, flags, report)
     except KeyboardInterrupt:
         return 128 + signals.last
 
 
-def train_and_evaluate(arguments: argparse.Namespace, flags: list[str]) -> int:
-    """All runs that ``arguments`` name, with the trainer's ``flags``; the exit code of the first that fails."""
+def train_and_evaluate(arguments: argparse.Namespace, flags: list[str], report: Report) -> int:
+    """Train all runs that ``arguments`` name, with the trainer's ``flags``; the exit code of the first that fails."""
     totals = arguments.out / "totals.json"
     earlier = json.loads(totals.read_text()) if totals.exists() else []
     results = {(each["rules"], each["seed"]): each for each in earlier}
-    console = Console(width=140)
+    shown: list[dict[str, Any]] = []
     for rules, seed in itertools.product(dict.fromkeys(arguments.rules), dict.fromkeys(arguments.seeds)):
         run = arguments.out / f"{rules}-{seed}"
+        say(f"training {run}")
         begun = any((run / "checkpoints").glob("update-*.safetensors"))
         here = ["--rules", rules, "--seed", str(seed), "--run-dir", str(run)]
         if begun:
             here += ["--resume", str(run)]
-        if code := cli.main([*CHAMPION, *flags, *here]):
+        if code := program.main([*CHAMPION, *flags, *here]):
             return code
         results[rules, seed] = evaluated(run, rules, seed, arguments)
         shown = [results[each] for each in sorted(results, key=lambda each: (each[0] != "main", each[1]))]
-        console.print(table_of(shown))
         totals.write_text(json.dumps(shown, indent=1))
         save_png(arguments.out / "totals.png", shown)
+        say(f"{run}: {results[rules, seed]['last']['total']:.2f}")
+    title = f"Totals by the official protocol (the leaderboard's winner: {WINNER.total})"
+    report.finish(figures_of(shown), title, shown)
     return 0
 
 

@@ -5,38 +5,40 @@
 
 In each repeat an undisturbed run and a disturbed one of the same seed and budget take turns. Reported are how they
 ended, the account of the disturbed one to the digit, the mean return of all episodes and of the last thousand,
-episodes/s, and the seconds from a kill until the worker that replaces it is ready.
+episodes/s, and the seconds from a kill until the worker that replaces it is ready. Every other flag is one of
+aiotrain's own. The exit code is 1 if a run did not finish, or if its account does not add up.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import random
 import signal
 import statistics
+import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import psutil
-import uvloop
-from rich.console import Console
-from rich.table import Table
 
 from aiotrain import Config, Trainer
-from aiotrain.cage2 import SIMULATORS
 from aiotrain.collect.protocol import WorkerState
-from aiotrain.training.status import Status
+from bench.tools.figures import Figures
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.runs import config_of
+from bench.tools.script import Script
+from bench.tools.training import run
+
+TAKES = "5 minutes"
+SMALLEST = "--workers 4 --repeats 1 --every 0.4 --total-episodes 1500"
 
 LAST_EPISODES = 1_000
 READY = (WorkerState.WAITING, WorkerState.PLAYING)
 
 
 def worker_processes() -> list[psutil.Process]:
-    """They, and nothing else here, run at a niceness of their own."""
+    """Return the workers: they, and nothing else here, run at a niceness of their own."""
     me = psutil.Process()
     found = []
     for child in me.children(recursive=True):
@@ -71,8 +73,8 @@ async def note_replacement(trainer: Trainer, before: list[int], replaced_s: list
         await asyncio.sleep(0.01)
 
 
-async def run(config: Config, every_s: float | None) -> dict[str, Any]:
-    """A whole run, in which, with ``every_s``, workers are killed."""
+async def train(config: Config, every_s: float | None, subject: str, figures: Figures) -> tuple[float, bool]:
+    """Train to the end; with ``every_s``, workers are killed. Return episodes/s, and whether it ended as it must."""
     replaced_s: list[float] = []
     points: list[tuple[float, int]] = []
     returns: list[float] = []
@@ -85,84 +87,54 @@ async def run(config: Config, every_s: float | None) -> dict[str, Any]:
             returns.extend(update.returns)
         if killing is not None:
             killing.cancel()
-    status: Status = trainer.status()
-    return {
-        "phase": status.phase,
-        "seconds": points[-1][0] - points[0][0],
-        "episodes_per_s": (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0]),
-        "played": status.episodes_played,
-        "learned": status.episodes_learned,
-        "waiting": status.episodes_waiting,
-        "lost": status.episodes_lost,
-        "given_up": status.episodes_given_up,
-        "restarts": sum(worker.restarts for worker in status.workers),
-        "mean_return": statistics.fmean(returns),
-        "last_return": statistics.fmean(returns[-LAST_EPISODES:]),
-        "replaced_s": replaced_s,
-    }
+    status = trainer.status()
+    seconds = points[-1][0] - points[0][0]
+    rate = (points[-1][1] - points[0][1]) / seconds
+    for name, value, unit in (
+        ("duration", seconds, "s"),
+        ("restarts", sum(worker.restarts for worker in status.workers), ""),
+        ("played", status.episodes_played, ""),
+        ("learned", status.episodes_learned, ""),
+        ("waiting", status.episodes_waiting, ""),
+        ("lost", status.episodes_lost, ""),
+        ("given up", status.episodes_given_up, ""),
+        ("mean return", statistics.fmean(returns), ""),
+        (f"of the last {LAST_EPISODES:,}", statistics.fmean(returns[-LAST_EPISODES:]), ""),
+    ):
+        figures.note(subject, name, value, unit)
+    for taken_s in replaced_s:
+        figures.note(f"replacements, {subject}", "a worker is replaced after", taken_s, "s")
+    if replaced_s:
+        figures.note(f"replacements, {subject}", "the longest", max(replaced_s), "s")
+    figures.remarks[subject] = status.phase if status.adds_up else f"{status.phase}; the account does not add up"
+    return rate, status.phase == "finished" and status.adds_up
 
 
-def row(name: str, result: dict[str, Any]) -> list[str]:
-    replaced = result["replaced_s"]
-    return [
-        name,
-        result["phase"],
-        f"{result['seconds']:.1f}",
-        f"{result['restarts']}",
-        f"{result['played']:,} = {result['learned']:,} + {result['waiting']:,} + {result['lost']:,}",
-        f"{result['given_up']:,}",
-        f"{result['mean_return']:.1f}",
-        f"{result['last_return']:.1f}",
-        f"{result['episodes_per_s']:,.1f}",
-        f"{statistics.median(replaced):.2f}, {max(replaced):.2f}" if replaced else "",
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--every", type=float, default=0.5, metavar="SECONDS", help="between two kills")
-    parser.add_argument("--simulator", choices=SIMULATORS, default="compiled")
     parser.add_argument("--total-episodes", type=int, default=60_000)
     parser.add_argument("--repeats", type=int, default=3, help="each with a seed of its own")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
-    table = Table(title=f"{arguments.workers} workers, one killed every {arguments.every:g} s")
-    for column in (
-        "run",
-        "phase",
-        "seconds",
-        "restarts",
-        "played = learned + waiting + lost",
-        "given up",
-        "mean return",
-        "of the last 1,000",
-        "episodes/s",
-        "replaced after, s (median, worst)",
-    ):
-        table.add_column(column, justify="left" if column == "run" else "right")
-    results: list[dict[str, Any]] = []
+    arguments, flags = script.parse_known(parser)
+    report = Report(script, arguments)
+    budget = ["--workers", str(arguments.workers), "--total-episodes", str(arguments.total_episodes)]
+    figures = Figures()
+    all_well = True
     for seed in range(arguments.repeats):
-        config = Config(
-            workers=arguments.workers,
-            simulator=arguments.simulator,
-            workflow="none",
-            total_episodes=arguments.total_episodes,
-            seed=seed,
-        )
-        pair = {}
+        config = config_of(["--workflow", "none", *budget, "--seed", str(seed), *flags])
+        rates = {}
         for name, every_s in (("undisturbed", None), ("killed", arguments.every)):
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                pair[name] = runner.run(run(config, every_s))
-            table.add_row(*row(f"{name}, seed {seed}", pair[name]))
-        results.append(pair)
-    console = Console(width=190)
-    console.print(table)
-    ratios = [pair["killed"]["episodes_per_s"] / pair["undisturbed"]["episodes_per_s"] for pair in results]
-    console.print(f"episodes/s, killed ÷ undisturbed: {statistics.median(ratios):.3f} (median of {len(ratios)})")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+            subject = f"{name}, seed {seed}"
+            rates[name], well = run(train(config, every_s, subject, figures))
+            all_well &= well
+            say(f"{subject}: {rates[name]:,.1f} episodes/s, {figures.remarks[subject]}")
+        figures.note("killed", "speed", rates["killed"], "episodes/s", ceiling=("undisturbed", rates["undisturbed"]))
+        figures.note("undisturbed", "speed", rates["undisturbed"], "episodes/s")
+    report.finish(figures, f"{arguments.workers} workers, one killed every {arguments.every:g} s")
+    return int(not all_well)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,20 +1,20 @@
 """What disasters cost a training: every fault, at every moment at which it can come.
 
-    python -m bench.disasters 2>/dev/null            # all of them, a minute; workers that crash say so there
-    python -m bench.disasters --at step --at idle
+    python -m bench.disasters 2>/dev/null            # all of them; workers that crash say so there
+    python -m bench.disasters --at step idle
 
 A row is a run of 24 episodes on CartPole, with two workers. Reported are whether it came to its end, how often the
 episode that was struck was tried, the account (attempts lost, episodes given up), the worker processes that were
 replaced, and the seconds of the whole run. The exit code is 1 if one of them cost anything else than it must, which
-tests/test_disasters.py checks too, by this table.
+tests/collect/test_disasters.py checks too, by this table.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import multiprocessing
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 from aiotrain import Config, EnvError, InvalidStepError, PPOConfig, Trainer
 from aiotrain.collect.protocol import WorkerState
@@ -32,6 +30,13 @@ from aiotrain.play.factory import EnvFactory
 from aiotrain.testing import Fault, cause, faulty
 from aiotrain.training.status import Status
 from aiotrain.transport.weights import Weights
+from bench.tools.figures import Figures
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.script import Script
+
+TAKES = "2 minutes"
+SMALLEST = "--at step --faults raise kill"
 
 ENV = "CartPole-v1"
 EPISODES = 24
@@ -233,59 +238,44 @@ async def endure(disaster: Disaster, folder: Path) -> End:
     return End(error, trainer.status(), time.monotonic() - began)
 
 
-def row(disaster: Disaster, end: End) -> list[str]:
-    """A row of the table."""
-    cost = end.cost
-    tries = None
+def note(disaster: Disaster, end: End, figures: Figures) -> bool:
+    """Note what a disaster came to; return whether that is what it must."""
+    cost, subject = end.cost, f"{disaster.at}: {disaster.fault}"
+    figures.note(subject, "survived", end.error is None)
     if disaster.at in STRIKE_THE_VICTIM:
-        tries = cost.lost + (end.error is None and not cost.given_up)
-    return [
-        disaster.at,
-        disaster.fault,
-        "survived" if end.error is None else f"ends: {type(end.error).__name__}",
-        "" if tries is None else f"{tries}",
-        f"{cost.lost}",
-        f"{cost.given_up}",
-        f"{cost.replaced}",
-        "yes" if end.status.adds_up else "no",
-        f"{end.seconds:.1f}",
-        "" if cost == least_cost(*disaster) else f"not {least_cost(*disaster)}",
-    ]
+        figures.note(subject, "tries", cost.lost + (end.error is None and not cost.given_up))
+    figures.note(subject, "attempts lost", cost.lost)
+    figures.note(subject, "episodes lost", cost.given_up)
+    figures.note(subject, "replaced", cost.replaced)
+    figures.note(subject, "duration", end.seconds, "s")
+    must = least_cost(*disaster)
+    remarks = [] if end.error is None else [f"ends: {type(end.error).__name__}"]
+    remarks += [] if cost == must else [f"costs {cost}, not {must}"]
+    remarks += [] if end.status.adds_up else ["the account does not add up"]
+    if remarks:
+        figures.remarks[subject] = "; ".join(remarks)
+    return cost == must and end.status.adds_up
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--at", choices=MOMENTS, action="append", help="only at this moment; may be repeated")
-    arguments = parser.parse_args()
-    table = Table(title=f"{EPISODES} episodes of {ENV}")
-    columns = (
-        "when",
-        "what",
-        "the run",
-        "tries",
-        "attempts lost",
-        "episodes lost",
-        "replaced",
-        "adds up",
-        "seconds",
-        "",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("when", "what", "the run", "") else "right")
+    script = Script.of(__file__)
+    parser = script.parser()
+    parser.add_argument("--at", choices=MOMENTS, nargs="+", default=list(MOMENTS), help="only at these moments")
+    parser.add_argument("--faults", choices=get_args(Fault), nargs="+", default=get_args(Fault), help="only these")
+    arguments = script.parse(parser)
+    report = Report(script, arguments)
+    chosen = [each for each in DISASTERS if each.at in arguments.at and each.fault in arguments.faults]
+    figures = Figures()
     wrong = 0
-    began = time.monotonic()
-    for disaster in DISASTERS:
-        if arguments.at is None or disaster.at in arguments.at:
-            with tempfile.TemporaryDirectory() as folder:
-                end = asyncio.run(endure(disaster, Path(folder)))
-            wrong += end.cost != least_cost(*disaster) or not end.status.adds_up
-            table.add_row(*row(disaster, end))
-    Console(width=140).print(table)
-    print(
-        f"{table.row_count} disasters in {time.monotonic() - began:.0f} s, {wrong} that cost otherwise than they must"
-    )
-    return 1 if wrong else 0
+    for number, disaster in enumerate(chosen, 1):
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            end = asyncio.run(endure(disaster, Path(folder)))
+        wrong += not note(disaster, end, figures)
+        say(f"{number} of {len(chosen)}, {disaster}: {end.seconds:.1f} s")
+    report.finish(figures, f"{EPISODES} episodes of {ENV}")
+    print(f"{len(chosen)} disasters, {wrong} that cost otherwise than they must")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

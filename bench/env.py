@@ -1,129 +1,110 @@
-"""Steps a second of the CAGE 2 environment and of csle-cyborg's own ChallengeWrapper, resets included.
+"""Steps a second of CAGE 2 on csle-cyborg, beside csle-cyborg's own ChallengeWrapper.
 
-Both play the same episodes (same seeds, same random actions) in turn, in one process; medians over the
-repeats. What it costs to judge fix actions by a workflow is measured on pairs of the same episode, with and
-without one, of which now the one and now the other comes first. Run it as ``python -m bench.env``.
+    python -m bench.env
+
+Both play the same episodes (same seeds, same random actions) in turn, in one process, resets included; their returns
+must be equal. What it costs to judge fix actions by a workflow is measured on pairs of the same episode, with and
+without one, of which now the one and now the other comes first.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
+import functools
 import random
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from aiotrain.cage2.scenario import NUM_ACTIONS
-from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS, Cage2Env
+from aiotrain.cage2.scenario import NUM_ACTIONS, RED_AGENTS
+from aiotrain.cage2.simulators.cyborg_env import Cage2Env
 from bench.tools.envs import challenge_wrapper
+from bench.tools.figures import Figures, interleaved
+from bench.tools.report import Report
+from bench.tools.script import Script
+
+TAKES = "3 minutes"
+SMALLEST = "--repeats 1 --episodes 1 --steps 30"
+
+Player = Callable[[int, list[int]], float]
+"""Plays the episode of a seed by a script of actions, and returns its return."""
 
 
-def stock_player(red_agent: str) -> Callable[[int, list[int]], float]:
-    """Plays an episode on the ChallengeWrapper and returns its reward."""
+def stock_player(red_agent: str) -> Player:
+    """Return a player of the ChallengeWrapper."""
     wrapper = challenge_wrapper(red_agent)
 
     def play(seed: int, actions: list[int]) -> float:
         random.seed(seed)
         wrapper.reset()
-        return sum(wrapper.step(action)[1] for action in actions)
+        return float(sum(wrapper.step(action)[1] for action in actions))
 
     return play
 
 
-def our_player(red_agent: str, steps: int, workflow: str | None = None) -> Callable[[int, list[int]], float]:
-    """Plays an episode on the environment and returns its reward."""
+def our_player(red_agent: str, steps: int, workflow: str | None = None) -> Player:
+    """Return a player of the environment."""
     env = Cage2Env(red_agent=red_agent, max_steps=steps, workflow=workflow)
 
     def play(seed: int, actions: list[int]) -> float:
         env.reset(seed=seed)
-        return sum(env.step(action)[1] for action in actions)
+        return float(sum(env.step(action)[1] for action in actions))
 
     return play
 
 
-def timed(play: Callable[[int, list[int]], float], seeds: range, steps: int) -> tuple[float, list[float]]:
-    """Steps a second over the episodes of these seeds, and their returns."""
+def timed(play: Player, seeds: range, steps: int) -> tuple[float, list[float]]:
+    """Return the steps a second over the episodes of these seeds, and their returns."""
     scripts = [random.Random(seed).choices(range(NUM_ACTIONS), k=steps) for seed in seeds]
     start = time.perf_counter()
     returns = [play(seed, actions) for seed, actions in zip(seeds, scripts, strict=True)]
     return len(seeds) * steps / (time.perf_counter() - start), returns
 
 
-def cost_of_workflow(red_agent: str, episodes: int, steps: int) -> float:
-    """How much longer a step takes with a workflow, as a share; the median over pairs of the same episode."""
-    plain, judged = our_player(red_agent, steps), our_player(red_agent, steps, "reverse")
-    ratios = []
-    for seed in range(episodes):
-        players = (plain, judged) if seed % 2 else (judged, plain)
-        rates = {play: timed(play, range(seed, seed + 1), steps)[0] for play in players}
-        ratios.append(rates[plain] / rates[judged])
-    return statistics.median(ratios) - 1
+def note_cost_of_workflow(red_agent: str, repeats: int, episodes: int, steps: int, figures: Figures) -> None:
+    """Note the speed with a workflow, beside that of the same episodes without one."""
+    players = [our_player(red_agent, steps), our_player(red_agent, steps, "reverse")]
+    for repeat in range(repeats):
+        seconds = [0.0, 0.0]
+        for seed in range(repeat * episodes, (repeat + 1) * episodes):
+            for which in (0, 1) if seed % 2 else (1, 0):
+                seconds[which] += steps / timed(players[which], range(seed, seed + 1), steps)[0]
+        plain, judged = (episodes * steps / each for each in seconds)
+        subject = f"{red_agent}, with a workflow"
+        figures.note(subject, "Cage2-v0", judged, "steps/s", ceiling=("without a workflow", plain))
 
 
-def measure(red_agent: str, repeats: int, episodes: int, steps: int) -> dict[str, Any]:
-    """Rates of both sides in interleaved repeats; raises SystemExit if an episode's return differs."""
-    players = {"stock": stock_player(red_agent), "ours": our_player(red_agent, steps)}
-    rates: dict[str, list[float]] = {name: [] for name in players}
-    for repeat in range(repeats + 1):  # the first one warms up
-        seeds = range(repeat * episodes, (repeat + 1) * episodes)
-        returns = {}
-        for name, play in players.items():
-            rate, returns[name] = timed(play, seeds, steps)
-            if repeat:
-                rates[name].append(rate)
-        if returns["stock"] != returns["ours"]:
-            raise SystemExit(f"{red_agent}: returns differ for seeds {seeds}: {returns}")
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    return {
-        "red_agent": red_agent,
-        "steps_per_second": medians,
-        "ratio": medians["ours"] / medians["stock"],
-        "cost_of_workflow": cost_of_workflow(red_agent, 5 * repeats * episodes, steps),
-        "repeats": rates,
-    }
+def measure(red_agent: str, repeats: int, episodes: int, steps: int, figures: Figures) -> None:
+    """Note both sides in turns. Raises SystemExit if an episode's return differs."""
+    players = {"ChallengeWrapper": stock_player(red_agent), "Cage2-v0": our_player(red_agent, steps)}
+    returns: dict[str, list[float]] = {name: [] for name in players}
+
+    def turn(name: str) -> float:
+        first = len(returns[name])
+        rate, played = timed(players[name], range(first, first + episodes), steps)
+        returns[name] += played
+        return rate
+
+    turns = {name: functools.partial(turn, name) for name in players}
+    for rates in interleaved(turns, repeats, red_agent):
+        stock, ours = rates["ChallengeWrapper"], rates["Cage2-v0"]
+        figures.note(red_agent, "ChallengeWrapper", stock, "steps/s")
+        figures.note(red_agent, "Cage2-v0", ours, "steps/s", ceiling=("ChallengeWrapper", stock))
+    if returns["ChallengeWrapper"] != returns["Cage2-v0"]:
+        raise SystemExit(f"{red_agent}: the returns of the same episodes differ: {returns}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default %(default)s)")
     parser.add_argument("--episodes", type=int, default=10, help="episodes a repeat (default %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="steps an episode (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
-    args = parser.parse_args()
-
-    table = Table(title=f"CAGE 2, {args.steps}-step episodes, resets included, one core, random actions")
-    table.add_column("red agent")
-    for column in ("ChallengeWrapper steps/s", "Cage2-v0 steps/s", "ratio", "cost of a workflow"):
-        table.add_column(column, justify="right")
-    results = []
+    arguments = script.parse(parser)
+    report = Report(script, arguments)
+    figures = Figures()
     for red_agent in RED_AGENTS:
-        result = measure(red_agent, args.repeats, args.episodes, args.steps)
-        results.append(result)
-        rates = result["steps_per_second"]
-        table.add_row(
-            red_agent,
-            f"{rates['stock']:,.0f}",
-            f"{rates['ours']:,.0f}",
-            f"{result['ratio']:.1f}",
-            f"{result['cost_of_workflow']:.1%}",
-        )
-    Console(width=140).print(table)
-    if args.json:
-        setting = {key: getattr(args, key) for key in ("repeats", "episodes", "steps")}
-        report = {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            **setting,
-            "results": results,
-        }
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        measure(red_agent, arguments.repeats, arguments.episodes, arguments.steps, figures)
+        note_cost_of_workflow(red_agent, arguments.repeats, 5 * arguments.episodes, arguments.steps, figures)
+    report.finish(figures, f"CAGE 2, {arguments.steps}-step episodes, resets included, one core, random actions")
 
 
 if __name__ == "__main__":

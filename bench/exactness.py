@@ -1,5 +1,7 @@
 """The long proof that the compiled CAGE 2 engine equals CybORG.
 
+    python -m bench.exactness
+
 Four comparisons, the first three over three red agents and twelve blue policies, until each has played its
 number of steps:
 
@@ -12,16 +14,14 @@ number of steps:
                actions: the frequency of every bit in every step; the root mean square of the z values
                must be about 1
 
-The first difference ends the run with status 1 and is told. Run it as ``python -m bench.exactness``.
+The first difference ends the run with status 1 and is told.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +37,13 @@ from replay import Replay
 
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_batch, step_batch
 from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS
+from bench.tools.figures import Figures
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.script import Script
+
+TAKES = "an hour"
+SMALLEST = "--replay 600 --oracle 300 --stock 300 --law 6000"
 
 RARE_PATHS = (
     "B_line finds the gate closed",
@@ -91,7 +98,7 @@ def play_oracle(red_agent: str, total: int, seed: int) -> tuple[int, Counter[str
 
 
 def play_law(red_agent: str, total: int, seed: int, length: int = 100) -> float:
-    """Root mean square, over steps and bits, of the z value of the difference between two frequencies."""
+    """Return the root mean square, over steps and bits, of the z value of the difference between two frequencies."""
     rng = np.random.default_rng(seed)
     script = np.where(rng.random(length) < 0.5, rng.integers(0, NUM_ACTIONS, length), 0)
     env = LeanReference(red_agent)
@@ -118,54 +125,55 @@ def play_law(red_agent: str, total: int, seed: int, length: int = 100) -> float:
     rms = float(np.sqrt((z**2).mean()))
     # Cells of one episode hang together, so that the value of one run strays from 1 by as much as 0.4.
     assert rms < 1.6, f"law, {red_agent}: rms of z is {rms:.2f} over {z.size} cells"
-    print(f"law     {red_agent:16} {episodes * length:>9,} steps, rms of z {rms:.2f} over {z.size} cells")
+    say(f"law, {red_agent}: {episodes * length:,} steps, rms of z {rms:.2f} over {z.size} cells")
     return rms
 
 
+def compare(name: str, red_agent: str, steps: int, seed: int) -> tuple[int, Counter[str]]:
+    """Make one of the first three comparisons; return the steps, and how often rare paths were taken."""
+    if name == "oracle":
+        return play_oracle(red_agent, steps, seed)
+    return play_replay(LeanReference if name == "replay" else StockReference, red_agent, steps, seed)
+
+
+def compare_all(arguments: argparse.Namespace, figures: Figures) -> None:
+    """Make all comparisons, and note them. Raises AssertionError at the first difference."""
+    rare: Counter[str] = Counter()
+    for name in ("replay", "stock", "oracle"):
+        for red_agent in RED_AGENTS:
+            share = -(-getattr(arguments, name) // len(RED_AGENTS))
+            steps, taken = compare(name, red_agent, share, arguments.seed)
+            rare += taken
+            figures.note(f"{name}, {red_agent}", "compared", steps, "steps")
+            figures.note(f"{name}, {red_agent}", "differences", 0)
+            say(f"{name}, {red_agent}: {steps:,} steps, 0 differences")
+    for red_agent in RED_AGENTS[:2]:
+        rms = play_law(red_agent, arguments.law // 2, arguments.seed)
+        figures.note(f"law, {red_agent}", "rms of z", rms)
+    for path in RARE_PATHS:
+        figures.note(path, "times", rare[path])
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--replay", type=int, default=1_000_000, help="steps of replay (default %(default)s)")
     parser.add_argument("--oracle", type=int, default=200_000, help="steps of oracle (default %(default)s)")
     parser.add_argument("--stock", type=int, default=100_000, help="steps of stock (default %(default)s)")
     parser.add_argument("--law", type=int, default=400_000, help="steps of law (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1_000_000, help="first seed (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
-    args = parser.parse_args()
-
-    report: dict[str, Any] = {"seed": args.seed, "steps": {}, "rare": Counter(), "difference": None}
-    for name in ("replay", "stock", "oracle"):
-        report["steps"][name] = 0
-        for red_agent in RED_AGENTS:
-            share = -(-getattr(args, name) // len(RED_AGENTS))
-            start = time.perf_counter()
-            try:
-                if name == "oracle":
-                    steps, rare = play_oracle(red_agent, share, args.seed)
-                else:
-                    reference = LeanReference if name == "replay" else StockReference
-                    steps, rare = play_replay(reference, red_agent, share, args.seed)
-            except AssertionError as difference:
-                report["difference"] = f"{name}: {difference}"
-                break
-            report["steps"][name] += steps
-            report["rare"] += rare
-            seconds = time.perf_counter() - start
-            print(f"{name:7} {red_agent:16} {steps:>9,} steps, 0 differences, {seconds:.0f} s", flush=True)
-        if report["difference"]:
-            break
-    if not report["difference"]:
-        try:
-            report["rms_z"] = {red: play_law(red, args.law // 2, args.seed) for red in RED_AGENTS[:2]}
-        except AssertionError as difference:
-            report["difference"] = str(difference)
-    for path in RARE_PATHS:
-        print(f"{report['rare'][path]:>9,} {path}")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
-    if report["difference"]:
-        print(f"DIFFERENCE {report['difference']}")
-        return 1
-    return 0
+    arguments = script.parse(parser)
+    report = Report(script, arguments)
+    figures = Figures()
+    difference = None
+    try:
+        compare_all(arguments, figures)
+    except AssertionError as error:
+        difference = str(error)
+    report.finish(figures, "The compiled engine beside CybORG", {"difference": difference})
+    if difference is not None:
+        print(f"DIFFERENCE {difference}")
+    return int(difference is not None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Interrupts the main job at random moments, as a terminal or a service manager does, and looks at what is left.
+"""Ctrl-C and SIGTERM to the main job at random moments, and a look at what is left.
 
-    python -m bench.interrupts [--runs 50] [--workers 4] [--seed 0]
+    python -m bench.interrupts --runs 50 --workers 4 --seed 0
 
 Each run is ``run.py`` at the head of a process group, all of which gets the signals: while it imports and starts its
 workers, while it compiles the engine (with an empty cache of compiled code), and while it trains, updates included. A
@@ -14,29 +14,32 @@ Ctrl-C with a traceback.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import psutil
-from rich.console import Console
-from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-RUN = Path(__file__).resolve().parents[1] / "run.py"
+from bench.tools.figures import Figures
+from bench.tools.program import updates, wait_for
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.script import ROOT, Script
+
+TAKES = "6 minutes"
+SMALLEST = "--runs 1 --workers 1 --within-s 30"
+
 STDERR_LINES = 10
 PATIENCE_S = 60.0
 
@@ -66,16 +69,25 @@ def interrupt(
     disaster: Disaster, workers: int, within_s: float, chance: random.Random, folder: Path
 ) -> tuple[float, list[str]]:
     """Start a run in ``folder`` and interrupt it; seconds from the last signal to its end, and what is wrong then."""
-    command = [sys.executable, str(RUN), "--workers", str(workers), "--total-episodes", "10000000", "--run-dir", "run"]
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        "--workers",
+        str(workers),
+        "--total-episodes",
+        "10000000",
+        "--run-dir",
+        "run",
+    ]
     variables = os.environ | ({"NUMBA_CACHE_DIR": str(folder / "cache")} if disaster.compiles else {})
     with (folder / "stderr").open("w+") as stderr:
         program = subprocess.Popen(
             command, cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
         )
         try:
-            wait_until(lambda: has_begun(program.pid), program)
+            wait_for(lambda: has_begun(program.pid), program, every_s=0.001)
             if disaster.trains:
-                wait_until(lambda: updates(folder / "run") > 0, program)
+                wait_for(lambda: updates(folder / "run"), program)
             time.sleep(chance.uniform(0, disaster.latest_s))
             for number, which in enumerate(disaster.signals):
                 if number:
@@ -95,29 +107,14 @@ def interrupt(
             program.wait()
 
 
-def wait_until(holds: Callable[[], object], program: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        if program.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the program did not get going within {PATIENCE_S:g} s (exit code {program.poll()})")
-        time.sleep(0.001)
-
-
 def has_begun(pid: int) -> bool:
-    """Whether the program's own first lines have run: Python by itself does not catch SIGTERM."""
+    """Tell whether the program's own first lines have run: Python by itself does not catch SIGTERM."""
     caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def updates(run: Path) -> int:
-    try:
-        return (run / "updates.csv").read_text().count("\n") - 1
-    except FileNotFoundError:
-        return 0
-
-
 def faults(disaster: Disaster, program: subprocess.Popen[bytes], folder: Path) -> list[str]:
-    """What is wrong after a run was interrupted."""
+    """Return what is wrong after a run was interrupted."""
     found = []
     in_order = len(disaster.signals) == 1
     which = disaster.signals[0]
@@ -135,7 +132,7 @@ def faults(disaster: Disaster, program: subprocess.Popen[bytes], folder: Path) -
 
 
 def left_of(group: int) -> list[str]:
-    """The processes of a group that are still there after a second."""
+    """Return the processes of a group that are still there after a second."""
     deadline = time.monotonic() + 1.0
     while True:
         left = []
@@ -149,7 +146,7 @@ def left_of(group: int) -> list[str]:
 
 
 def faults_of_files(run: Path, in_order: bool) -> list[str]:
-    """What is wrong with the folder of a run that was ended ``in_order``, or at once; one not yet begun has none."""
+    """Return what is wrong with the folder of a run that was ended ``in_order`` or at once. It may not be there yet."""
     found = []
     for path in run.glob("*.safetensors"):
         try:
@@ -168,32 +165,34 @@ def faults_of_files(run: Path, in_order: bool) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--within-s", type=float, default=5.0, help="more where others keep the cores busy")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = script.parse(parser)
+    report = Report(script, arguments)
     chance = random.Random(arguments.seed)
-    results: dict[Disaster, list[tuple[float, list[str]]]] = {disaster: [] for disaster in DISASTERS}
+    tries: dict[Disaster, list[tuple[float, list[str]]]] = {}
     for number in range(arguments.runs):
         disaster = DISASTERS[number % len(DISASTERS)]
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             seconds, wrong = interrupt(disaster, arguments.workers, arguments.within_s, chance, Path(folder))
-        results[disaster].append((seconds, wrong))
+        tries.setdefault(disaster, []).append((seconds, wrong))
+        say(f"run {number + 1} of {arguments.runs}, {disaster.name}: ended after {seconds:.2f} s")
         for each in wrong:
-            print(f"run {number}, {disaster.name}: {each}", file=sys.stderr, flush=True)
-    table = Table()
-    for column in ("disaster", "tries", "survived", "seconds, median", "worst"):
-        table.add_column(column, justify="left" if column == "disaster" else "right")
-    for disaster, tries in results.items():
-        if tries:
-            times = [seconds for seconds, _ in tries]
-            survived = sum(not wrong for _, wrong in tries)
-            row = (str(len(tries)), str(survived), f"{statistics.median(times):.2f}", f"{max(times):.2f}")
-            table.add_row(disaster.name, *row)
-    Console().print(table)
-    return int(any(wrong for tries in results.values() for _, wrong in tries))
+            say(f"run {number + 1}, {disaster.name}: {each}")
+    figures = Figures()
+    for disaster, ends in tries.items():
+        figures.note(disaster.name, "tries", len(ends))
+        figures.note(disaster.name, "survived", sum(not wrong for _, wrong in ends))
+        for seconds, _ in ends:
+            figures.note(disaster.name, "ended after", seconds, "s")
+        figures.note(disaster.name, "worst", max(seconds for seconds, _ in ends), "s")
+    all_wrong = [each for ends in tries.values() for _, wrong in ends for each in wrong]
+    report.finish(figures, "Interrupted", {"wrong": all_wrong})
+    return int(bool(all_wrong))
 
 
 if __name__ == "__main__":

@@ -13,28 +13,31 @@ learned faster than it. Learner and ceiling take turns; medians, and the median 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from aiotrain.cage2 import Cage2
 from aiotrain.cage2.blue_view import NUM_INPUTS
 from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS
 from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
-from aiotrain.config import PPOConfig
 from aiotrain.learn.ppo import Learner
-from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from aiotrain.learn.settings import PPOConfig
+from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import HEADER, Trajectories
+from aiotrain.transport.ring import header_dtype
+from aiotrain.transport.trajectories import Trajectories
+from bench.tools.ceiling import initial_policy
+from bench.tools.figures import Figures, interleaved
+from bench.tools.report import Report
+from bench.tools.script import Script
+
+TAKES = "10 minutes"
+SMALLEST = "--episodes 2 --minibatch-sizes 64 --epochs 1 --repeats 1"
 
 STEPS = 100
 CPU = torch.device("cpu")
@@ -65,7 +68,7 @@ def learner_for(spec: EnvSpec, config: PPOConfig) -> Learner:
 
 
 def headers_for(episodes: int) -> np.ndarray:
-    headers = np.zeros(episodes, HEADER)
+    headers = np.zeros(episodes, header_dtype())
     headers["length"] = headers["episode_steps"] = STEPS
     headers["ended"] = True
     return headers
@@ -74,10 +77,7 @@ def headers_for(episodes: int) -> np.ndarray:
 def cage2_batch(episodes: int) -> tuple[EnvSpec, Trajectories]:
     """Episodes that the compiled engine plays with the policy of the start."""
     spec = spec_of(NUM_BITS)
-    shape = PolicyShape.of(spec, PPOConfig().hidden_sizes)
-    policy = NumpyPolicy(shape)
-    policy.parameters[:] = learner_for(spec, PPOConfig()).parameters()
-    policy.refresh()
+    policy = initial_policy(spec, Cage2.ppo.hidden_sizes)
     env = Cage2VectorEnv(episodes, max_steps=STEPS)
     generator = np.random.default_rng(0)
     observations = np.empty((episodes, STEPS + 1, NUM_BITS), np.int8)
@@ -146,60 +146,44 @@ def products(spec: EnvSpec, config: PPOConfig, steps: int) -> Callable[[], None]
 
 
 def timed(work: Callable[[], object]) -> float:
+    """Return the seconds that ``work`` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def measure(
-    batch_name: str, episodes: int, epochs: int, minibatch_size: int, threads: int, repeats: int
-) -> dict[str, object]:
-    """One row of a table; the first repeat warms up and does not count."""
-    config = dataclasses.replace(PPOConfig(), epochs=epochs, minibatch_size=minibatch_size)
+    batch_name: str, episodes: int, epochs: int, minibatch_size: int, threads: int, repeats: int, figures: Figures
+) -> None:
+    """Note one row of the table."""
+    config = dataclasses.replace(Cage2.ppo, epochs=epochs, minibatch_size=minibatch_size)
     spec, batch = BATCHES[batch_name](episodes)
     torch.set_num_threads(threads)
     learner, multiply = learner_for(spec, config), products(spec, config, batch.steps)
-    times = [(timed(lambda: learner.update(batch, 0.0)), timed(multiply)) for _ in range(repeats + 1)][1:]
-    seconds = statistics.median(taken for taken, _ in times)
-    return {
-        "batch": batch_name,
-        "episodes": episodes,
-        "epochs": epochs,
-        "minibatch_size": minibatch_size,
-        "threads": threads,
-        "episodes_per_s": round(episodes / seconds, 1),
-        "us_per_step_and_epoch": round(1e6 * seconds / batch.steps / epochs, 3),
-        "ceiling_episodes_per_s": round(episodes / statistics.median(bare for _, bare in times), 1),
-        "share_of_ceiling": round(statistics.median(bare / taken for taken, bare in times), 3),
-    }
+    subject = f"{batch_name}, {episodes} episodes, {epochs} epochs of {minibatch_size}, {threads} threads"
+    players = {"learner": lambda: timed(lambda: learner.update(batch, 0.0)), "products": lambda: timed(multiply)}
+    for seconds in interleaved(players, repeats, subject):
+        ceiling = ("products of matrices", episodes / seconds["products"])
+        figures.note(subject, "learned", episodes / seconds["learner"], "episodes/s", ceiling=ceiling)
+        figures.note(subject, "a step and epoch", 1e6 * seconds["learner"] / batch.steps / epochs, "µs")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--batches", nargs="+", choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--episodes", type=int, nargs="+", default=[50, 200, 500], help="in a batch")
     parser.add_argument("--minibatch-sizes", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
     parser.add_argument("--epochs", type=int, nargs="+", default=[4])
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of torch")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
-
-    console = Console(width=140)
-    results = []
-    for batch_name in args.batches:
-        table = Table(title=f"Learner.update, {batch_name}, {STEPS}-step episodes, medians of {args.repeats}")
-        for column in ("epi-\nsodes", "epochs", "mini-\nbatch", "threads", "episodes\n/s", "µs a step\nand epoch"):
-            table.add_column(column, justify="right")
-        for column in ("ceiling\n/s", "÷\nceiling"):
-            table.add_column(column, justify="right")
-        for setting in itertools.product(args.episodes, args.epochs, args.minibatch_sizes, args.threads):
-            result = measure(batch_name, *setting, args.repeats)
-            results.append(result)
-            table.add_row(*(str(value) for name, value in result.items() if name != "batch"))
-        console.print(table)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    arguments = script.parse(parser)
+    report = Report(script, arguments)
+    figures = Figures()
+    settings = (arguments.batches, arguments.episodes, arguments.epochs, arguments.minibatch_sizes, arguments.threads)
+    for setting in itertools.product(*settings):
+        measure(*setting, arguments.repeats, figures)
+    report.finish(figures, f"Learner.update, {STEPS}-step episodes")
 
 
 if __name__ == "__main__":

@@ -3,25 +3,28 @@
     python -m bench.learning --env CartPole-v1 --steps-per-update 2048 --total-steps 200000 --threshold 475 --window 100
     python -m bench.learning --lags 0 1 --total-episodes 5000 --threshold -60 --window 200
 
-Every other flag is one of aiotrain's own. Prints, for each lag and seed, when the mean return of the last ``--window``
-training episodes first passed ``--threshold``, and what it was at the end; ``--csv`` and ``--png`` keep the curves.
+Reported for each lag and seed: the episodes and steps until the mean return of the last ``--window`` training episodes
+first passed ``--threshold``, and that mean at the end; ``--csv`` and ``--png`` keep the curves. Every other flag is one
+of aiotrain's own.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import csv
 import dataclasses
 import time
 from pathlib import Path
 
-import tyro
-from rich.console import Console
-from rich.table import Table
-
 from aiotrain import Config, Trainer
-from aiotrain.app.main import Arguments
+from bench.tools.figures import Figures
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.runs import config_of
+from bench.tools.script import Script
+from bench.tools.training import run
+
+TAKES = "10 minutes"
+SMALLEST = "--seeds 0 --window 5 --env CartPole-v1 --workers 1 --steps-per-update 200 --total-steps 600 --threshold 10"
 
 
 @dataclasses.dataclass
@@ -31,14 +34,15 @@ class Curve:
     lag: int
     seed: int
     points: list[tuple[int, int, float]]
+    """Episodes, steps, mean return."""
     seconds: float
 
     def first_passed(self, threshold: float) -> tuple[int, int] | None:
-        """(episodes, steps) after which the mean return was at least ``threshold``."""
+        """Return the (episodes, steps) after which the mean return was at least ``threshold``."""
         return next(((episodes, steps) for episodes, steps, mean in self.points if mean >= threshold), None)
 
 
-async def run(config: Config, window: int) -> Curve:
+async def train(config: Config, window: int) -> Curve:
     """Train and record the curve; a point counts once there are ``window`` episodes."""
     returns: list[float] = []
     points = []
@@ -47,9 +51,22 @@ async def run(config: Config, window: int) -> Curve:
         async for update in trainer:
             returns += update.returns
             if len(returns) >= window:
-                recent = returns[-window:]
-                points.append((int(update.episodes), int(update.steps), sum(recent) / window))
-    return Curve(config.max_policy_lag, config.seed, points, time.monotonic() - began)
+                points.append((update.episodes, update.steps, sum(returns[-window:]) / window))
+    return Curve(config.policy_lag, config.seed, points, time.monotonic() - began)
+
+
+def note(curve: Curve, threshold: float | None, figures: Figures) -> None:
+    """Note what is reported of a curve."""
+    subject = f"lag {curve.lag}, seed {curve.seed}"
+    if threshold is not None:
+        if (passed := curve.first_passed(threshold)) is None:
+            figures.remarks[subject] = f"never passed {threshold:g}"
+        else:
+            figures.note(subject, "passed after", passed[0], "episodes")
+            figures.note(subject, "passed after, steps", passed[1])
+    if curve.points:
+        figures.note(subject, "return at the end", curve.points[-1][2])
+    figures.note(subject, "duration", curve.seconds, "s")
 
 
 def save_csv(path: Path, curves: list[Curve]) -> None:
@@ -60,12 +77,10 @@ def save_csv(path: Path, curves: list[Curve]) -> None:
 
 
 def save_png(path: Path, curves: list[Curve], title: str, threshold: float | None) -> None:
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     lags = sorted({curve.lag for curve in curves})
     for curve in curves:
         colour = f"C{lags.index(curve.lag)}"
@@ -79,33 +94,35 @@ def save_png(path: Path, curves: list[Curve], title: str, threshold: float | Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lags", type=int, nargs="+", default=[1], help="values of --max-policy-lag")
     parser.add_argument("--window", type=int, default=200, help="episodes in a mean (default %(default)s)")
     parser.add_argument("--threshold", type=float, help="mean return to reach")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--png", type=Path, metavar="FILE", help="needs matplotlib")
-    arguments, others = parser.parse_known_args()
-    config = tyro.cli(Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=Arguments(workflow="none"))
-
-    table = Table(title=f"{config.env}, mean return of {arguments.window} training episodes")
-    for column in ("lag", "seed", "passed after episodes", "steps", "at the end", "seconds"):
-        table.add_column(column, justify="right")
+    arguments, flags = script.parse_known(parser)
+    report = Report(script, arguments)
+    config = config_of(flags, cage2=("--workflow", "none"))
+    figures = Figures()
     curves = []
     for seed in arguments.seeds:
         for lag in arguments.lags:
-            curve = asyncio.run(run(dataclasses.replace(config, seed=seed, max_policy_lag=lag), arguments.window))
+            say(f"training with lag {lag}, seed {seed}")
+            curve = run(train(dataclasses.replace(config, seed=seed, max_policy_lag=lag), arguments.window))
             curves.append(curve)
-            passed = curve.first_passed(arguments.threshold) if arguments.threshold is not None else None
-            episodes, steps = (f"{number:,}" for number in passed) if passed else ("-", "-")
-            end = f"{curve.points[-1][2]:.1f}" if curve.points else "-"
-            table.add_row(str(lag), str(seed), episodes, steps, end, f"{curve.seconds:.0f}")
-    Console(width=140).print(table)
+            note(curve, arguments.threshold, figures)
+    title = " ".join(["aiotrain", *flags])
     if arguments.csv:
         save_csv(arguments.csv, curves)
     if arguments.png:
-        save_png(arguments.png, curves, str(config.env), arguments.threshold)
+        save_png(arguments.png, curves, title, arguments.threshold)
+    report.finish(
+        figures,
+        f"{title}: mean return of {arguments.window} training episodes",
+        {"curves": [dataclasses.asdict(curve) for curve in curves]},
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast other trainers are at the same work: the same environment, network and settings of PPO, end to end.
+"""Other trainers at the same work, end to end: the same environment, network and settings of PPO.
 
     python -m bench.peers                                          # CAGE 2 on csle-cyborg, driven leanly
     python -m bench.peers --env bench.tools.envs:stock_cage2 --steps-per-update 2000
@@ -8,7 +8,7 @@ Each other trainer runs in a virtual environment of its own, which is made when 
 several GB for all of them). Each trainer is tried with several numbers of workers, and of environments in each where
 its workers can have several, and then measured in interleaved repeats with what was fastest. Before every run the
 ceiling is measured: bare processes, one per core, that play one environment each with a NumPy policy of the same size,
-without communication. Every ratio is to the ceiling just before; medians are reported:
+without communication. Every ratio is to the ceiling just before:
 
 - steps/s: environment steps that were learned from, per second of a run that is under way (WARM_UP_S after its first
   update), counted from update to update.
@@ -23,7 +23,6 @@ core, costs networks this small a multiple of the CPU time. The programs are in 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import itertools
@@ -32,28 +31,29 @@ import os
 import platform
 import select
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 from gymnasium.spaces import Discrete
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from aiotrain.collect.processes import preload
-from aiotrain.play.factory import EnvFactory
-from bench.startup import ROOT
-from bench.throughput import Ceiling
-from bench.tools.processes import family, memory
-from bench.trainers import PPO, factory_for
+from bench.tools.ceiling import Ceiling
+from bench.tools.figures import Figures
+from bench.tools.processes import cpu_s, family, memory
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.runs import factory_of
+from bench.tools.script import ROOT, Script
+from bench.trainers import PPO
+
+TAKES = "half an hour, and at first as long again to set up"
+SMALLEST = "--peers --workers 1 --envs-per-worker 1 --repeats 1 --seconds 0.3 --env CartPole-v1 --steps-per-update 200"
 
 WARM_UP_S = 2.0
 UPDATES = 3  # that a measurement has at least
@@ -88,8 +88,8 @@ TRAINERS = {
 # ------------------------------------------------------------------------- set-up
 
 
-def set_up(key: str, folder: Path, say: Callable[[str], None]) -> str:
-    """The Python that trainer ``key`` runs with, in a virtual environment that is made where there is none.
+def set_up(key: str, folder: Path) -> str:
+    """Return the Python that trainer ``key`` runs with, in a virtual environment that is made where there is none.
 
     Raises TrainerError.
     """
@@ -143,7 +143,7 @@ class Layout(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Learned:
     """What a trainer's program prints after an update."""
 
     steps: int
@@ -152,7 +152,7 @@ class Report:
     """In seconds, of the clock that time.perf_counter reads in every process."""
 
     @classmethod
-    def parse(cls, line: bytes) -> Report | None:
+    def parse(cls, line: bytes) -> Learned | None:
         """The report in a line of output, or None where the library printed something else."""
         try:
             return cls(**json.loads(line))
@@ -213,7 +213,7 @@ class Program:
             self._process.stdout.close()
             self._folder.cleanup()
 
-    def reports(self) -> Iterator[Report]:
+    def reports(self) -> Iterator[Learned]:
         """The reports as they come. Raises TrainerError when the program ends, or for too long says nothing."""
         assert self._process.stdout is not None
         rest, deadline = b"", time.monotonic() + START_S
@@ -226,7 +226,7 @@ class Program:
                 if time.monotonic() > deadline:
                     raise TrainerError(f"no update within {START_S:g} s: {self._last_words()}")
             *lines, rest = (rest + chunk).split(b"\n")
-            for report in filter(None, map(Report.parse, lines)):
+            for report in filter(None, map(Learned.parse, lines)):
                 deadline = time.monotonic() + START_S
                 yield report
 
@@ -234,7 +234,7 @@ class Program:
         return last_words(self._errors.read_text(errors="replace"))
 
     def cpu_s(self) -> float:
-        """CPU seconds of all processes so far."""
+        """Return the CPU seconds of all processes so far."""
         processes = family(self._process.pid)
         self._seen.update(processes)
         return cpu_s(processes)
@@ -243,21 +243,11 @@ class Program:
         return sum(map(memory, family(self._process.pid))) / 2**20
 
 
-def cpu_s(processes: Sequence[psutil.Process]) -> float:
-    """CPU seconds of ``processes`` and of the children that they have seen end."""
-    total = 0.0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
-
-
 def train(program: Program, seconds: float) -> dict[str, float]:
-    """Figures of a run of about ``seconds`` once it is under way. Raises TrainerError."""
+    """Return the figures of a run of about ``seconds`` once it is under way. Raises TrainerError."""
     reports = program.reports()
     first = next(reports)
-    begin = next(report for report in reports if report.time - first.time >= WARM_UP_S)
+    begin = next(report for report in reports if report.time - first.time >= min(WARM_UP_S, seconds))
     cpu = program.cpu_s()
     for updates, end in enumerate(reports, 1):
         if updates >= UPDATES and end.time - begin.time >= seconds:
@@ -271,126 +261,83 @@ def train(program: Program, seconds: float) -> dict[str, float]:
     }
 
 
-class Bench:
-    """Measures trainers, and the ceiling before each."""
-
-    def __init__(self, factory: EnvFactory, env: str, steps_per_update: int, seconds: float) -> None:
-        self._env, self._steps_per_update, self._seconds = env, steps_per_update, seconds
-        preload(factory.modules)
-        self._ceiling = Ceiling(factory, 1, PPO.hidden_sizes, len(os.sched_getaffinity(0)))
-        self._ceiling.measure(WARM_UP_S)
-        self._players = psutil.Process().children(recursive=True)
-
-    def measure(self, key: str, python: str, layout: Layout) -> dict[str, float]:
-        """All figures of a run. Raises TrainerError."""
-        cpu = cpu_s(self._players)
-        top = self._ceiling.measure(self._seconds / 2)
-        top_cpu_s_per_step = (cpu_s(self._players) - cpu) / (top * self._seconds / 2)
-        with Program(python, key, self._env, layout, self._steps_per_update) as program:
-            row = train(program, self._seconds)
-        return row | {
-            **layout._asdict(),
-            "ceiling_steps_per_s": top,
-            "ratio": row["steps_per_s"] / top,
-            "cpu_efficiency": top_cpu_s_per_step / row["cpu_s_per_step"],
-        }
-
-    def close(self) -> None:
-        self._ceiling.close()
+def measure(
+    key: str, python: str, layout: Layout, env: str, steps_per_update: int, seconds: float, ceiling: Ceiling
+) -> dict[str, float]:
+    """Return all figures of a run, and of the ceiling just before. Raises TrainerError."""
+    players = [psutil.Process(pid) for pid in ceiling.pids]
+    cpu = cpu_s(players)
+    top = ceiling.measure(seconds / 2)
+    top_cpu_s_per_step = (cpu_s(players) - cpu) / (top * seconds / 2)
+    with Program(python, key, env, layout, steps_per_update) as program:
+        row = train(program, seconds)
+    return row | {"ceiling_steps_per_s": top, "cpu_efficiency": top_cpu_s_per_step / row["cpu_s_per_step"]}
 
 
 # -------------------------------------------------------------------------- main
 
 
-Rows = dict[str, list[dict[str, float]]]
+class Comparison:
+    """Trials of trainers with several layouts, and repeats of each with its best one."""
 
+    def __init__(self, env: str, steps_per_update: int, seconds: float, ceiling: Ceiling) -> None:
+        self._work = (env, steps_per_update, seconds, ceiling)
+        self._best: dict[str, tuple[float, Layout]] = {}
+        self.figures = Figures()
 
-def compare(
-    bench: Bench, pythons: dict[str, str], layouts: Sequence[Layout], repeats: int, say: Callable[[str], None]
-) -> tuple[Rows, Rows, dict[str, str]]:
-    """Trials of each trainer with the ``layouts`` that it can have, repeats with its best one, why some have none."""
-    trials: Rows = {key: [] for key in pythons}
-    repeated: Rows = {key: [] for key in pythons}
-    faults: dict[str, str] = {}
-
-    def attempt(key: str, layout: Layout, rows: Rows) -> None:
-        title = f"{TRAINERS[key].name}, {layout}"
+    def attempt(self, key: str, python: str, layout: Layout, *, trial: bool = False) -> None:
+        """Measure once. What a repeat comes to is noted; of a trial, how fast it was."""
+        subject = TRAINERS[key].name
         try:
-            row = bench.measure(key, pythons[key], layout)
+            row = measure(key, python, layout, *self._work)
         except TrainerError as error:
-            faults[key] = str(error)
-            say(f"{title}: {escape(str(error))}")
-        else:
-            rows[key].append(row)
-            say(
-                f"{title}: {row['ratio']:.3f} of {row['ceiling_steps_per_s']:,.0f} steps/s, "
-                f"CPU efficiency {row['cpu_efficiency']:.2f}"
-            )
+            self.figures.remarks[subject] = str(error)
+            say(f"{subject}, {layout}: {error}")
+            return
+        top = row["ceiling_steps_per_s"]
+        ratio = row["steps_per_s"] / top
+        say(f"{subject}, {layout}: {ratio:.3f} of {top:,.0f} steps/s, CPU efficiency {row['cpu_efficiency']:.2f}")
+        if trial:
+            if key not in self._best or ratio > self._best[key][0]:
+                self._best[key] = (ratio, layout)
+            return
+        self.figures.remarks[subject] = f"{layout} environments"
+        self.figures.note(subject, "speed", row["steps_per_s"], "steps/s", ceiling=("ceiling", top))
+        self.figures.note(subject, "CPU efficiency", row["cpu_efficiency"])
+        self.figures.note(subject, "first update", row["first_update_s"], "s")
+        self.figures.note(subject, "memory", row["pss_mib"], "MiB")
 
-    for layout in layouts:
-        for key in pythons:
-            if layout.envs_per_worker == 1 or TRAINERS[key].several:
-                attempt(key, layout, trials)
-    best = {key: max(rows, key=lambda row: row["ratio"]) for key, rows in trials.items() if rows}
-    for _ in range(repeats):
-        for key, row in best.items():
-            attempt(key, Layout(int(row["workers"]), int(row["envs_per_worker"])), repeated)
-    return trials, repeated, {key: fault for key, fault in faults.items() if not repeated[key]}
-
-
-def medians(repeated: Rows) -> dict[str, dict[str, float]]:
-    """The median of each figure of the trainers that have any, by how fast they are."""
-    found = {
-        key: {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-        for key, rows in repeated.items()
-        if rows
-    }
-    return dict(sorted(found.items(), key=lambda item: -item[1]["ratio"]))
+    def run(self, pythons: dict[str, str], layouts: Sequence[Layout], repeats: int) -> None:
+        """Try each trainer with the layouts that it can have, and repeat its best one, in turns."""
+        for layout in layouts:
+            for key, python in pythons.items():
+                if layout.envs_per_worker == 1 or TRAINERS[key].several:
+                    self.attempt(key, python, layout, trial=True)
+        for _ in range(repeats):
+            for key, (_, layout) in self._best.items():
+                self.attempt(key, pythons[key], layout)
 
 
-def lead(median: dict[str, dict[str, float]]) -> tuple[float, str] | None:
-    """How many times as fast aiotrain is as the best other trainer, and which that is; None without either."""
-    others = [key for key in median if key != "aiotrain"]
-    if "aiotrain" not in median or not others:
+def lead(figures: Figures) -> tuple[float, str] | None:
+    """Return how many times as fast aiotrain is as the best other trainer, and which that is; None without either."""
+    rates = {figure.subject: figure.ratio for figure in figures if figure.name == "speed"}
+    known = {name: rate for name, rate in rates.items() if isinstance(rate, float)}
+    ours = known.pop("aiotrain", None)
+    if ours is None or not known:
         return None
-    best = max(others, key=lambda key: median[key]["ratio"])
-    return median["aiotrain"]["ratio"] / median[best]["ratio"], best
+    best = max(known, key=known.__getitem__)
+    return ours / known[best], best
 
 
-def table_of(title: str, median: dict[str, dict[str, float]], faults: dict[str, str]) -> Table:
-    table = Table(title=title)
-    table.add_column("", overflow="fold")
-    for column in (
-        "workers x environments",
-        "steps/s",
-        "÷ ceiling",
-        "CPU efficiency",
-        "first update, s",
-        "memory, MiB",
-    ):
-        table.add_column(column, justify="right")
-    for key, row in median.items():
-        table.add_row(
-            TRAINERS[key].name,
-            f"{row['workers']:.0f} x {row['envs_per_worker']:.0f}",
-            f"{row['steps_per_s']:,.0f}",
-            f"{row['ratio']:.3f}",
-            f"{row['cpu_efficiency']:.2f}",
-            f"{row['first_update_s']:.1f}",
-            f"{row['pss_mib']:,.0f}",
-        )
-    for key, fault in faults.items():
-        table.add_row(f"{TRAINERS[key].name}: {escape(fault)}", *["-"] * 6)
-    return table
-
-
-def main() -> None:
+def main() -> int:
     cores = len(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    others = [key for key in TRAINERS if key != "aiotrain"]
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument(
         "--env", default="aiotrain/Cage2-v0", help="a Gymnasium id, or module:factory, of discrete actions"
     )
-    parser.add_argument("--peers", nargs="+", choices=[*TRAINERS][1:], default=[*TRAINERS][1:])
+    parser.add_argument("--peers", nargs="*", choices=others, default=others, help="none: aiotrain alone")
     parser.add_argument("--workers", type=int, nargs="+", default=[cores, 4 * cores], help="numbers to try")
     parser.add_argument("--envs-per-worker", type=int, nargs="+", default=[1, 8, 32], help="numbers to try with each")
     parser.add_argument("--steps-per-update", type=int, default=5000)
@@ -399,37 +346,35 @@ def main() -> None:
     parser.add_argument(
         "--venvs", type=Path, default=Path("~/.cache/aiotrain-peers"), metavar="DIR", help="of the virtual environments"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = script.parse(parser)
+    report = Report(script, arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
-    factory = factory_for(arguments.env)
+    factory = factory_of(arguments.env)
     if not isinstance((actions := factory().action_space), Discrete):
         parser.error(f"--env {arguments.env} takes actions of {actions}, for which the programs have no policies")
 
-    console = Console(width=140, highlight=False)
     pythons, unready = {}, {}
     for key in ("aiotrain", *arguments.peers):
         try:
-            pythons[key] = set_up(key, arguments.venvs.expanduser().absolute(), console.print)
+            pythons[key] = set_up(key, arguments.venvs.expanduser().absolute())
         except TrainerError as error:
-            unready[key] = str(error)
+            unready[TRAINERS[key].name] = str(error)
     layouts = [Layout(*both) for both in itertools.product(arguments.workers, arguments.envs_per_worker)]
-    bench = Bench(factory, arguments.env, arguments.steps_per_update, arguments.seconds)
-    trials, repeated, faults = compare(bench, pythons, layouts, arguments.repeats, console.print)
-    bench.close()  # where an exception passes it by, the players, which are daemons, end with this process
-    median, faults = medians(repeated), unready | faults
-    title = f"{arguments.env}, {arguments.steps_per_update:,} steps an update, medians of {arguments.repeats}"
-    console.print(table_of(title, median, faults))
-    if (ahead := lead(median)) is not None:
-        console.print(f"aiotrain ÷ {TRAINERS[ahead[1]].name}: {ahead[0]:.2f}")
-    if arguments.json:
-        setting = {"env": arguments.env, "steps_per_update": arguments.steps_per_update, "ppo": dataclasses.asdict(PPO)}
-        setting |= {"python": platform.python_version(), "machine": platform.machine(), "cores": cores}
-        requirements = {key: TRAINERS[key].requirement for key in pythons}
-        results = {"trials": trials, "repeats": repeated, "faults": faults}
-        arguments.json.write_text(json.dumps(setting | {"trainers": requirements} | results, indent=1))
+    with Ceiling(factory, 1, PPO.hidden_sizes) as ceiling:
+        comparison = Comparison(arguments.env, arguments.steps_per_update, arguments.seconds, ceiling)
+        comparison.run(pythons, layouts, arguments.repeats)
+    figures = comparison.figures
+    figures.remarks |= unready
+    report.finish(
+        figures,
+        f"{arguments.env}, {arguments.steps_per_update:,} steps an update",
+        {"ppo": dataclasses.asdict(PPO), "trainers": {key: TRAINERS[key].requirement for key in pythons}},
+    )
+    if (ahead := lead(figures)) is not None:
+        print(f"aiotrain ÷ {ahead[1]}: {ahead[0]:.2f}")
+    return int(not figures.of("aiotrain", "speed"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

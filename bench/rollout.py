@@ -1,6 +1,8 @@
-"""Steps a second of compiled rollouts of CAGE 2 on one core, next to the policy's forward pass alone.
+"""Steps a second of compiled rollouts of CAGE 2 on one core, beside the policy's forward pass alone.
 
-In interleaved repeats, medians over them, of CPU time, so that a neighbour on the machine does not count:
+    python -m bench.rollout
+
+In interleaved repeats, of CPU time, so that a neighbour on the machine does not count:
 
 - rollout: whole episodes of K environments, engine, policy and writing down;
 - act: the same compiled network on observations of these episodes, with the draw of the action; logits: without;
@@ -11,31 +13,22 @@ Then rollouts, again interleaved, by the environment's settings ``observation`` 
 chooses as freely as a new one, so that the episodes are about as busy.
 
 Also how long the first rollout of a process takes with an empty and with a filled compilation cache. BLAS gets one
-thread. Run it as ``python -m bench.rollout``.
+thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import math
-import os
-import platform
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import threadpoolctl
 from numba import njit
-from rich.console import Console
-from rich.table import Table
 
 from aiotrain.cage2.blue_view import ACTIONS, OBSERVATIONS, actions_of, inputs_of
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_one, step_one
@@ -43,9 +36,18 @@ from aiotrain.cage2.play.policy_network import GROUP, Network, add_bits, allocat
 from aiotrain.cage2.play.rollout import Rollout
 from aiotrain.cage2.scenario import NUM_BITS
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from bench.tools.figures import Figures, interleaved
+from bench.tools.first_call import note_first_call
+from bench.tools.report import Report
+from bench.tools.script import Script
+
+TAKES = "3 minutes"
+SMALLEST = "--repeats 1 --total 100 --steps 5 --together 8 --no-first-call"
 
 NETWORKS = {"52-64-64-145": (52, (64, 64)), "77-64-64-145": (77, (64, 64))}
 MEASURED = ("rollout", "act", "logits", "NumPy act", "NumPy logits", "engine")
+CEILINGS = ("act", "logits", "NumPy act")
+"""What a rollout is divided by."""
 
 FIRST_CALL = """
 import time
@@ -117,8 +119,8 @@ def play_engine(state: Any, seeds: Any, actions: Any, rewards: Any) -> None:
             rewards[index, step] = step_one(state, index, actions[index, step], NO_TAPE) / 10.0
 
 
-def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> dict[str, Callable[[int], int]]:
-    """What is measured: each does its work for one repeat and returns how many steps that were."""
+def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> dict[str, Callable[[], int]]:
+    """Return what is measured: each does its work for one repeat and returns how many steps that were."""
     inputs, hidden = NETWORKS[name]
     shape = PolicyShape(inputs, hidden, 145, "discrete")
     rng = np.random.default_rng(0)
@@ -153,34 +155,34 @@ def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> 
     actions, log_probs = np.zeros(count * steps, np.int64), np.zeros(count * steps, np.float32)
     by_step = [np.ascontiguousarray(each.T) for each in noise]
 
-    def play(_: int) -> int:
+    def play() -> int:
         for batch in range(batches):
             rollout.play(seeds[batch], noise[batch], orders, slots, arrays)
         return batches * count * steps
 
-    def compiled_act(_: int) -> int:
+    def compiled_act() -> int:
         for (rows, _), numbers in zip(played, by_step, strict=True):
             act(network, rows.reshape(-1, inputs), orders, together, numbers.ravel(), actions, log_probs)
         return batches * count * steps
 
-    def compiled_logits(_: int) -> int:
+    def compiled_logits() -> int:
         for rows, _ in played:
             logits_of(network, rows.reshape(-1, inputs), orders, together)
         return batches * count * steps
 
-    def numpy_act(_: int) -> int:
+    def numpy_act() -> int:
         for rows, numbers in zip(floats, by_step, strict=False):
             for step in range(steps):
                 policy.act(rows[step], numbers[step])
         return len(floats) * count * steps
 
-    def numpy_logits(_: int) -> int:
+    def numpy_logits() -> int:
         for rows in floats:
             for step in range(steps):
                 policy.head(rows[step])
         return len(floats) * count * steps
 
-    def engine(_: int) -> int:
+    def engine() -> int:
         for batch in range(batches):
             play_engine(state, seeds[batch], played[batch][1], arrays.rewards)
         return batches * count * steps
@@ -189,7 +191,7 @@ def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> 
 
 
 def viewed(observation: str, actions: str, red_agent: str, count: int, steps: int, batches: int) -> Callable[[], int]:
-    """Plays episodes by these settings, with two layers of 64 units, and returns how many steps that were."""
+    """Return what plays episodes by these settings, with two layers of 64 units, and returns the number of steps."""
     inputs, outputs = inputs_of(observation), len(actions_of(actions))
     shape = PolicyShape(inputs, (64, 64), outputs, "discrete")
     rng = np.random.default_rng(0)
@@ -223,106 +225,62 @@ def viewed(observation: str, actions: str, red_agent: str, count: int, steps: in
     return play
 
 
-def measure_views(red_agent: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Rates by setting, 64 environments at a time, and each as a share of the first, repeat by repeat."""
-    batches = max(1, args.total // (64 * args.steps))
-    names = [(observation, actions) for observation in OBSERVATIONS for actions in ACTIONS]
-    players_by_name = {name: viewed(*name, red_agent, 64, args.steps, batches) for name in names}
-    rates: dict[tuple[str, str], list[float]] = {name: [] for name in names}
-    for repeat in range(args.repeats + 1):
-        for name, play in players_by_name.items():
-            start = time.thread_time()
-            steps = play()
-            if repeat:
-                rates[name].append(steps / (time.thread_time() - start))
-    return {
-        f"{observation}, {actions}": {
-            "steps_per_second": statistics.median(rates[observation, actions]),
-            "of_the_first": statistics.median(np.divide(rates[observation, actions], rates[names[0]]).tolist()),
-        }
-        for observation, actions in names
+def rate(play: Callable[[], int]) -> float:
+    """Return the steps a CPU second."""
+    start = time.thread_time()
+    steps = play()
+    return steps / (time.thread_time() - start)
+
+
+def measure(network: str, count: int, arguments: argparse.Namespace, figures: Figures) -> None:
+    """Note the rates of all in turns."""
+    batches = max(1, arguments.total // (count * arguments.steps))
+    measured = players(network, arguments.red_agent, count, arguments.steps, batches)
+    turns = {name: functools.partial(rate, play) for name, play in measured.items()}
+    subject = f"{network}, K = {count}"
+    for rates in interleaved(turns, arguments.repeats, subject):
+        for name in CEILINGS:
+            figures.note(subject, "rollout", rates["rollout"], "steps a CPU second", ceiling=(name, rates[name]))
+        for name in MEASURED[1:]:
+            figures.note(subject, name, rates[name], "steps a CPU second")
+
+
+def measure_views(arguments: argparse.Namespace, figures: Figures) -> None:
+    """Note the rates by observation and actions, 64 environments at a time, each beside the first."""
+    batches = max(1, arguments.total // (64 * arguments.steps))
+    turns = {
+        f"{observation}, {actions}": functools.partial(
+            rate, viewed(observation, actions, arguments.red_agent, 64, arguments.steps, batches)
+        )
+        for observation in OBSERVATIONS
+        for actions in ACTIONS
     }
-
-
-def measure(name: str, red_agent: str, count: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Rates of all in interleaved repeats, after one to warm up."""
-    batches = max(1, args.total // (count * args.steps))
-    measured = players(name, red_agent, count, args.steps, batches)
-    rates: dict[str, list[float]] = {each: [] for each in measured}
-    for repeat in range(args.repeats + 1):
-        for each, run in measured.items():
-            start = time.thread_time()
-            steps = run(repeat)
-            if repeat:
-                rates[each].append(steps / (time.thread_time() - start))
-    medians = {each: statistics.median(values) for each, values in rates.items()}
-    return {"network": name, "K": count, "red_agent": red_agent, "steps_per_second": medians, "repeats": rates}
-
-
-def first_call() -> dict[str, float]:
-    """Seconds that a new process spends on imports, and on its first rollout, cold and cached."""
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"NUMBA_CACHE_DIR": cache}
-        times = [
-            subprocess.run(
-                [sys.executable, "-c", FIRST_CALL], env=environment, check=True, capture_output=True, text=True
-            ).stdout.split()
-            for _ in range(2)
-        ]
-    return {"import_s": float(times[1][0]), "cold_s": float(times[0][1]), "cached_s": float(times[1][1])}
+    first = next(iter(turns))
+    for rates in interleaved(turns, arguments.repeats):
+        for name, value in rates.items():
+            figures.note(name, "rollout of 64", value, "steps a CPU second", ceiling=(first, rates[first]))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--repeats", type=int, default=7, help="interleaved repeats (default %(default)s)")
     parser.add_argument("--total", type=int, default=100_000, help="steps a repeat (default %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="steps an episode (default %(default)s)")
+    parser.add_argument("--together", type=int, nargs="+", default=[1, 8, 64, 256], help="environments, K")
     parser.add_argument("--red-agent", choices=RED_AGENTS, default="B_lineAgent", help="(default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
-    args = parser.parse_args()
-
+    parser.add_argument("--no-first-call", action="store_true", help="leave out the first call, which compiles")
+    arguments = script.parse(parser)
+    report = Report(script, arguments)
     threadpoolctl.threadpool_limits(1)
-    first = first_call()
-    table = Table(title=f"CAGE 2 rollouts, {args.red_agent}, {args.steps}-step episodes, one core, steps a CPU second")
-    table.add_column("network")
-    for column in ("K", *MEASURED, "rollout / act", "rollout / logits", "rollout / NumPy act"):
-        table.add_column(column, justify="right")
-    results = []
-    for name in NETWORKS:
-        for count in (1, 8, 64, 256):
-            result = measure(name, args.red_agent, count, args)
-            results.append(result)
-            rates = result["steps_per_second"]
-            table.add_row(
-                name,
-                str(count),
-                *(f"{rates[each]:,.0f}" for each in MEASURED),
-                *(f"{rates['rollout'] / rates[each]:.2f}" for each in ("act", "logits", "NumPy act")),
-            )
-    console = Console(width=140)
-    console.print(table)
-    views = measure_views(args.red_agent, args)
-    table = Table(title="Rollouts by observation and actions, K = 64, two layers of 64 units")
-    table.add_column("observation, actions")
-    for column in ("steps a CPU second", "of the first"):
-        table.add_column(column, justify="right")
-    for name, rate in views.items():
-        table.add_row(name, f"{rate['steps_per_second']:,.0f}", f"{rate['of_the_first']:.2f}")
-    console.print(table)
-    console.print(
-        f"First rollout of a process: {first['cold_s']:.1f} s with an empty cache, {first['cached_s']:.2f} s with a "
-        f"filled one, after {first['import_s']:.2f} s of imports."
-    )
-    if args.json:
-        report = {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "steps": args.steps,
-            "first_call": first,
-            "results": results,
-            "views": views,
-        }
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    figures = Figures()
+    for network in NETWORKS:
+        for count in arguments.together:
+            measure(network, count, arguments, figures)
+    measure_views(arguments, figures)
+    if not arguments.no_first_call:
+        note_first_call(FIRST_CALL, figures)
+    report.finish(figures, f"CAGE 2 rollouts, {arguments.red_agent}, {arguments.steps}-step episodes, one core")
 
 
 if __name__ == "__main__":

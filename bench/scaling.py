@@ -1,4 +1,4 @@
-"""Episodes a second that more cores than these would give, and what would hold them up first.
+"""Episodes a second that other numbers of cores would give, and what would hold them up first.
 
     python -m bench.scaling                                                    # CAGE 2, the compiled simulator
     python -m bench.scaling --simulator cyborg --workflow none                 # csle-cyborg, driven leanly
@@ -19,7 +19,7 @@ of copying memory, and the memory of the processes. From the medians follows, fo
 Where batches are to be played by many workers, tasks are smaller and cost the loop more: they are sized as the
 collector does it. At a policy lag of 0, playing and learning take turns. The smallest of these is the prediction, and
 is compared with what is collected and trained on the cores here, restricted to 1, 2, 4, … of them; cores that other
-programs took meanwhile are not counted (/proc/stat).
+programs took meanwhile are not counted (/proc/stat). Every other flag is one of aiotrain's own.
 
 Assumed: all cores are alike and as fast together as alone (no NUMA, no frequency drop, no hyper-threads that share a
 core, no shared cache that overflows); memory is as fast as one core copies; the learner computes on the CPU in one
@@ -32,11 +32,8 @@ costs nothing.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import dataclasses
 import itertools
-import json
 import math
 import multiprocessing
 import os
@@ -48,18 +45,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
-import uvloop
-from rich.console import Console
-from rich.table import Table
 
-from aiotrain.app.main import Arguments
-from aiotrain.cage2 import CAGE2_ID
+from aiotrain.cage2 import Cage2
 from aiotrain.collect import shared_memory
 from aiotrain.config import Config
-from bench.throughput import Collection, train
+from bench.tools.collection import Collection
+from bench.tools.figures import Figures
 from bench.tools.one_process import parts
 from bench.tools.processes import family, memory
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.runs import ENDLESS, config_of
+from bench.tools.script import Script
+from bench.tools.training import run, train_for
+
+TAKES = "5 minutes"
+SMALLEST = "--repeats 1 --seconds 0.1 --cores 1 --env CartPole-v1 --steps-per-update 200"
 
 CORES = tuple(2**power for power in range(10))
 CROSSINGS = 8
@@ -162,7 +163,7 @@ class Pinned:
 
 
 def measure_parts(config: Config, seconds: float) -> dict[str, float]:
-    """What bench.tools.one_process tells, and bytes/s of memory that one core copies."""
+    """Return what one process plays and learns, and the bytes/s of memory that one core copies."""
     rates = []
     source, target = np.ones((2, 2**26), np.uint8)
     for _ in range(5):
@@ -189,24 +190,23 @@ def measure_collection(config: Config, seconds: float, smallest_tasks: bool = Fa
         return result | {"main_pss": pss[0], "worker_pss": sum(pss[1:]) / config.workers}
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(collect())
+        return run(collect())
     finally:
         shared_memory._TASK_CPU_S, shared_memory._LEAST_TASK_CPU_S = usual
 
 
 def measure_training(config: Config, seconds: float) -> dict[str, float]:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(train(config, seconds))
+    return run(train_for(config, seconds))
 
 
 def keeping_the_loop_busy(config: Config, workers: int) -> Config:
     """For CAGE 2, the compiled simulator, whichever is to play: as many tasks a second as of many slower workers."""
-    if config.env != CAGE2_ID:
+    if not isinstance(config.env, Cage2):
         return dataclasses.replace(config, workers=workers)
+    compiled = Cage2(workflow=config.env.workflow)
     return Config(
+        env=compiled,
         workers=workers,
-        workflow=config.workflow,
         episodes_per_update=config.episodes_per_update,
         total_episodes=config.total_episodes,
     )
@@ -245,23 +245,24 @@ def costs_of(config: Config, rows: dict[str, list[dict[str, float]]], cores: int
 
 
 def measure(config: Config, counts: Sequence[int], repeats: int, seconds: float) -> dict[str, list[dict[str, float]]]:
-    """Every measurement of every repeat, one after the other."""
+    """Return every measurement of every repeat, made one after the other."""
     pinned = {count: Pinned(count) for count in counts}
     rows: dict[str, list[dict[str, float]]] = {}
 
-    def note(name: str, row: dict[str, float]) -> None:
-        rows.setdefault(name, []).append(row)
+    def note(name: str, cores: int, function: Callable[..., dict[str, float]], *args: Any) -> None:
+        say(f"repeat {len(rows.get(name, ())) + 1} of {repeats}: {name}")
+        rows.setdefault(name, []).append(pinned[cores].measure(function, *args))
 
     try:
         for _ in range(repeats):
-            note("parts", pinned[counts[0]].measure(measure_parts, config, seconds))
+            note("parts", counts[0], measure_parts, config, seconds)
             for count in counts:
                 here = dataclasses.replace(config, workers=count)
-                note(f"collected, {count}", pinned[count].measure(measure_collection, here, seconds))
-                note(f"trained, {count}", pinned[count].measure(measure_training, here, seconds))
+                note(f"collected, {count}", count, measure_collection, here, seconds)
+                note(f"trained, {count}", count, measure_training, here, seconds)
             busy = keeping_the_loop_busy(config, counts[-1])
-            note("loop", pinned[counts[-1]].measure(measure_collection, busy, seconds))
-            note("loop, smallest tasks", pinned[counts[-1]].measure(measure_collection, busy, seconds, True))
+            note("loop", counts[-1], measure_collection, busy, seconds)
+            note("loop, smallest tasks", counts[-1], measure_collection, busy, seconds, True)
     finally:
         for process in pinned.values():
             process.close()
@@ -271,40 +272,68 @@ def measure(config: Config, counts: Sequence[int], repeats: int, seconds: float)
 # ----------------------------------------------------------------------- output
 
 
-def checks(
-    costs: Costs, rows: dict[str, list[dict[str, float]]], counts: Sequence[int]
-) -> list[dict[str, str | float]]:
-    """Predicted ÷ measured, for each number of cores here."""
+class Check(NamedTuple):
+    """What was measured on the cores here."""
+
+    what: str
+    cores: int
+    cores_left: float
+    """By other programs."""
+    measured: float
+
+
+def note_costs(costs: Costs, figures: Figures) -> None:
+    """Note what an episode costs, and what follows from it."""
+    for name, cost_ms in (
+        ("worker", costs.worker_ms),
+        ("loop, a task", costs.task_ms),
+        (f"loop, in tasks of {costs.usual_task:.1f}", costs.loop_ms(costs.usual_task)),
+        ("loop, in tasks of one", costs.loop_ms(1)),
+        ("learner", costs.learner_ms),
+    ):
+        figures.note("an episode", name, cost_ms, "CPU ms")
+    for cores in CORES:
+        subject = f"{cores} cores"
+        expected = {"collected": collected(costs, cores), "trained": trained(costs, cores)}
+        for what, prediction in expected.items():
+            figures.note(subject, f"{what}, expected", prediction.rate, "episodes/s")
+        figures.note(subject, "memory", (costs.main_pss + cores * costs.worker_pss) / 2**30, "GiB")
+        held_up = [f"{what} by the {prediction.bottleneck}" for what, prediction in expected.items()]
+        figures.remarks[subject] = f"held up: {', '.join(held_up)}"
+
+
+def note_checks(
+    costs: Costs, rows: dict[str, list[dict[str, float]]], counts: Sequence[int], figures: Figures
+) -> list[Check]:
+    """Note what was predicted for the cores here, beside what was measured; return the latter."""
     steps = statistics.median(row["steps"] for row in rows["parts"])
-    found: list[dict[str, str | float]] = []
+    found: list[Check] = []
     for what, predict in (("collected", collected), ("trained", trained)):
         for count in counts:
             runs = rows[f"{what}, {count}"]
-            found.append(
-                {
-                    "what": what,
-                    "cores": count,
-                    "cores_left": statistics.median(row["cores"] for row in runs),
-                    "measured": statistics.median(row["steps_per_s"] / steps for row in runs),
-                    "predicted": statistics.median(predict(costs, row["cores"]).rate for row in runs),
-                    "ratio": statistics.median(
-                        predict(costs, row["cores"]).rate / (row["steps_per_s"] / steps) for row in runs
-                    ),
-                }
-            )
+            subject = f"{what} on {count} cores here"
+            for row in runs:
+                measured = row["steps_per_s"] / steps
+                figures.note(subject, "left by others", row["cores"], "cores")
+                figures.note(subject, "measured", measured, "episodes/s")
+                predicted = predict(costs, row["cores"]).rate
+                figures.note(subject, "predicted", predicted, "episodes/s", ceiling=("measured", measured))
+            left, measured = (statistics.median(row[key] for row in runs) for key in ("cores", "steps_per_s"))
+            found.append(Check(what, count, left, measured / steps))
     return found
 
 
-def save_png(path: Path, costs: Costs, found: Sequence[dict[str, Any]], title: str) -> None:
+def save_png(path: Path, costs: Costs, found: Sequence[Check], title: str) -> None:
+    """Draw the predictions for all numbers of cores, and what was measured here."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    grid = np.geomspace(min(1, *(row["cores_left"] for row in found)), CORES[-1], 500)
+    grid = np.geomspace(min(1, *(row.cores_left for row in found)), CORES[-1], 500)
     for colour, what, predict in (("C0", "collected", collected), ("C1", "trained", trained)):
         predictions = [predict(costs, cores) for cores in grid]
         axes.plot(grid, [each.rate for each in predictions], color=colour, label=f"{what}, predicted")
-        points = [(row["cores_left"], row["measured"]) for row in found if row["what"] == what]
+        points = [(row.cores_left, row.measured) for row in found if row.what == what]
         axes.plot(*zip(*points, strict=True), "o", mfc="none", color=colour, label=f"{what}, measured here")
         for cores, (before, now) in zip(grid[1:], itertools.pairwise(predictions), strict=True):
             if now.bottleneck != before.bottleneck:
@@ -321,74 +350,27 @@ def save_png(path: Path, costs: Costs, found: Sequence[dict[str, Any]], title: s
     figure.savefig(path, dpi=120)
 
 
-def print_tables(console: Console, costs: Costs, found: Sequence[dict[str, Any]], title: str) -> None:
-    parts_table = Table(title=f"{title}: what an episode costs, CPU ms")
-    for column in ("worker", "loop, a task", "loop, in tasks of", "… an episode", "… of one", "learner"):
-        parts_table.add_column(column, justify="right")
-    parts_table.add_row(
-        f"{costs.worker_ms:.3f}",
-        f"{costs.task_ms:.3f}",
-        f"{costs.usual_task:.1f}",
-        f"{costs.loop_ms(costs.usual_task):.3f}",
-        f"{costs.loop_ms(1):.3f}",
-        f"{costs.learner_ms:.3f}",
-    )
-    console.print(parts_table)
-    table = Table(title="expected episodes/s")
-    for column in ("cores", "collected", "trained"):
-        table.add_column(column, justify="right")
-        if column != "cores":
-            table.add_column("held up by")
-    table.add_column("memory, GiB", justify="right")
-    for cores in CORES:
-        cells = [f"{cores}"]
-        for predict in (collected, trained):
-            rate, bottleneck = predict(costs, cores)
-            cells += [f"{rate:,.0f}", bottleneck]
-        table.add_row(*cells, f"{(costs.main_pss + cores * costs.worker_pss) / 2**30:.1f}")
-    console.print(table)
-    check = Table(title="the same for the cores here")
-    for column in ("", "cores", "left by others", "predicted", "measured", "predicted ÷ measured"):
-        check.add_column(column, justify="right" if column else "left")
-    for row in found:
-        check.add_row(
-            row["what"],
-            f"{row['cores']}",
-            f"{row['cores_left']:.2f}",
-            f"{row['predicted']:,.0f}",
-            f"{row['measured']:,.0f}",
-            f"{row['ratio']:.2f}",
-        )
-    console.print(check)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
+    here = len(os.sched_getaffinity(0))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--cores", type=int, default=here, help="measure on up to so many (default: all)")
     parser.add_argument("--png", type=Path, metavar="FILE", help="needs matplotlib")
-    arguments, others = parser.parse_known_args()
-    config = tyro.cli(
-        Arguments, args=others, config=(tyro.conf.OmitArgPrefixes,), default=Arguments(total_episodes=10**9)
-    )
-    here = len(os.sched_getaffinity(0))
-    counts = [count for count in CORES if count <= here]
+    arguments, flags = script.parse_known(parser)
+    report = Report(script, arguments)
+    config = config_of([*ENDLESS, *flags])
+    counts = [count for count in CORES if count <= arguments.cores]
     rows = measure(config, counts, arguments.repeats, arguments.seconds)
     costs = costs_of(config, rows, counts[-1])
-    found = checks(costs, rows, counts)
-    simulator = f" ({config.simulator})" if config.env == CAGE2_ID else ""
-    title = f"{config.env}{simulator}"
-    print_tables(Console(width=140), costs, found, title)
+    figures = Figures()
+    note_costs(costs, figures)
+    found = note_checks(costs, rows, counts, figures)
+    title = " ".join(["aiotrain", *flags])
     if arguments.png:
         save_png(arguments.png, costs, found, title)
-    if arguments.json:
-        predictions = {
-            what: {cores: predict(costs, cores)._asdict() for cores in CORES}
-            for what, predict in (("collected", collected), ("trained", trained))
-        }
-        report = {"config": config.resolved(), "costs": dataclasses.asdict(costs), "predictions": predictions}
-        arguments.json.write_text(json.dumps(report | {"checks": found, "runs": rows}, indent=1, default=str))
+    report.finish(figures, title, {"costs": dataclasses.asdict(costs), "runs": rows})
 
 
 if __name__ == "__main__":

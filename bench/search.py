@@ -3,9 +3,9 @@
     python -m bench.search --json search.json
 
 Each order's score falls with Kendall's distance from a hidden best order, from -100 to -200; an evaluation adds normal
-noise of 20% of that range. Every strategy gets the same hidden orders and the same noise, in turns, and after
-``--evaluations`` recommends an order: how much lower its score is than the best one's, in percent of the range, is its
-simple regret. Also measured: the time to choose the next order after 100 observations.
+noise of 20% of that range. Every strategy gets the same hidden orders and the same noise, in turns, and recommends an
+order after ``--evaluations``. Its simple regret is the best order's score minus that of the recommended one, in percent
+of the range. Also measured: the time to choose the next order after 100 observations.
 
 Strategies: GP-UCB with beta 2 and with the theoretical schedule; random orders, with the recommendation made by the
 same Gaussian process or simply the highest mean observed; orders in turn; and the heuristic that an earlier workflow
@@ -14,29 +14,30 @@ search used in place of a Gaussian process.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from aiotrain.cage2.search.strategies import GpUcb, RandomSearch, RoundRobin, Search
 from aiotrain.cage2.workflows import ORDER_INDEX, ORDERS, Order, kendall
+from bench.tools.figures import Figures
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.script import Script
+
+TAKES = "10 minutes"
+SMALLEST = "--seeds 1 --evaluations 3 --repeats 1"
 
 BEST, WORST = -100.0, -200.0
 NOISE = 0.2
 
 # Shares of the range by Kendall distance 0 to 10: an even slope, and a peak that few orders are near.
-SHAPES = {
+SHAPES: dict[str, Callable[[Any], NDArray[np.float64]]] = {
     "slope": lambda distance: 1 - distance / 10,
     "peak": lambda distance: (np.exp(-distance / 2) - np.exp(-5)) / (1 - np.exp(-5)),
 }
@@ -103,7 +104,7 @@ STRATEGIES: dict[str, Callable[[int], Strategy]] = {
 
 
 def simple_regret(strategy: Strategy, scores: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
-    """Regret of the recommendation after ``len(noise)`` evaluations, in percent of the range of ``scores``."""
+    """Return the regret of the recommendation after ``len(noise)`` evaluations, in percent of the range of scores."""
     for deviation in noise:
         order = strategy.propose()
         strategy.observe(order, float(scores[ORDER_INDEX[order]] + deviation))
@@ -113,6 +114,7 @@ def simple_regret(strategy: Strategy, scores: NDArray[np.float64], noise: NDArra
 
 
 def measure(shape: str, seeds: int, evaluations: int) -> dict[str, list[float]]:
+    """Return the regret of each strategy for each seed."""
     regrets: dict[str, list[float]] = {name: [] for name in STRATEGIES}
     for seed in range(seeds):
         rng = np.random.default_rng((2010, seed))
@@ -121,11 +123,12 @@ def measure(shape: str, seeds: int, evaluations: int) -> dict[str, list[float]]:
         noise = rng.normal(0, NOISE * np.ptp(scores), evaluations)
         for name, make in STRATEGIES.items():
             regrets[name].append(simple_regret(make(seed), scores, noise))
+        say(f"{shape}: seed {seed + 1} of {seeds}")
     return regrets
 
 
 def choice_seconds(observations: int, repeats: int) -> list[float]:
-    """Seconds that GP-UCB takes for one choice after so many observations, without the import of scikit-learn."""
+    """Return the seconds of a choice by GP-UCB after so many observations, without the import of scikit-learn."""
     seconds = []
     for repeat in range(repeats + 1):  # the first one imports
         rng = np.random.default_rng(repeat)
@@ -140,41 +143,23 @@ def choice_seconds(observations: int, repeats: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--seeds", type=int, default=200, help="hidden orders (default %(default)s)")
     parser.add_argument("--evaluations", type=int, default=20, help="evaluations each (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=10, help="choices that are timed (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
-    args = parser.parse_args()
-
-    title = f"Simple regret after {args.evaluations} evaluations, % of the range, mean ± standard error"
-    table = Table(title=f"{title}, {args.seeds} seeds")
-    table.add_column("strategy")
-    regrets = {shape: measure(shape, args.seeds, args.evaluations) for shape in SHAPES}
-    for shape in SHAPES:
-        table.add_column(shape, justify="right")
-    for name in STRATEGIES:
-        cells = [regrets[shape][name] for shape in SHAPES]
-        table.add_row(name, *(f"{np.mean(cell):.1f} ± {np.std(cell) / len(cell) ** 0.5:.1f}" for cell in cells))
-    seconds = choice_seconds(100, args.repeats)
-    console = Console(width=140)
-    console.print(table)
-    console.print(
-        f"Choosing the next order after 100 observations: median {statistics.median(seconds):.3f} s, "
-        f"longest of {len(seconds)} {max(seconds):.3f} s."
-    )
-    if args.json:
-        setting: dict[str, Any] = {key: getattr(args, key) for key in ("seeds", "evaluations", "repeats")}
-        means = {shape: {name: statistics.fmean(r) for name, r in rs.items()} for shape, rs in regrets.items()}
-        report = {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            **setting,
-            "mean_regret": means,
-            "regrets": regrets,
-            "choice_seconds": seconds,
-        }
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    arguments = script.parse(parser)
+    report = Report(script, arguments)
+    figures = Figures()
+    all_regrets = {shape: measure(shape, arguments.seeds, arguments.evaluations) for shape in SHAPES}
+    for shape, regrets in all_regrets.items():
+        for name, values in regrets.items():
+            figures.note(name, f"{shape}, mean regret", float(np.mean(values)), "% of the range")
+            figures.note(name, f"{shape}, standard error", float(np.std(values)) / len(values) ** 0.5, "%")
+    for seconds in choice_seconds(100, arguments.repeats):
+        figures.note("choice by gp-ucb after 100 observations", "duration", seconds, "s")
+    title = f"Simple regret after {arguments.evaluations} evaluations, {arguments.seeds} seeds"
+    report.finish(figures, title, {"regrets": all_regrets})
 
 
 if __name__ == "__main__":

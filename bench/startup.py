@@ -1,4 +1,4 @@
-"""What ``run.py --workers 100`` costs: time to the first finished episode, memory, and how late the event loop gets.
+"""Time of ``aiotrain --workers 100`` to its first finished episode, its memory, and how late its event loop gets.
 
     python -m bench.startup
     python -m bench.startup --workers 2 10 100 --simulator cyborg
@@ -6,108 +6,39 @@
 Each repeat starts the real program in a terminal of 160x50 (a pseudo-terminal), so that the console is drawn, waits for
 the first finished episode (also with an empty cache of compiled code), and sums up the memory (PSS: shared pages
 counted once) of its processes in full training. Lateness is measured in a training of its own, with the console drawn,
-by a coroutine that asks to be woken every 5 ms.
+by a coroutine that asks to be woken every 5 ms. Every other flag is one of aiotrain's own.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import fcntl
-import json
 import os
-import pty
-import signal
 import statistics
-import struct
-import subprocess
-import sys
 import tempfile
-import termios
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
-import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from aiotrain import Config, Trainer
 from aiotrain.app.console import show
-from aiotrain.cage2 import SIMULATORS
 from aiotrain.collect.protocol import WorkerState
-from bench.tools.processes import family, memory
+from bench.tools.figures import Figures
+from bench.tools.program import open_terminal, start_up
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.runs import ENDLESS, config_of
+from bench.tools.script import Script
+from bench.tools.training import run
 
-ROOT = Path(__file__).resolve().parent.parent
+TAKES = "4 minutes"
+SMALLEST = "--workers 1 --repeats 1 --seconds 0.3 --warm-only"
+
 PROBE_S = 0.005
 
 
-def open_terminal(width: int = 160, height: int = 50) -> int:
-    """The far end of a pseudo-terminal whose output is read and thrown away."""
-    near, far = pty.openpty()
-    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-
-    def drain() -> None:
-        try:
-            while os.read(near, 65536):
-                pass
-        except OSError:
-            pass
-
-    threading.Thread(target=drain, daemon=True).start()
-    return far
-
-
-def start_up(workers: int, simulator: str, cache: Path | None = None) -> dict[str, float]:
-    """Start the program; seconds to the first finished episode, and MiB of PSS once training is under way."""
-    with tempfile.TemporaryDirectory() as folder:
-        run_dir = Path(folder) / "run"
-        terminal = open_terminal()
-        began = time.time()
-        command = [sys.executable, str(ROOT / "run.py"), "--workers", str(workers), "--run-dir", str(run_dir)]
-        command += ["--simulator", simulator, "--total-episodes", "10000000"]
-        variables = os.environ | ({"NUMBA_CACHE_DIR": str(cache)} if cache else {})
-        program = subprocess.Popen(
-            command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True, env=variables
-        )
-        try:
-            first = wait_for(lambda: first_episode(run_dir), program)
-            wait_for(lambda: len(family(program.pid)) > workers, program)
-            done = rows(run_dir)
-            wait_for(lambda: rows(run_dir) > done + 2 * workers / 50, program)  # all have played
-            pss = sum(memory(process) for process in family(program.pid))
-        finally:
-            program.send_signal(signal.SIGINT)
-            program.wait(30)
-            os.close(terminal)
-    return {"first_episode_s": first - began, "pss_mib": pss / 2**20}
-
-
-def wait_for(ready: Any, program: subprocess.Popen[bytes], seconds: float = 120.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := ready()):
-        if time.monotonic() > deadline or program.poll() is not None:
-            raise SystemExit(f"the program did not get going within {seconds:g} s (exit code {program.poll()})")
-        time.sleep(0.05)
-    return value
-
-
-def first_episode(run_dir: Path) -> float | None:
-    """Wall-clock time of the first finished episode, from the run's events."""
-    try:
-        lines = (run_dir / "events.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return None
-    return next((event["time"] for event in map(json.loads, lines) if event["event"] == "first_episode"), None)
-
-
-def rows(run_dir: Path) -> int:
-    return len((run_dir / "updates.csv").read_text().splitlines()) - 1
-
-
-async def lateness(workers: int, simulator: str, seconds: float) -> dict[str, float]:
-    """How many ms later than asked the event loop wakes a coroutine, during training with the console drawn."""
+async def lateness(config: Config, seconds: float) -> dict[str, float]:
+    """Return how many ms later than asked the event loop wakes a coroutine, in training with the console drawn."""
     late: list[float] = []
 
     async def probe() -> None:
@@ -118,7 +49,7 @@ async def lateness(workers: int, simulator: str, seconds: float) -> dict[str, fl
 
     with os.fdopen(open_terminal(), "w") as terminal:
         console = Console(file=terminal, force_terminal=True, width=160, height=50)
-        async with Trainer(Config(workers=workers, simulator=simulator, total_episodes=10**7)) as trainer:
+        async with Trainer(config) as trainer:
             showing = asyncio.create_task(show(trainer.status, console))
             probing: asyncio.Task[None] | None = None
             async for _ in trainer:
@@ -132,43 +63,43 @@ async def lateness(workers: int, simulator: str, seconds: float) -> dict[str, fl
         await asyncio.wait([showing], timeout=5)
         showing.cancel()
     quantiles = statistics.quantiles(late, n=1000)
-    return {"p50_ms": quantiles[499], "p99_ms": quantiles[989], "max_ms": max(late)}
+    return {"loop late, p50": quantiles[499], "p99": quantiles[989], "max": max(late)}
+
+
+def measure(workers: int, flags: list[str], seconds: float, warm_only: bool, figures: Figures) -> None:
+    """Note one repeat."""
+    subject = f"{workers} workers"
+    budget = [*ENDLESS, *flags]
+    if not warm_only:
+        with tempfile.TemporaryDirectory(prefix="bench-") as empty:
+            cold = start_up(budget, workers, cache=Path(empty))
+        say(f"{subject}: first episode after {cold['first_episode_s']:.1f} s with an empty cache")
+        figures.note(subject, "first episode, empty cache", cold["first_episode_s"], "s")
+    started = start_up(budget, workers)
+    say(f"{subject}: first episode after {started['first_episode_s']:.1f} s")
+    figures.note(subject, "first episode", started["first_episode_s"], "s")
+    figures.note(subject, "until then", started["first_episode_cpu_s"], "CPU s")
+    figures.note(subject, "memory (PSS)", started["pss_mib"], "MiB")
+    figures.note(subject, "end", started["end_s"], "s")
+    for name, late_ms in run(lateness(config_of([*budget, "--workers", str(workers)]), seconds)).items():
+        figures.note(subject, name, late_ms, "ms")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--workers", type=int, nargs="+", default=[100])
-    parser.add_argument("--simulator", choices=SIMULATORS, default="compiled")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each lateness measurement")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
-    table = Table(title=f"{arguments.simulator}, medians of {arguments.repeats}")
-    for column in (
-        "workers",
-        "first episode, empty cache, s",
-        "first episode, s",
-        "PSS of all, MiB",
-        "loop late p50, ms",
-        "p99, ms",
-        "max, ms",
-    ):
-        table.add_column(column, justify="right")
-    report = {}
-    for workers in arguments.workers:
-        results: list[dict[str, float]] = []
-        for _ in range(arguments.repeats):
-            with tempfile.TemporaryDirectory() as empty:
-                cold = start_up(workers, arguments.simulator, Path(empty))["first_episode_s"]
-            started = {"cold_s": cold} | start_up(workers, arguments.simulator)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                results.append(started | runner.run(lateness(workers, arguments.simulator, arguments.seconds)))
-        median = {key: statistics.median(result[key] for result in results) for key in results[0]}
-        table.add_row(str(workers), *(f"{value:,.1f}" for value in median.values()))
-        report[workers] = results
-    Console(width=140).print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1))
+    parser.add_argument("--warm-only", action="store_true", help="leave out the start with an empty cache")
+    arguments, flags = script.parse_known(parser)
+    report = Report(script, arguments)
+    figures = Figures()
+    for repeat in range(arguments.repeats):
+        say(f"repeat {repeat + 1} of {arguments.repeats}")
+        for workers in arguments.workers:
+            measure(workers, flags, arguments.seconds, arguments.warm_only, figures)
+    report.finish(figures, " ".join(["aiotrain", *flags]))
 
 
 if __name__ == "__main__":

@@ -1,108 +1,109 @@
-"""What a search over workflows comes to, next to plain PPO and to simpler ways of choosing, on equal budgets.
+"""What a search over workflows comes to, beside plain PPO and simpler ways of choosing, on equal budgets.
 
-    python -m bench.workflows --csv curves.csv --png curves.png         # 20,000 episodes, three seeds, some minutes
+    python -m bench.workflows --csv curves.csv --png curves.png         # 20,000 episodes, three seeds
     python -m bench.workflows --observation memory --actions compact --strategies "GP-UCB, 16 orders together"
 
-Every other flag is one of aiotrain's own.
 Each strategy trains with the same observations, actions and budget. Of a search, the best order is then the one that
 the search itself ranks first. Its policy, as plain PPO's, plays 1,000 fresh episodes with sampled actions: their mean
 return is what counts, with their compliance. Policies without learning give the scale: random actions, and the greedy
-heuristic, which sees the true state and restores a host of the first compromised type.
+heuristic, which sees the true state and restores a host of the first compromised type. Every other flag is one of
+aiotrain's own.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import csv
-import dataclasses
-import json
-import statistics
+import math
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 from aiotrain import Config, Trainer, evaluate
-from aiotrain.app.main import Arguments
+from aiotrain.cage2 import SearchConfig
 from aiotrain.cage2.official.baselines import greedy_actions
 from aiotrain.cage2.scenario import NUM_ACTIONS
 from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
 from aiotrain.cage2.workflows import NAMED_ORDERS, Order
-from aiotrain.config import SearchConfig
+from bench.tools.figures import Figures
+from bench.tools.progress import say
+from bench.tools.report import Report
+from bench.tools.runs import config_of
+from bench.tools.script import Script
+from bench.tools.training import run
+
+TAKES = "10 minutes"
+SMALLEST = (
+    "--seeds 0 --strategies 'GP-UCB, 4 orders together' --played 20 --workers 1 --total-episodes 240 "
+    "--episodes-per-update 40 --max-episodes-per-workflow 40"
+)
 
 STEPS = 100
-STRATEGIES: dict[str, dict[str, Any] | None] = {
-    "plain PPO": None,
-    "GP-UCB, 16 orders together": {},
-    "GP-UCB, 4 orders together": {"parallel_workflows": 4},
-    "GP-UCB, one at a time": {"parallel_workflows": 1},
-    "… from the nearest policy": {"parallel_workflows": 1, "inherit": "nearest"},
-    "random orders, 16": {"search": "random"},
-    "orders in turn, 16": {"search": "round-robin"},
+BEFORE = ("--workers", "2", "--total-episodes", "20000")
+"""Flags that go before those of the command."""
+STRATEGIES: dict[str, list[str]] = {
+    "plain PPO": ["--workflow", "none"],
+    "GP-UCB, 16 orders together": [],
+    "GP-UCB, 4 orders together": ["--parallel-workflows", "4"],
+    "GP-UCB, one at a time": ["--parallel-workflows", "1"],
+    "… from the nearest policy": ["--parallel-workflows", "1", "--inherit", "nearest"],
+    "random orders, 16": ["--search", "random"],
+    "orders in turn, 16": ["--search", "round-robin"],
 }
 Curve = list[tuple[int, float, float]]
 
 
 async def train(config: Config) -> tuple[Trainer, Curve]:
-    """Train; after each update: episodes so far, mean return, compliance."""
+    """Train; after each update: episodes so far, mean return, compliance (NaN if no episode told it)."""
     curve = []
     async with Trainer(config) as trainer:
         async for update in trainer:
-            curve.append((int(update.episodes), update.mean_return, update.compliance))
+            told = update.metrics.get("compliance")
+            curve.append((update.episodes, update.mean_return, math.nan if told is None else told.mean))
     return trainer, curve
 
 
-def run(strategy: str, seed: int, args: argparse.Namespace) -> tuple[dict[str, Any], Curve]:
-    """Train by a strategy and play the best policy that comes of it."""
-    settings = STRATEGIES[strategy]
-    with tempfile.TemporaryDirectory() as folder:
+def train_and_play(strategy: str, seed: int, played: int, flags: list[str], figures: Figures) -> Curve:
+    """Train by a strategy, and note what the best policy that comes of it plays."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         run_dir = Path(folder) / "run"
-        config = dataclasses.replace(
-            args.config,
-            seed=seed,
-            run_dir=str(run_dir),
-            workflow="none" if settings is None else "search",
-            workflow_search=SearchConfig(**(settings or {})),
-        )
+        mine = ["--seed", str(seed), "--run-dir", str(run_dir), *STRATEGIES[strategy]]
         began = time.monotonic()
-        trainer, curve = asyncio.run(train(config.config()))
-        result: dict[str, Any] = {"strategy": strategy, "seed": seed, "seconds": time.monotonic() - began}
+        trainer, curve = run(train(config_of([*BEFORE, *flags, *mine])))
+        figures.note(strategy, "duration", time.monotonic() - began, "s")
         order = None
-        if settings is not None and (found := trainer.status().workflow) is not None:
+        if (found := trainer.status().curriculum) is not None:
             if not found.best:
                 raise SystemExit(f"{strategy}: no training of an order ended; a larger --total-episodes is needed")
             order = found.best[0].workflow
-            result |= {"order": order, "trainings": found.trainings, "complied": found.complied}
-        played = evaluate(run_dir, episodes=args.played, workflow=order, seed=1).summary()
-    result |= {"mean": played["mean_return"], "error": played["standard_error"]}
-    return result | ({"compliance": played["compliance"]} if "compliance" in played else {}), curve
+            figures.note(strategy, "trainings", found.trainings)
+            figures.note(strategy, "complied", found.complied)
+        evaluation = evaluate(run_dir, episodes=played, workflow=order, seed=1).summary()
+    figures.note(strategy, "mean return", evaluation["mean_return"])
+    figures.note(strategy, "standard error", evaluation["standard_error"])
+    if "compliance" in evaluation:
+        figures.note(strategy, "compliance", evaluation["compliance"])
+    say(f"{strategy}, seed {seed}: mean return {evaluation['mean_return']:.1f}, order {order}")
+    return curve
 
 
-def without_learning(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Mean returns of random actions, and of the greedy heuristic by two orders."""
-    red_agent = args.config.red_agent
+def note_without_learning(red_agent: str, played: int, figures: Figures) -> None:
+    """Note the mean returns of random actions, and of the greedy heuristic by two orders."""
     generator = np.random.default_rng(1)
-    rows = []
     orders: dict[str, Order | None] = {"random actions": None}
     orders |= {f"greedy, true state, {name}": NAMED_ORDERS[name] for name in ("critical_first", "reverse")}
     for name, order in orders.items():
-        env = Cage2VectorEnv(args.played, red_agent=red_agent, max_steps=STEPS)
+        env = Cage2VectorEnv(played, red_agent=red_agent, max_steps=STEPS)
         greedy = None if order is None else greedy_actions(order)
         _, info = env.reset(seed=1)
-        returns = np.zeros(args.played)
+        returns = np.zeros(played)
         for _ in range(STEPS):
-            actions = generator.integers(0, NUM_ACTIONS, args.played) if greedy is None else greedy[info["red_hosts"]]
+            actions = generator.integers(0, NUM_ACTIONS, played) if greedy is None else greedy[info["red_hosts"]]
             _, rewards, _, _, info = env.step(actions)
             returns += rewards
-        error = float(returns.std(ddof=1) / np.sqrt(len(returns)))
-        rows.append({"strategy": name, "mean": float(returns.mean()), "error": error})
-    return rows
+        figures.note(name, "mean return", float(returns.mean()))
+        figures.note(name, "standard error", float(returns.std(ddof=1) / np.sqrt(played)))
 
 
 def save_png(path: Path, curves: dict[tuple[str, int], Curve], window: int) -> None:
@@ -126,65 +127,38 @@ def save_png(path: Path, curves: dict[tuple[str, int], Curve], window: int) -> N
     figure.savefig(path)
 
 
+def save_csv(path: Path, curves: dict[tuple[str, int], Curve]) -> None:
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["strategy", "seed", "episodes", "mean_return", "compliance"])
+        rows.writerows((*key, *point) for key, curve in curves.items() for point in curve)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    script = Script.of(__file__)
+    parser = script.parser()
     parser.add_argument("--strategies", choices=STRATEGIES, nargs="+", default=list(STRATEGIES), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--played", type=int, default=1_000, help="episodes played at the end (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--red-agent", default="B_lineAgent")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="all curves")
     parser.add_argument("--png", type=Path, metavar="FILE", help="a picture of them; needs matplotlib")
-    args, others = parser.parse_known_args()
-    args.config = tyro.cli(
-        Arguments,
-        args=others,
-        config=(tyro.conf.OmitArgPrefixes,),
-        default=Arguments(workers=2, total_episodes=20_000),
-    )
-
-    results: list[dict[str, Any]] = []
-    curves: dict[tuple[str, int], Curve] = {}
-    console = Console(width=140)
-    for seed in args.seeds:
-        for strategy in args.strategies:
-            result, curves[strategy, seed] = run(strategy, seed, args)
-            results.append(result)
-            console.print(
-                {key: round(value, 3) if isinstance(value, float) else value for key, value in result.items()}
-            )
-    table = Table(
-        title=f"CAGE 2, {args.config.red_agent}, {args.config.total_episodes:,} episodes, {len(args.seeds)} seeds"
-    )
-    table.add_column("strategy")
-    for column in ("mean return, each seed", "median", "compliance", "trainings", "complied", "s"):
-        table.add_column(column, justify="right")
-    for strategy in args.strategies:
-        rows = [result for result in results if result["strategy"] == strategy]
-        searched = "trainings" in rows[0]
-        table.add_row(
-            strategy,
-            "  ".join(f"{row['mean']:.1f} ± {row['error']:.1f}" for row in rows),
-            f"{statistics.median(row['mean'] for row in rows):.1f}",
-            f"{statistics.median(row.get('compliance', np.nan) for row in rows):.3f}" if searched else "",
-            " ".join(str(row["trainings"]) for row in rows) if searched else "",
-            " ".join(str(row["complied"]) for row in rows) if searched else "",
-            f"{statistics.median(row['seconds'] for row in rows):.0f}",
-        )
-    for row in without_learning(args):
-        results.append(row)
-        table.add_row(row["strategy"], f"{row['mean']:.1f} ± {row['error']:.1f}")
-    console.print(table)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-    if args.csv:
-        with args.csv.open("w", newline="") as file:
-            rows_out = csv.writer(file)
-            rows_out.writerow(["strategy", "seed", "episodes", "mean_return", "compliance"])
-            rows_out.writerows((*key, *point) for key, curve in curves.items() for point in curve)
-    if args.png:
-        save_png(args.png, curves, window=10)
+    arguments, others = script.parse_known(parser)
+    report = Report(script, arguments)
+    flags = ["--red-agent", arguments.red_agent, *others]
+    figures = Figures()
+    curves = {
+        (strategy, seed): train_and_play(strategy, seed, arguments.played, flags, figures)
+        for seed in arguments.seeds
+        for strategy in arguments.strategies
+    }
+    note_without_learning(arguments.red_agent, arguments.played, figures)
+    if arguments.csv:
+        save_csv(arguments.csv, curves)
+    if arguments.png:
+        save_png(arguments.png, curves, window=10)
+    details = [{"strategy": strategy, "seed": seed, "curve": curve} for (strategy, seed), curve in curves.items()]
+    report.finish(figures, " ".join(["CAGE 2:", *flags]), {"curves": details})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from bench.tools.progress import say
@@ -87,54 +88,78 @@ class Figures:
     """The figures of a script, in the order in which they were first noted."""
 
     def __init__(self) -> None:
-        self._figures: dict[tuple[str, str], Figure] = {}
+        self._figures: dict[tuple[str, str, str | None], Figure] = {}
         self.remarks: dict[str, str] = {}
         """What else is to be said of a subject."""
 
     def note(
         self, subject: str, name: str, value: float, unit: str = "", *, ceiling: tuple[str, float] | None = None
     ) -> None:
-        """Add a repeat of a figure. ``ceiling``: what its ratio is to, and the value of that in this repeat."""
-        figure = self._figures.setdefault((subject, name), Figure(subject, name, unit))
+        """Add a repeat of a figure.
+
+        ``ceiling``: what its ratio is to, and the value of that in this repeat. A figure that is noted with several
+        ceilings is reported with each.
+        """
+        ratio_to = None if ceiling is None else ceiling[0]
+        figure = self._figures.setdefault((subject, name, ratio_to), Figure(subject, name, unit, ratio_to=ratio_to))
         figure.repeats.append(float(value))
         if ceiling is not None:
-            figure.ratio_to = ceiling[0]
             figure.ceilings.append(float(ceiling[1]))
-
-    def __getitem__(self, key: tuple[str, str]) -> Figure:
-        """Return the figure of that subject and name."""
-        return self._figures[key]
 
     def __iter__(self) -> Iterator[Figure]:
         return iter(self._figures.values())
 
-    def table(self, title: str) -> Table:
-        """Draw a row for each subject, with the medians and ratios of all its figures."""
-        columns = {figure.name: figure for figure in self}
-        for figure in self:
-            if figure.ratio_to is not None:
-                columns[figure.name] = figure
-        repeats = max((len(figure.repeats) for figure in self), default=0)
+    def of(self, subject: str, name: str) -> list[Figure]:
+        """Return the figure, once for each of its ceilings; [] if there is none."""
+        return [figure for figure in self if (figure.subject, figure.name) == (subject, name)]
+
+    def tables(self, title: str) -> list[Table]:
+        """Draw a row for each subject, with the medians and ratios of its figures.
+
+        Subjects that have no figure in common stand in different tables.
+        """
+        groups: list[tuple[set[str], list[str]]] = []  # names of figures, and subjects that have them
+        for subject in dict.fromkeys([*(figure.subject for figure in self), *self.remarks]):
+            names = {figure.name for figure in self if figure.subject == subject}
+            alike = [group for group in groups if group[0] & names or not names]
+            groups = [group for group in groups if group not in alike]
+            subjects = [each for _, known in alike for each in known]
+            groups.append((names.union(*(known for known, _ in alike)), [*subjects, subject]))
+        return [self._table(title if not place else "", subjects) for place, (_, subjects) in enumerate(groups)]
+
+    def _table(self, title: str, subjects: Sequence[str]) -> Table:
+        figures = [figure for figure in self if figure.subject in subjects]
+        repeats = max((len(figure.repeats) for figure in figures), default=0)
         table = Table(title=title, caption=f"medians of {repeats} repeats" if repeats > 1 else None)
         table.add_column("", overflow="fold")
-        for name, figure in columns.items():
-            table.add_column(f"{name}, {figure.unit}" if figure.unit else name, justify="right")
-            if figure.ratio_to is not None:
-                table.add_column(f"÷ {figure.ratio_to}", justify="right")
-        if self.remarks:
+        ratios: dict[str, list[str]] = {}  # what each figure is divided by
+        for figure in figures:
+            known = ratios.setdefault(figure.name, [])
+            if figure.ratio_to is not None and figure.ratio_to not in known:
+                known.append(figure.ratio_to)
+        for name, known in ratios.items():
+            unit = next(figure.unit for figure in figures if figure.name == name)
+            table.add_column(f"{name}, {unit}" if unit else name, justify="right")
+            for ratio_to in known:
+                table.add_column(f"÷ {ratio_to}", justify="right")
+        with_remarks = any(subject in self.remarks for subject in subjects)
+        if with_remarks:
             table.add_column("remarks", overflow="fold")
-        for subject in dict.fromkeys([*(figure.subject for figure in self), *self.remarks]):
-            cells = []
-            for name, figure in columns.items():
-                found = self._figures.get((subject, name))
-                cells.append(number(found.value) if found else "")
-                if figure.ratio_to is not None:
-                    share = found.ratio if found else None
-                    cells.append("" if share is None else share if isinstance(share, str) else number(share))
-            if self.remarks:
-                cells.append(self.remarks.get(subject, ""))
-            table.add_row(subject, *cells)
+        for subject in subjects:
+            cells = [subject]
+            for name, known in ratios.items():
+                found = self.of(subject, name)
+                cells.append(number(found[0].value) if found else "")
+                shares = {figure.ratio_to: figure.ratio for figure in found}
+                cells += [_cell(shares.get(ratio_to)) for ratio_to in known]
+            if with_remarks:
+                cells.append(escape(self.remarks.get(subject, "")))
+            table.add_row(*cells)
         return table
+
+
+def _cell(share: float | str | None) -> str:
+    return "" if share is None else share if isinstance(share, str) else number(share)
 
 
 def interleaved(

@@ -18,7 +18,8 @@ from aiotrain.collect.protocol import Launch
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.local_player import Played
 from aiotrain.play.player import Assignment, episode_streams
-from aiotrain.transport.ring import HEADER, Trajectories
+from aiotrain.transport.ring import header_dtype
+from aiotrain.transport.trajectories import Trajectories
 
 Episode = dict[str, Any]
 
@@ -103,7 +104,7 @@ def play_episode(env: Any, policy: Any, assignment: Assignment, episode: int, ve
 
 def as_trajectory(told: Episode, assignment: Assignment) -> Trajectories:
     """An episode's lists as a trajectory."""
-    header = np.zeros(1, HEADER)
+    header = np.zeros(1, header_dtype(assignment.spec.metrics))
     for name in ("episode", "version", "seed"):
         header[name] = told[name]
     header["ended"] = True

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import torch
 
+from aiotrain.cage2 import Cage2
 from aiotrain.cage2.workflows import ORDERS
 from aiotrain.config import Config
 from aiotrain.learn.ppo import Learner
-from aiotrain.play.factory import make_factory
 from aiotrain.play.inspection import inspect_env
 from aiotrain.play.local_player import LocalPlayer, make_player
 from aiotrain.play.player import Assignment
 from aiotrain.play.policy import PolicyShape
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.trajectories import Trajectories
+
+__all__ = ["parts"]
 
 
 def parts(config: Config, episodes: int, seconds: float = math.inf) -> dict[str, float]:
-    """CPU ms per episode of playing and of learning, by a policy that learns from so many episodes or CPU seconds.
+    """Play and learn in turn, by a policy that learns from so many episodes or CPU seconds.
 
-    Also the steps of an episode, and the bytes of a step in the ring.
+    Returns:
+        ``play_ms`` and ``learn_ms``, CPU ms per episode; ``steps`` of an episode; ``step_bytes`` of a step in
+        the ring.
     """
     torch.set_num_threads(1)
-    factory = make_factory(config)
+    factory = config.env_factory()
     env, spec = inspect_env(factory)
     shape = PolicyShape.of(spec, config.ppo.hidden_sizes)
     learner = Learner(spec, shape, config.ppo, seed=config.seed, device=torch.device("cpu"))
     chunk = config.episodes_per_update
-    together = config.workflow_search.parallel_workflows if config.searches else 1
-    orders = ORDERS[:: len(ORDERS) // together][:together] if config.searches else []
-    options = [{"workflow": orders[len(orders) * place // chunk]} for place in range(chunk)] if orders else []
+    options = reset_options(config, chunk)
     layout = spec.ring_layout(max(chunk, config.envs_per_worker), config.slot_steps or spec.slot_steps)
-    assignment = Assignment(
-        0, config.envs_per_worker, config.seed, spec, shape, layout, config.workflow_search.alignment_lambda
-    )
+    assignment = Assignment(0, config.envs_per_worker, config.seed, spec, shape, layout)
     player = LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, [env]))
     played = learned = 0.0
     first = steps = version = 0
@@ -47,7 +48,8 @@ def parts(config: Config, episodes: int, seconds: float = math.inf) -> dict[str,
             trajectories = player.play_whole(
                 learner.parameters(), version, range(first, first + chunk), options
             ).trajectories
-            assert trajectories is not None, "the environment breaks off every episode"
+            if trajectories is None:
+                raise SystemExit("the environment breaks off every episode")
             batch.append(trajectories)
             first += chunk
         between = time.process_time()
@@ -63,3 +65,12 @@ def parts(config: Config, episodes: int, seconds: float = math.inf) -> dict[str,
         "steps": steps / first,
         "step_bytes": layout.nbytes / layout.slots / layout.steps,
     }
+
+
+def reset_options(config: Config, episodes: int) -> list[dict[str, Any]]:
+    """Return the options of so many episodes: as many orders as a search trains together, a part of the batch each."""
+    if not (isinstance(config.env, Cage2) and config.env.searches):
+        return []
+    together = config.env.search.parallel_workflows
+    orders = ORDERS[:: len(ORDERS) // together][:together]
+    return [{"workflow": orders[together * place // episodes]} for place in range(episodes)]

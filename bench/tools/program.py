@@ -48,19 +48,21 @@ def variables_of(checkout: Path, more: Mapping[str, str] | None = None) -> dict[
 def updates(run: Path) -> list[dict[str, float]]:
     """Return the columns that are measured, of each update so far."""
     try:
-        rows = list(csv.DictReader((run / "updates.csv").read_text().splitlines()))
+        text = (run / "updates.csv").read_text()
     except FileNotFoundError:
         return []
+    whole = text[: text.rfind("\n") + 1]  # the last line may be half written
+    rows = csv.DictReader(whole.splitlines())
     return [{name: float(row[name]) for name in ("elapsed_s", "episodes", "steps")} for row in rows]
 
 
-def wait_for(ready: Callable[[], T], program: subprocess.Popen[bytes], seconds: float = _PATIENCE_S) -> T:
+def wait_for(ready: Callable[[], T], program: subprocess.Popen[bytes], every_s: float = 0.02) -> T:
     """Return what ``ready`` returns once that is true. Ends the script if the program ends or takes too long."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + _PATIENCE_S
     while not (value := ready()):
         if time.monotonic() > deadline or program.poll() is not None:
-            raise SystemExit(f"the program did not get going within {seconds:g} s (exit code {program.poll()})")
-        time.sleep(0.02)
+            raise SystemExit(f"the program did not get going within {_PATIENCE_S:g} s (exit code {program.poll()})")
+        time.sleep(every_s)
     return value
 
 
@@ -122,7 +124,7 @@ def start_up(flags: Sequence[str], workers: int, checkout: Path = ROOT, cache: P
             start_new_session=True,
         )
         with _ended(program):
-            first = wait_for(lambda: _first_episode(run), program)
+            first_at = wait_for(lambda: _first_episode(run), program)
             used_s = cpu_s(family(program.pid))
             wait_for(lambda: len(family(program.pid)) > workers, program)
             done = len(updates(run))
@@ -134,7 +136,7 @@ def start_up(flags: Sequence[str], workers: int, checkout: Path = ROOT, cache: P
             end_s = time.monotonic() - asked
         os.close(terminal)
     return {
-        "first_episode_s": first - began,
+        "first_episode_s": first_at - began,
         "first_episode_cpu_s": used_s,
         "pss_mib": pss / 2**20,
         "end_s": end_s,
@@ -157,13 +159,14 @@ def open_terminal(width: int = 160, height: int = 50) -> int:
     return far
 
 
-def _first_episode(run: Path) -> float | None:
-    """Return the wall-clock time of the first finished episode, from the run's events."""
+def _first_episode(run: Path) -> float:
+    """Return the wall-clock time of the first finished episode, from the run's events; 0 before it."""
     try:
         lines = (run / "events.jsonl").read_text().splitlines()
     except FileNotFoundError:
-        return None
-    return next((event["time"] for event in map(json.loads, lines) if event["event"] == "first_episode"), None)
+        return 0.0
+    events = map(json.loads, lines)
+    return next((float(event["time"]) for event in events if event["event"] == "first_episode"), 0.0)
 
 
 @contextlib.contextmanager

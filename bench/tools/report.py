@@ -46,11 +46,12 @@ class Report:
         }
 
     def finish(self, figures: Figures, title: str, details: Any = None) -> None:
-        """Print the table, and write the JSON where it was asked for.
+        """Print the tables, and write the JSON where it was asked for.
 
         ``details``: what is no figure but worth keeping, such as curves, as plain values.
         """
-        self.print(figures.table(title))
+        for table in figures.tables(title):
+            self.print(table)
         self.write([figure.row() for figure in figures], figures.remarks, details)
 
     def print(self, what: RenderableType) -> None:

@@ -41,8 +41,8 @@ class Script:
         description = ast.get_docstring(tree)
         if description is None or not {"TAKES", "SMALLEST"} <= constants.keys():
             raise ValueError(f"{file}: a script has a docstring, TAKES and SMALLEST; see bench/__init__.py")
-        smallest = tuple(shlex.split(constants["SMALLEST"]))
-        return cls(Path(file).stem, description, constants["TAKES"], smallest)
+        smallest = tuple(shlex.split(str(constants["SMALLEST"])))
+        return cls(Path(file).stem, description, str(constants["TAKES"]), smallest)
 
     @property
     def summary(self) -> str:

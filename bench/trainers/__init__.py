@@ -8,6 +8,7 @@ aiotrain's dependencies only those of its environments are installed.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -17,21 +18,16 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from aiotrain.config import Config, PPOConfig
-from aiotrain.play.factory import EnvFactory, make_factory
+from aiotrain.cage2 import Cage2
+from aiotrain.play.factory import EnvFactory
 from aiotrain.play.spaces import EnvSpec
 
-PPO = PPOConfig(epochs=4, minibatch_size=1000)
+PPO = dataclasses.replace(Cage2.ppo, epochs=4, minibatch_size=1000)
 """The settings of every trainer, where it has them."""
 
 
-def config_for(env: str) -> Config:
-    """aiotrain's settings for an environment: CAGE 2 as Gymnasium plays it, without workflows."""
-    return Config(env=env, simulator="cyborg", workflow="none", total_episodes=10**9, device="cpu", ppo=PPO)
-
-
 def parse() -> argparse.Namespace:
-    """The arguments of a program, which ends in order at SIGINT."""
+    """Return the arguments of a program, which ends in order at SIGINT."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--env", required=True)
     parser.add_argument("--workers", type=int, required=True)
@@ -40,11 +36,6 @@ def parse() -> argparse.Namespace:
     # What a shell starts in the background ignores SIGINT, and so does what that starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return parser.parse_args()
-
-
-def factory_for(env: str) -> EnvFactory:
-    """Makes the environment, the same for every trainer."""
-    return make_factory(config_for(env))
 
 
 class Floats(gymnasium.ObservationWrapper[Any, Any, Any]):
@@ -61,12 +52,12 @@ class Floats(gymnasium.ObservationWrapper[Any, Any, Any]):
 
 
 def make_env(factory: EnvFactory) -> Floats:
-    """The environment with observations as vectors of float32."""
+    """Return the environment with observations as vectors of float32."""
     return Floats(factory())
 
 
 def sizes(factory: EnvFactory) -> tuple[int, int]:
-    """Numbers that the policy takes, and actions that it chooses from."""
+    """Return how many numbers the policy takes, and how many actions it chooses from."""
     spec = EnvSpec.of(factory(), factory.name)
     return spec.inputs, spec.outputs
 

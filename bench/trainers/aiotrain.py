@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-
-import uvloop
 
 from aiotrain import Trainer
 from bench import trainers
+from bench.tools.runs import ENDLESS, config_of
+from bench.tools.training import run
 
 
 async def train() -> None:
     arguments = trainers.parse()
     config = dataclasses.replace(
-        trainers.config_for(arguments.env),
+        config_of([*ENDLESS, "--env", arguments.env], cage2=("--simulator", "cyborg", "--workflow", "none")),
         workers=arguments.workers,
         envs_per_worker=arguments.envs_per_worker,
         steps_per_update=arguments.steps_per_update,
+        device="cpu",
+        ppo=trainers.PPO,
     )
     async with Trainer(config) as trainer:
         async for update in trainer:
@@ -25,5 +26,4 @@ async def train() -> None:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(train())
+    run(train())

@@ -8,11 +8,12 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
 from bench import trainers
+from bench.tools.runs import factory_of
 
 
 def main() -> None:
     arguments, ppo = trainers.parse(), trainers.PPO
-    factory = trainers.factory_for(arguments.env)
+    factory = factory_of(arguments.env)
 
     register_env("env", lambda _: trainers.make_env(factory))
     config = (

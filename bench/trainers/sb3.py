@@ -8,6 +8,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecMonitor
 from torch import nn
 
 from bench import trainers
+from bench.tools.runs import factory_of
 
 
 class Report(BaseCallback):
@@ -21,7 +22,7 @@ class Report(BaseCallback):
 
 def main() -> None:
     arguments, ppo = trainers.parse(), trainers.PPO
-    envs = VecMonitor(SubprocVecEnv([trainers.factory_for(arguments.env)] * arguments.workers))
+    envs = VecMonitor(SubprocVecEnv([factory_of(arguments.env)] * arguments.workers))
     model = PPO(
         "MlpPolicy",
         envs,

@@ -15,11 +15,12 @@ from torch import nn
 from torch.distributions import Categorical
 
 from bench import trainers
+from bench.tools.runs import factory_of
 
 
 def main() -> None:
     arguments, ppo = trainers.parse(), trainers.PPO
-    factory = trainers.factory_for(arguments.env)
+    factory = factory_of(arguments.env)
     envs = ShmemVectorEnv([lambda: trainers.make_env(factory)] * arguments.workers)
     observation_space, action_space = envs.observation_space[0], envs.action_space[0]
 

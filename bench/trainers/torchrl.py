@@ -21,11 +21,12 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 from bench import trainers
+from bench.tools.runs import factory_of
 
 
 def main() -> None:
     arguments, ppo = trainers.parse(), trainers.PPO
-    factory = trainers.factory_for(arguments.env)
+    factory = factory_of(arguments.env)
 
     def make_env() -> EnvBase:
         one = partial(trainers.make_env, factory)

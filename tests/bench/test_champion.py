@@ -42,7 +42,7 @@ def test_a_champion_goes_on_where_it_was_and_is_evaluated(tmp_path: Path) -> Non
     assert [point["total"] for point in result["curve"][:2]] == [point["total"] for point in first["curve"]]
     assert len(result["last"]["cells"]) == len(result["cyborg"]["cells"]) == 9
     assert (tmp_path / "totals.png").stat().st_size > 10_000
-    assert "on csle-cyborg" in resumed.stdout
+    assert "total on csle-cyborg" in resumed.stdout
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def test_a_report_says_too_noisy_instead_of_the_ratio() -> None:
     figures = Figures()
     for ceiling in (100.0, 150.0):
         figures.note("a", "played", 50.0, "steps/s", ceiling=("ceiling", ceiling))
-    row = figures["a", "played"].row()
+    (figure,) = figures.of("a", "played")
+    row = figure.row()
     assert (row["ratio_to"], row["ratio"], row["value"]) == ("ceiling", "too noisy", 50.0)
     assert "too noisy" in drawn(figures)
 
@@ -38,13 +39,34 @@ def test_a_report_says_too_noisy_instead_of_the_ratio() -> None:
 def test_the_table_has_a_row_for_each_subject_and_a_column_for_each_figure() -> None:
     figures = Figures()
     for repeat in range(3):
-        figures.note("two workers", "played", 1000.0 + repeat, "steps/s", ceiling=("ceiling", 2000.0 + 2 * repeat))
+        for name, ceiling in (("ceiling", 2000.0 + 2 * repeat), ("all of it", 4000.0 + 4 * repeat)):
+            figures.note("two workers", "played", 1000.0 + repeat, "steps/s", ceiling=(name, ceiling))
         figures.note("ten workers", "played", 1500.0)
         figures.note("ten workers", "memory", 12.345, "MiB")
     figures.remarks["one worker"] = "did not start"
     text = drawn(figures)
-    for told in ("played, steps/s", "÷ ceiling", "memory, MiB", "1,001", "0.500", "12.3", "did not start", "3 repeats"):
+    for told in (
+        "played, steps/s",
+        "÷ ceiling",
+        "÷ all of it",
+        "0.250",
+        "memory, MiB",
+        "1,001",
+        "0.500",
+        "12.3",
+        "did not start",
+        "3 repeats",
+    ):
         assert told in text, text
+
+
+def test_subjects_without_a_figure_in_common_stand_in_different_tables() -> None:
+    figures = Figures()
+    for subject, names in {"a": "xy", "b": "z", "c": "yx", "d": "zw"}.items():
+        for name in names:
+            figures.note(subject, name, 1.0)
+    tables = figures.tables("figures")
+    assert [[str(cell) for cell in table.columns[0].cells] for table in tables] == [["a", "c"], ["b", "d"]]
 
 
 @pytest.mark.parametrize(
@@ -69,5 +91,6 @@ def test_players_take_turns_and_the_warm_up_does_not_count(capsys: pytest.Captur
 
 def drawn(figures: Figures) -> str:
     console = Console(file=io.StringIO(), width=160)
-    console.print(figures.table("figures"))
+    for table in figures.tables("figures"):
+        console.print(table)
     return str(console.file.getvalue())  # type: ignore[attr-defined]

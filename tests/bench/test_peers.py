@@ -1,26 +1,16 @@
-"""What of bench.peers needs no other trainer: set-up, reports and figures, the end of programs, the table."""
+"""What of bench.peers needs no other trainer: set-up, reports and figures, and the end of programs."""
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from bench import peers
-from bench.peers import Program, Report, Trainer, TrainerError
-
-ROW = {
-    "workers": 2,
-    "envs_per_worker": 1,
-    "steps_per_s": 1000.0,
-    "ratio": 0.5,
-    "cpu_efficiency": 0.6,
-    "first_update_s": 3.0,
-    "pss_mib": 400.0,
-}
+from bench.peers import Comparison, Layout, Learned, Program, Trainer, TrainerError, lead
+from bench.tools.ceiling import Ceiling
+from bench.tools.figures import Figures
 
 FAKE = """
 import multiprocessing, os, sys, time
@@ -57,11 +47,11 @@ def program() -> Program:
 
 @pytest.mark.parametrize("line", [b"", b"INFO: hello", b"[1]", b"17", b'{"loss": 3}', b'{"steps": 1', b"\xff"])
 def test_lines_that_are_no_reports_are_passed_over(line: bytes) -> None:
-    assert Report.parse(line) is None
+    assert Learned.parse(line) is None
 
 
 def test_a_report_is_read() -> None:
-    assert Report.parse(b'{"steps": 5000, "time": 1.5}\r') == Report(5000, 1.5)
+    assert Learned.parse(b'{"steps": 5000, "time": 1.5}\r') == Learned(5000, 1.5)
 
 
 def test_the_rate_counts_from_the_warm_up_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,15 +93,15 @@ def test_a_set_up_that_fails_is_redone_and_one_that_is_done_is_kept(
 
     fail_on("fake==1")
     with pytest.raises(TrainerError, match="no network"):
-        peers.set_up("fake", tmp_path, lambda _: None)
+        peers.set_up("fake", tmp_path)
     fail_on("nothing")
     ran.clear()
-    python = peers.set_up("fake", tmp_path, lambda _: None)
+    python = peers.set_up("fake", tmp_path)
     assert "--clear" in ran[0]
     assert any(part.startswith("torch==") for part in ran[1])
     assert "fake==1" in ran[2]
     ran.clear()
-    assert peers.set_up("fake", tmp_path, lambda _: None) == python
+    assert peers.set_up("fake", tmp_path) == python
     assert ran == []
 
 
@@ -123,25 +113,30 @@ def test_the_reason_is_the_last_line_that_tells_of_an_error() -> None:
     assert peers.last_words("") == "it gave no reason"
 
 
-def test_the_fastest_comes_first_and_the_lead_is_over_the_best_other() -> None:
-    repeated = {
-        "sb3": [ROW | {"ratio": 0.2}, ROW | {"ratio": 0.1}, ROW | {"ratio": 0.9}],
-        "aiotrain": [ROW | {"ratio": 0.8}],
-        "rllib": [ROW | {"ratio": 0.1}],
-        "torchrl": [],
-    }
-    median = peers.medians(repeated)
-    assert list(median) == ["aiotrain", "sb3", "rllib"]
-    ratio, best = peers.lead(median) or (0, "")
-    assert (ratio, best) == (pytest.approx(4), "sb3")
-    assert peers.lead({"aiotrain": ROW}) is None
+def test_each_trainer_repeats_the_layout_that_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {("aiotrain", 1): 40.0, ("aiotrain", 8): 60.0, ("sb3", 1): 20.0}
+    measured: list[tuple[str, int]] = []
+
+    def measure(key: str, python: str, layout: Layout, *_: object) -> dict[str, float]:
+        measured.append((key, layout.envs_per_worker))
+        if key == "rllib":
+            raise TrainerError("exit code 1: no such space")
+        figures = {"cpu_efficiency": 0.5, "first_update_s": 3.0, "pss_mib": 400.0}
+        return {"steps_per_s": speeds[key, layout.envs_per_worker], "ceiling_steps_per_s": 100.0} | figures
+
+    monkeypatch.setattr(peers, "measure", measure)
+    comparison = Comparison("CartPole-v1", 500, 1.0, Ceiling.__new__(Ceiling))
+    comparison.run(dict.fromkeys(("aiotrain", "sb3", "rllib"), "python"), [Layout(2, 1), Layout(2, 8)], repeats=2)
+    once = [("aiotrain", 1), ("sb3", 1), ("rllib", 1), ("aiotrain", 8), ("rllib", 8)]  # sb3's workers have one each
+    assert measured == once + 2 * [("aiotrain", 8), ("sb3", 1)]
+    figures = comparison.figures
+    assert [figure.ratio for figure in figures.of("aiotrain", "speed")] == [0.6]
+    assert figures.remarks["aiotrain"] == "2 x 8 environments"
+    assert figures.remarks["RLlib"] == "exit code 1: no such space"
+    assert lead(figures) == (pytest.approx(3.0), "stable-baselines3, SubprocVecEnv")
 
 
-def test_the_table_tells_what_was_measured_and_why_the_rest_was_not() -> None:
-    console = Console(file=io.StringIO(), width=140)
-    console.print(peers.table_of("CartPole-v1", {"sb3": ROW}, {"rllib": "set-up: pip [all] failed"}))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "stable-baselines3, SubprocVecEnv │" in text
-    assert "2 x 1" in text
-    assert "0.500" in text
-    assert "RLlib: set-up: pip [all] failed" in text
+def test_without_another_trainer_nobody_leads() -> None:
+    figures = Figures()
+    figures.note("aiotrain", "speed", 50.0, "steps/s", ceiling=("ceiling", 100.0))
+    assert lead(figures) is None
