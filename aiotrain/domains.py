@@ -13,7 +13,6 @@ process; what travels to the workers is the environment factory.
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.metadata
 import warnings
 from abc import ABC, abstractmethod
@@ -38,6 +37,7 @@ DEFAULT_ENV: Final = "aiotrain/Cage2-v0"
 """Environment of the program, where no flag names one."""
 _BUILT_IN: Final = "aiotrain.cage2.domain:Cage2"
 """Domain of this distribution. It is named here as well as in the entry points, which a bare checkout does not have."""
+_BUILT_IN_REGISTER: Final = "aiotrain.cage2.registration:register"
 
 Line = list[tuple[str, str]]
 """One line of the console: runs of text, each with the name of a style of aiotrain.app.console.lines.STYLES."""
@@ -143,4 +143,4 @@ def domain_of(env: object) -> Domain | None:
 
 def register_environments() -> None:
     """Register the built-in domain's environments with Gymnasium, which since 1.0 reads no entry points."""
-    importlib.import_module(_BUILT_IN.partition(".domain:")[0])
+    named(_BUILT_IN_REGISTER)()

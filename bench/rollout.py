@@ -32,7 +32,15 @@ from numba import njit
 
 from aiotrain.cage2.blue_view import ACTIONS, OBSERVATIONS, actions_of, inputs_of
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_one, step_one
-from aiotrain.cage2.play.policy_network import GROUP, Network, add_bits, allocate_network, fill, finish, sample
+from aiotrain.cage2.play.policy_network import (
+    GROUP,
+    Network,
+    allocate_network,
+    first_layer,
+    later_layers,
+    sample,
+    set_weights,
+)
 from aiotrain.cage2.play.rollout import Rollout
 from aiotrain.cage2.scenario import NUM_BITS
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
@@ -76,8 +84,8 @@ def logits_of(network: Network, observations: Any, orders: Any, together: int) -
         rows = min(together, len(observations) - first)
         for row in range(rows):
             index = first + row
-            add_bits(network, row, list_bits(network, observations[index], orders[index % len(orders)]))
-        finish(network, rows)
+            first_layer(network, row, list_bits(network, observations[index], orders[index % len(orders)]))
+        later_layers(network, rows)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -89,11 +97,11 @@ def act(
         rows = min(together, len(observations) - first)
         for row in range(rows):
             index = first + row
-            add_bits(network, row, list_bits(network, observations[index], orders[index % len(orders)]))
-        logits = finish(network, rows)
+            first_layer(network, row, list_bits(network, observations[index], orders[index % len(orders)]))
+        logits = later_layers(network, rows)
         for row in range(rows):
             index = first + row
-            actions[index], log_probs[index] = sample(network, logits + row * len(network.shares), noise[index])
+            actions[index], log_probs[index] = sample(network, logits + row * len(network.probabilities), noise[index])
 
 
 @njit(error_model="numpy")
@@ -131,7 +139,7 @@ def players(name: str, red_agent: str, count: int, steps: int, batches: int) -> 
         part[...] = rng.standard_normal(part.shape) / math.sqrt(len(part))
     policy.refresh()
     network = allocate_network(shape.layers)
-    fill(network, policy.parameters[2 * inputs :])
+    set_weights(network, policy.parameters[2 * inputs :])
     rollout = Rollout(shape.layers, red_agent=red_agent)
     rollout.refresh(policy.parameters)
     arrays = SimpleNamespace(

@@ -20,9 +20,6 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_LINES_OF_A_TEST_FILE = 400, 59, 450
 
 LONG_MODULES = {"runs/checkpoints.py"}
 LONG_FUNCTIONS = {
-    "cage2/play/rollout.py: play",
-    "cage2/play/rollout.py: play_episodes",
-    "cage2/scenario.py: scenario2",
     "runs/evaluate.py: evaluate_cage2",
     "runs/playback.py: __init__",
 }
@@ -36,13 +33,11 @@ LONG_TEST_FILES = {
     "runs/test_playback.py",
     "runs/test_resume.py",
 }
-CIRCLES = {("aiotrain.cage2.blue_memory", "aiotrain.cage2.blue_view")}
+CIRCLES: set[tuple[str, str]] = set()
 HALF_OBJECTS = {
     "app/console/svg_animation.py",
     "app/evaluate_command.py",
-    "cage2/play/compiled_player.py",
     "cage2/playback/screen.py",
-    "cage2/red_agents.py",
     "collect/ray_node.py",
     "collect/shared_memory.py",
     "collect/worker.py",

@@ -1,8 +1,8 @@
-"""What an attentive blue player remembers of an episode, in compiled code: the one tracker of both simulators.
+"""What an attentive blue player remembers of an episode, in compiled code that both simulators share.
 
-It is told of each step what blue sees (the 52 bits) and what blue did, lists the inputs that are 1, and writes the
-mask of the compact actions; ``aiotrain.cage2.blue_view`` says what they mean. The parts are for compiled loops to call
-(``rollout.play_episodes`` does), `watch` for environments that are stepped from Python.
+A record of MEMORY is updated with the 52 bits that blue sees after each step and with blue's action. The observation
+and the mask of the compact actions are made from it; ``aiotrain.cage2.blue_view`` tells what their bits mean. Compiled
+loops such as ``rollout.play_episodes`` call the helpers, and environments that Python steps call `update_memories`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from aiotrain.cage2.blue_view import (
     OPENING,
     TIMES,
 )
-from aiotrain.cage2.engine.chance import compiled, part
+from aiotrain.cage2.engine.compilation import compiled, compiled_helper, lowest_bit
 from aiotrain.cage2.engine.state import SOURCES
 from aiotrain.cage2.engine.tables import (
     ACTION_HOST,
@@ -42,28 +42,36 @@ from aiotrain.cage2.engine.tables import (
     RESTORE,
     USER0,
 )
-from aiotrain.cage2.play.simd import lowest_bit
 from aiotrain.cage2.scenario import HOST_ACTIONS, HOST_INDEX, HOSTS, NUM_ACTIONS, NUM_BITS, SUBNETS, action_index
 
-__all__ = ["DECOY_OF_ACTION", "MEMORY", "allow", "forget", "list_inputs", "list_table", "remember", "watch"]
+__all__ = [
+    "DECOY_OF_ACTION",
+    "MEMORY",
+    "clear_memory",
+    "list_memory_ones",
+    "list_table_ones",
+    "update_memories",
+    "update_memory",
+    "write_mask",
+]
 
 MEMORY: Final = np.dtype(
     [
         ("steps", np.uint32),
-        # Sets of hosts: with an event so far; that showed a scan.
+        # Sets of hosts: those with an event so far; those that showed a scan.
         ("seen", np.uint16),
         ("scanned", np.uint16),
-        # Sets of decoys: that do not stand; that stood when a scan first and when it last showed on their host.
+        # Sets of decoys: those that do not stand; those that stood when their host first, and last, showed a scan.
         ("to_place", np.uint32),
         ("first_scan", np.uint32),
         ("last_scan", np.uint32),
-        # Of each step of OPENING: set of User hosts with an event, and above these whether one was an exploit.
+        # For each step of OPENING: the set of User hosts with an event, and one bit for whether one was an exploit.
         ("opening", np.uint32),
-        # Defended hosts: events since their Restore, one-hot; set of the restored; step of the last event, 0 for none.
+        # Defended hosts: events since their Restore, one-hot; the set of restored ones; step of the last event or 0.
         ("events", np.uint32),
         ("restored", np.uint8),
         ("last_event", np.uint32, (len(DEFENDED),)),
-        # Newest first: host + 1, or 0 for none, and whether it was an exploit; actions among the 145.
+        # Newest first: host + 1 (0 for none) of an event; whether it was an exploit; blue's action among the 145.
         ("recent_hosts", np.uint8, (EVENTS_KEPT,)),
         ("recent_exploits", np.uint8, (EVENTS_KEPT,)),
         ("recent_actions", np.uint8, (ACTIONS_KEPT,)),
@@ -71,7 +79,7 @@ MEMORY: Final = np.dtype(
     ],
     align=True,
 )
-"""What blue remembers of one episode. Sets are integers with a bit for each member."""
+"""What blue remembers of one episode. A set is an integer with a bit for each member."""
 
 _START: Final = {field.name: sum(each.size for each in FIELDS[:i]) for i, field in enumerate(FIELDS)}
 _TIME: Final = _START["time"]
@@ -94,14 +102,14 @@ _ALL_DECOYS: Final = (1 << _NUM_DECOYS) - 1
 
 _DEFENDED: Final = np.array([HOST_INDEX[host] for host in DEFENDED], np.uint8)
 _PLACE: Final = np.array([[*_DEFENDED, h].index(h) for h in range(NUM_HOSTS)], np.uint8)
-"""uint8 [13]: a host's place in DEFENDED, 8 for the others."""
+"""uint8 [13]: a host's place in DEFENDED; 8 for the other hosts."""
 _DECOYS: Final = [(HOST_INDEX[host], HOST_ACTIONS.index(kind) - FIRST_DECOY) for host, kind in DECOYS]
 _DECOYS_OF_HOST: Final = np.array(
     [sum(1 << i for i, (where, _) in enumerate(_DECOYS) if where == host) for host in range(NUM_HOSTS)], np.uint32
 )
 """uint32 [13]: the set of a host's decoys."""
 DECOY_OF_ACTION: Final = np.zeros(NUM_ACTIONS, np.uint32)
-"""uint32 [145]: the set of the decoy that an action places, empty for most."""
+"""uint32 [145]: the set that holds the decoy which an action places; empty for most actions."""
 for _action in range(action_index("DecoyApache", HOSTS[0]), action_index("Restore", HOSTS[0])):
     _host, _kind = int(ACTION_HOST[_action]), ACTION_KIND[_action] - FIRST_DECOY
     if DECOY_HOSTS[_kind] >> _host & 1:
@@ -111,16 +119,16 @@ for _action in range(action_index("DecoyApache", HOSTS[0]), action_index("Restor
 _NUMBER_OF_KIND: Final = np.array(
     [{ANALYSE: 0, REMOVE: 1, RESTORE: 3}.get(kind, 2) for kind in range(NOTHING)], np.uint8
 )
-"""uint8 [11]: number in ACTION_KINDS of each kind of action on a host."""
+"""uint8 [11]: the number in ACTION_KINDS of each kind of action on a host."""
 _LATEST: Final = TIMES[-1]
 _TIME_OF: Final = np.array([sum(step >= time for time in TIMES) - 1 for step in range(_LATEST + 1)], np.uint8)
-"""uint8 [steps + 1]: which interval of TIMES they are in."""
+"""uint8 [steps + 1]: the interval of TIMES of each number of steps."""
 _AGE_OF: Final = np.array([sum(age >= each for each in AGES) - 1 for age in range(OLD)], np.uint8)
-"""uint8 [OLD]: which interval of AGES an age is in."""
+"""uint8 [OLD]: the interval of AGES of each age."""
 
 
-@part
-def forget(memory: Any) -> None:
+@compiled_helper
+def clear_memory(memory: Any) -> None:
     """Begin an episode."""
     memory.steps = 0
     memory.seen = 0
@@ -140,14 +148,14 @@ def forget(memory: Any) -> None:
         memory.recent_actions[i] = 0
 
 
-@part
-def remember(memory: Any, table: Any, action: Any) -> None:
-    """Take notice of a step: blue's ``action`` among the 145, and the 52 bits of ``table`` after it."""
+@compiled_helper
+def update_memory(memory: Any, table: Any, action: Any) -> None:
+    """Take in a step: blue's ``action`` among the 145, and the 52 bits of the ``table`` after it."""
     memory.steps += 1
     for i in range(ACTIONS_KEPT - 1, 0, -1):
         memory.recent_actions[i] = memory.recent_actions[i - 1]
     memory.recent_actions[0] = action
-    # A decoy whose port is taken fails, which leaves the set as it is.
+    # A decoy fails if its port is taken. The same decoy stands then, so that the set does not change.
     memory.to_place &= ~DECOY_OF_ACTION[action]
     if ACTION_KIND[action] == RESTORE:
         host = ACTION_HOST[action]
@@ -158,12 +166,12 @@ def remember(memory: Any, table: Any, action: Any) -> None:
             memory.events &= ~(_ALL_EVENTS << (MOST_EVENTS * place))
     for host in range(NUM_HOSTS):
         if table[4 * host] != 0:
-            _notice(memory, host, table[4 * host + 1])
+            _record_event(memory, host, table[4 * host + 1])
 
 
-@part
-def _notice(memory: Any, host: Any, exploit: Any) -> None:
-    """An event on ``host``, after blue's action of the same step."""
+@compiled_helper
+def _record_event(memory: Any, host: Any, exploit: Any) -> None:
+    """Record an event on ``host``, after blue's action of the same step."""
     bit = 1 << host
     memory.seen |= bit
     if exploit == 0:
@@ -192,20 +200,20 @@ def _notice(memory: Any, host: Any, exploit: Any) -> None:
             memory.events ^= (before | (before << 1)) << shift
 
 
-@part
-def list_inputs(memory: Any, table: Any, inputs: Any) -> Any:
-    """List which of the NUM_INPUTS inputs are 1; returns how many.
+@compiled_helper
+def list_memory_ones(memory: Any, table: Any, inputs: Any) -> Any:
+    """List which bits of ``observation="memory"`` are 1. Return how many.
 
     Args:
-        memory: a record of MEMORY.
+        memory: A record of MEMORY.
         table: int8 [52].
         inputs: int64 [NUM_INPUTS or more], overwritten.
 
     """
-    count = list_table(table, inputs)
+    count = list_table_ones(table, inputs)
     inputs[count] = _TIME + _TIME_OF[min(memory.steps, _LATEST)]
     count += 1
-    # Three fields that lie side by side in FIELDS as one set, twice: each set costs time, and each member.
+    # Twice, three adjacent fields are listed as one set, because each set takes time of its own.
     decoys = np.uint64(memory.to_place) | (np.uint64(memory.first_scan) << np.uint64(_NUM_DECOYS))
     decoys |= np.uint64(memory.last_scan) << np.uint64(2 * _NUM_DECOYS)
     count = _list_set(decoys, _TO_PLACE, inputs, count)
@@ -236,18 +244,18 @@ def list_inputs(memory: Any, table: Any, inputs: Any) -> Any:
     return count
 
 
-@part
-def list_table(table: Any, inputs: Any) -> Any:
-    """List which bits of ``table``, int8 [52], are 1; returns how many."""
+@compiled_helper
+def list_table_ones(table: Any, inputs: Any) -> Any:
+    """List which bits of ``table``, int8 [52], are 1. Return how many."""
     bits = np.uint64(0)
     for i in range(NUM_BITS):
         bits |= np.uint64(table[i]) << np.uint64(i)
     return _list_set(bits, 0, inputs, 0)
 
 
-@part
+@compiled_helper
 def _list_set(members: Any, start: Any, inputs: Any, count: Any) -> Any:
-    """Add ``start`` plus each member of a set (uint64) to a list of ``count`` inputs; returns how many it then has."""
+    """Append ``start`` plus each member of a set (uint64) to a list of ``count`` inputs. Return its new length."""
     while members != 0:
         inputs[count] = start + lowest_bit(members)
         count += 1
@@ -255,15 +263,15 @@ def _list_set(members: Any, start: Any, inputs: Any, count: Any) -> Any:
     return count
 
 
-@part
-def allow(memory: Any, table: Any, mask: Any) -> None:
-    """Write which compact actions may be chosen now.
+@compiled_helper
+def write_mask(memory: Any, table: Any, mask: Any) -> None:
+    """Write which compact actions make sense now.
 
-    Sleep always; Analyse and Restore on a host that has had an event in this episode; Remove where the table shows User
-    or Privileged; a decoy that does not stand.
+    These are Sleep; Analyse and Restore on a host that had an event in this episode; Remove where the table shows User
+    or Privileged; each decoy that does not stand.
 
     Args:
-        memory: a record of MEMORY.
+        memory: A record of MEMORY.
         table: int8 [52].
         mask: int8 [42], overwritten: 1 or 0.
 
@@ -280,17 +288,17 @@ def allow(memory: Any, table: Any, mask: Any) -> None:
 
 
 @compiled
-def watch(
+def update_memories(
     memories: Any,
     tables: NDArray[np.int8],
     actions: NDArray[np.int64],
     observations: NDArray[np.int8],
     masks: NDArray[np.int8],
 ) -> None:
-    """Take notice of a step in every environment, and write what blue then sees and may do.
+    """Take in one step of every environment, and write blue's observations and masks.
 
     Args:
-        memories: records of dtype MEMORY, shape [N].
+        memories: Records of dtype MEMORY, shape [N].
         tables: int8 [N, 52].
         actions: int64 [N], among the 145, or BEGUN.
         observations: int8 [N, NUM_INPUTS], overwritten; [N, 0] if not wanted.
@@ -302,12 +310,12 @@ def watch(
         memory = memories[index]
         table = tables[index]
         if actions[index] == BEGUN:
-            forget(memory)
+            clear_memory(memory)
         else:
-            remember(memory, table, actions[index])
+            update_memory(memory, table, actions[index])
         if observations.shape[1] > 0:
             observations[index] = 0
-            for i in range(list_inputs(memory, table, inputs)):
+            for i in range(list_memory_ones(memory, table, inputs)):
                 observations[index, inputs[i]] = 1
         if masks.shape[1] > 0:
-            allow(memory, table, masks[index])
+            write_mask(memory, table, masks[index])

@@ -1,14 +1,15 @@
-"""CAGE Challenge 2 as a domain: its settings, and the parts that it brings along."""
+"""CAGE Challenge 2 as a domain: its settings, and the parts that it provides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from aiotrain.cage2.blue_view import Actions, Observation
 from aiotrain.cage2.red_agents import MIXED, SHARES, compiled_red_agent, shares_of
 from aiotrain.cage2.registration import CAGE2_ID
-from aiotrain.cage2.scenario import HOST_TYPES
+from aiotrain.cage2.scenario import B_LINE_AGENT, HOST_TYPES, LONGEST_EPISODE, Rules, Simulator
 from aiotrain.cage2.search.settings import SearchConfig
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.config import Config
@@ -20,14 +21,7 @@ from aiotrain.play.factory import EnvFactory
 if TYPE_CHECKING:
     from aiotrain.training.curriculum import Curriculum, RunServices
 
-__all__ = ["Actions", "Cage2", "Observation", "Rules", "Simulator"]
-
-Simulator = Literal["compiled", "cyborg"]
-Rules = Literal["main", "leaderboard"]
-Observation = Literal["table", "memory"]
-Actions = Literal["full", "compact"]
-
-_LONGEST_EPISODE = 2**16 - 1  # steps that the compiled engine counts
+__all__ = ["Cage2"]
 
 
 @documented
@@ -38,21 +32,22 @@ class Cage2(Domain):
     Config(env=Cage2(red_agent="mixed", workflow="none"))
     """
 
-    red_agent: str = "B_lineAgent"
-    """The attacker of CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, mixed (one of these, drawn for each episode),
-    or module:Class."""
+    red_agent: str = B_LINE_AGENT
+    """Attacker in CAGE 2: B_lineAgent, RedMeanderAgent, SleepAgent, mixed (each episode draws one of these), or
+    module:Class."""
     red_shares: tuple[float, ...] = SHARES
-    """With red-agent mixed: of the episodes, what each of the three plays, as numbers that need not add up to 1."""
+    """With red-agent mixed: the shares of episodes that the three agents play, which need not add up to 1."""
     simulator: Simulator = "compiled"
-    """What plays CAGE 2: the compiled engine, exact and much faster, or csle-cyborg, which takes your own red agent."""
+    """Simulator of CAGE 2: the compiled engine, exact and much faster, or csle-cyborg, which accepts your own red
+    agent."""
     rules: Rules = "main"
-    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has."""
+    """Rules of CAGE 2: today's, or the leaderboard's older ones, which only the compiled engine has."""
     workflow: str = "search"
-    """CAGE 2's order of host types: search for it, train one (its name or five types with commas), or none."""
+    """Priority of host types in CAGE 2: search for it, train one (its name, or five types with commas), or none."""
     observation: Observation = "table"
-    """What CAGE 2 shows: the table of the last step, or with it what an attentive player remembers."""
+    """What blue sees in CAGE 2: the table of the last step, or also what an attentive player remembers."""
     actions: Actions = "full"
-    """CAGE 2's actions: all 145, or the 42 that can pay, of which those that make sense now are drawn."""
+    """Blue's actions in CAGE 2: all 145, or the 42 that can pay, masked to those that make sense now."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """The search over workflows."""
 
@@ -77,6 +72,10 @@ class Cage2(Domain):
     }
 
     @property
+    def _is_compiled(self) -> bool:
+        return self.simulator == "compiled"
+
+    @property
     def searches(self) -> bool:
         """Whether the run searches for a workflow."""
         return self.workflow == "search"
@@ -87,28 +86,27 @@ class Cage2(Domain):
         if not faults.of_right_type():
             return faults.found
         faults.check(
-            self.simulator != "compiled" or (config.max_episode_steps or 1) <= _LONGEST_EPISODE,
-            f"max-episode-steps ({config.max_episode_steps}) is more than the {_LONGEST_EPISODE:,} that simulator "
+            not self._is_compiled or (config.max_episode_steps or 1) <= LONGEST_EPISODE,
+            f"max-episode-steps ({config.max_episode_steps}) is more than the {LONGEST_EPISODE:,} that simulator "
             "compiled plays",
         )
         faults.check(
-            self.simulator == "cyborg" or not config.ppo.normalize_observations,
-            "normalize-observations cannot be had with simulator compiled, which takes bits as they are; choose "
+            not self._is_compiled or not config.ppo.normalize_observations,
+            "normalize-observations does not work with simulator compiled, whose policy takes bits as they are; choose "
             "simulator cyborg, or leave it out",
         )
         faults.check(
-            self.rules == "main" or self.simulator == "compiled",
-            f"csle-cyborg plays by the rules main alone; for the rules {self.rules}, choose the simulator "
-            "compiled, or else the rules main",
+            self._is_compiled or self.rules == "main",
+            f"csle-cyborg plays by the rules main only; for the rules {self.rules}, choose the simulator compiled",
         )
         faults.check(
             not self.searches or config.steps_per_update is None,
-            "steps-per-update cannot be had with workflow search, which divides batches by episodes; "
-            "choose episodes-per-update, or another workflow",
+            "steps-per-update does not work with workflow search, which divides batches by episodes; choose "
+            "episodes-per-update, or another workflow",
         )
         faults.check(
             self.red_agent == MIXED or self.red_shares == SHARES,
-            f"red-shares means nothing to red-agent {self.red_agent}, only to {MIXED}; leave one of the two out",
+            f"red-shares has no meaning with red-agent {self.red_agent}, only with {MIXED}; leave one of the two out",
         )
         if self.workflow not in ("search", "none"):
             try:
@@ -134,11 +132,13 @@ class Cage2(Domain):
             kwargs["red_shares"] = self.red_shares
         if config.max_episode_steps is not None:
             kwargs["max_steps"] = config.max_episode_steps
-        if self.workflow != "none":  # a search tells each episode its order
+        if self.workflow != "none":  # a search gives each episode its order at reset
             kwargs["workflow"] = HOST_TYPES if self.searches else parse_order(self.workflow)
             kwargs["alignment_lambda"] = self.search.alignment_lambda
-        compiled = self.simulator == "compiled"
-        preload = "aiotrain.cage2.play.compile_before_fork" if compiled else "aiotrain.cage2.simulators.cyborg_env"
+        preload, player = "aiotrain.cage2.simulators.cyborg_env", None
+        if self._is_compiled:
+            preload = "aiotrain.cage2.play.compile_before_fork"
+            player = "aiotrain.cage2.play.compiled_player:CompiledPlayer"
         return EnvFactory(
             CAGE2_ID,
             CAGE2_ID,
@@ -146,12 +146,12 @@ class Cage2(Domain):
             metrics=() if self.workflow == "none" else ("compliance",),
             asks_for_metrics=False,
             preload=(preload,),
-            compiled_player="aiotrain.cage2.play.compiled_player:CompiledPlayer" if compiled else None,
+            compiled_player=player,
         )
 
     def _refuse_unknown_red_agent(self) -> None:
-        """Raise ValueError. For cyborg, this imports the simulator, which other environments do without."""
-        if self.simulator == "compiled":
+        """Raise ValueError if no red agent has this name. For cyborg, this imports the simulator."""
+        if self._is_compiled:
             compiled_red_agent(self.red_agent)
         elif self.red_agent != MIXED:
             from aiotrain.cage2.simulators.cyborg_env import red_agent_class
@@ -174,4 +174,4 @@ class Cage2(Domain):
     @property
     def details(self) -> Mapping[str, str]:
         """See Domain."""
-        return {"simulator": {"cyborg": "csle-cyborg itself", "compiled": "the compiled engine"}[self.simulator]}
+        return {"simulator": "the compiled engine" if self._is_compiled else "csle-cyborg itself"}

@@ -1,4 +1,4 @@
-"""Who attacks: the red agents that the engine plays, and which of them plays an episode where it is drawn."""
+"""Choice of the red agent: by name, or drawn for each episode."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
-import numpy as np
-
 from aiotrain.cage2.scenario import RED_AGENTS
 from aiotrain.errors import unknown_name
 
 __all__ = ["MIXED", "SHARES", "compiled_red_agent", "drawn_red_agent", "shares_of"]
 
 MIXED: Final = "mixed"
-"""In place of a red agent's name: in each episode one of ``RED_AGENTS``, drawn anew."""
+"""Given as the red agent: each episode draws one of ``RED_AGENTS``."""
 
 SHARES: Final = (0.475, 0.475, 0.05)
-"""Of the episodes, what each of ``RED_AGENTS`` plays: little of the one from which there is little to learn."""
+"""Default probability of each of ``RED_AGENTS``. SleepAgent is rare, because there is little to learn from it."""
 
 
 def shares_of(red_agent: str | type, shares: Sequence[float]) -> tuple[float, ...] | None:
-    """``shares`` if red agents are drawn, else None.
+    """Return ``shares`` if ``red_agent`` is MIXED, else None.
 
-    Raises ValueError unless they are a number from 0 on for each of ``RED_AGENTS``, and not all 0.
+    Raises ValueError unless there is one finite number of at least 0 for each of ``RED_AGENTS``, and one is above 0.
     """
     if red_agent != MIXED:
         return None
@@ -37,14 +35,12 @@ def shares_of(red_agent: str | type, shares: Sequence[float]) -> tuple[float, ..
     return tuple(shares)
 
 
-def drawn_red_agent(seed: int | None, shares: Sequence[float], generator: np.random.Generator | None = None) -> int:
-    """The number in ``RED_AGENTS`` of who plays the episode with this seed: by chance, in ``shares`` of their sum.
+def drawn_red_agent(seed: int, shares: Sequence[float]) -> int:
+    """Draw the number in ``RED_AGENTS`` of the agent that plays the episode with this seed.
 
-    The chance is SplitMix64 (Steele, Lea and Flood, 2014) of the seed; without one, of a number from ``generator``.
+    The uniform number is SplitMix64 (Steele, Lea and Flood, 2014) of the seed. Probabilities are in proportion to
+    ``shares``.
     """
-    if seed is None:
-        assert generator is not None
-        seed = int(generator.integers(2**63))
     mixed = (seed + 0x9E3779B97F4A7C15) % 2**64
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % 2**64
@@ -53,7 +49,7 @@ def drawn_red_agent(seed: int | None, shares: Sequence[float], generator: np.ran
 
 
 def compiled_red_agent(red_agent: str | type) -> str:
-    """What the engine is to be given for ``red_agent``; for MIXED, whom each episode then replaces.
+    """Return the red agent with which the compiled engine begins; with MIXED, each episode then replaces it.
 
     Raises ValueError, with the nearest names, for an agent that the engine does not play.
     """

@@ -1,6 +1,6 @@
-"""The environment of CAGE Challenge 2 under its Gymnasium id.
+"""Registration of the environment with Gymnasium.
 
-Gymnasium since 1.0 reads no entry points, so a program that does not import aiotrain writes
+Gymnasium 1.0 and later read no entry points. A program that does not import aiotrain therefore writes
 ``gymnasium.make("aiotrain.cage2:aiotrain/Cage2-v0")``.
 """
 
@@ -8,14 +8,16 @@ from typing import Any, Final
 
 import gymnasium
 
-__all__ = ["CAGE2_ID", "SIMULATORS", "make", "register"]
+from aiotrain.cage2.scenario import SIMULATORS, Simulator
+from aiotrain.errors import unknown_name
+
+__all__ = ["CAGE2_ID", "make", "register"]
 
 CAGE2_ID: Final = "aiotrain/Cage2-v0"
-SIMULATORS: Final = ("cyborg", "compiled")
 
 
 def register() -> None:
-    """Register the environment with Gymnasium, without a time limit: it truncates its episodes at ``max_steps``."""
+    """Register the environment with Gymnasium. It has no time limit: the environment truncates at ``max_steps``."""
     if CAGE2_ID not in gymnasium.registry:
         gymnasium.register(
             CAGE2_ID,
@@ -24,10 +26,11 @@ def register() -> None:
         )
 
 
-def make(simulator: str = "cyborg", **kwargs: Any) -> gymnasium.Env[Any, Any]:
+def make(simulator: Simulator = "cyborg", **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """Return the environment on csle-cyborg (``Cage2Env``) or on the compiled engine (``Cage2CompiledEnv``).
 
-    ``kwargs`` are those of the class. Raises ValueError for another simulator, and for what only the other one can do.
+    ``kwargs`` are the arguments of that class. Raises ValueError for an unknown simulator, and for an argument that
+    only the other simulator supports.
     """
     if simulator == "compiled":
         if kwargs.pop("scenario", None) is not None:
@@ -41,4 +44,4 @@ def make(simulator: str = "cyborg", **kwargs: Any) -> gymnasium.Env[Any, Any]:
         from aiotrain.cage2.simulators.cyborg_env import Cage2Env
 
         return Cage2Env(**kwargs)
-    raise ValueError(f"unknown simulator {simulator!r}; choose one of {', '.join(SIMULATORS)}")
+    raise ValueError(unknown_name("simulator", simulator, SIMULATORS))

@@ -1,11 +1,10 @@
 """Scenario2 of CAGE Challenge 2 as tables, and as the dict that csle-cyborg takes.
 
-The facts are those of ``Scenario2.yaml`` and the host images beside it in the challenge's repository
-(https://github.com/cage-challenge/cage-challenge-2, MIT licence).
-Left out are the fields that neither the simulator nor an agent's observation of this scenario depends on:
-paths, parent processes, user groups and user ids.
+The facts come from ``Scenario2.yaml`` and the host images beside it in the challenge's repository
+(https://github.com/cage-challenge/cage-challenge-2, MIT licence). Paths, parent processes, user groups and user ids are
+left out: neither the simulator nor an agent's observation of this scenario depends on them.
 
-Index orders that every vector of the environment uses:
+Every vector of the environment is indexed in one of these orders:
 
 * hosts: ``HOSTS``, 13 of them;
 * observation bits: ``4 * host + (0, 1)`` activity, ``4 * host + (2, 3)`` compromise;
@@ -14,7 +13,7 @@ Index orders that every vector of the environment uses:
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from aiotrain.errors import unknown_name
 
@@ -35,7 +34,7 @@ HOSTS: Final = (
 )
 HOST_INDEX: Final = {host: index for index, host in enumerate(HOSTS)}
 
-# Hosts in the order in which the simulator deals out addresses: B_line takes "the third host" of a sweep.
+# Hosts in the order in which the simulator assigns addresses: B_line takes "the third host" of a sweep.
 SUBNETS: Final = {
     "Enterprise": ("Enterprise0", "Enterprise1", "Enterprise2", "Defender"),
     "Operational": ("Op_Server0", "Op_Host0", "Op_Host1", "Op_Host2"),
@@ -45,9 +44,20 @@ SUBNETS: Final = {
 _DECLARED_SIZE: Final = {"Enterprise": 3, "Operational": 4, "User": 5}
 
 HOST_TYPES: Final = ("defender", "enterprise", "op_server", "op_host", "user")
-HOST_TYPE: Final = {
-    host: next(kind for kind in HOST_TYPES if host.lower().startswith(kind)) for host in HOSTS
-}  # fmt: skip
+
+
+def host_type(host: str) -> str:
+    """Return the type of HOST_TYPES that the name of ``host`` begins with. Raises ValueError if there is none."""
+    for kind in HOST_TYPES:
+        if host.lower().startswith(kind):
+            return kind
+    raise ValueError(
+        f"a workflow orders the host types {', '.join(HOST_TYPES)}, but the scenario's host {host!r} is of none of "
+        "them; a host is of the type that its name begins with"
+    )
+
+
+HOST_TYPE: Final = {host: host_type(host) for host in HOSTS}
 
 CONFIDENTIALITY: Final = {
     host: "None" if host == "User0" else "Medium" if HOST_TYPE[host] in ("enterprise", "op_server") else "Low"
@@ -60,7 +70,7 @@ AVAILABILITY: Final = {
     "Op_Server0": "High",
     **dict.fromkeys(SUBNETS["User"], "None"),
 }
-# What one step with such a host lost costs the defender, in tenths of a reward (csle-cyborg's calculators).
+# What a lost host of each value costs the defender in a step, in tenths of a reward (csle-cyborg's calculators).
 COST_TENTHS: Final = {"None": 0, "Low": 1, "Medium": 10, "High": 100}
 
 GLOBAL_ACTIONS: Final = ("Sleep", "Monitor")
@@ -96,8 +106,24 @@ RED_ACTIONS: Final = (
     "Impact",
     "SSHBruteForce",
 )
-RED_AGENTS: Final = ("B_lineAgent", "RedMeanderAgent", "SleepAgent")
-"""CybORG's class names of the red agents; in the engine, an agent's number is its place here."""
+B_LINE_AGENT: Final = "B_lineAgent"
+MEANDER_AGENT: Final = "RedMeanderAgent"
+SLEEP_AGENT: Final = "SleepAgent"
+RED_AGENTS: Final = (B_LINE_AGENT, MEANDER_AGENT, SLEEP_AGENT)
+"""CybORG's class names of the red agents. In the compiled engine, an agent's number is its place here."""
+
+Simulator = Literal["compiled", "cyborg"]
+"""What plays the scenario: the compiled engine, or csle-cyborg."""
+SIMULATORS: Final[tuple[Simulator, ...]] = get_args(Simulator)
+
+Rules = Literal["main", "leaderboard"]
+"""A set of rules: that of csle-cyborg and CybORG's main branch, or that of the leaderboard's commit, 606813b."""
+RULES: Final[tuple[Rules, ...]] = get_args(Rules)
+
+EPISODE_STEPS: Final = 100
+"""Steps of an episode by default."""
+LONGEST_EPISODE: Final = 2**16 - 1
+"""Steps. The compiled engine counts the sessions of a host in 16 bits, and a step adds at most one."""
 
 GREEN_ACTIONS: Final = ("Sleep", "GreenPingSweep", "GreenPortScan", "GreenConnection")
 
@@ -113,10 +139,10 @@ GREEN_HOSTS: Final = (*SUBNETS["User"], "Op_Host0", "Op_Host1", "Op_Host2")
 
 
 def action_index(kind: str, host: str | None = None) -> int:
-    """Index of an action among the 145, in ``0..144``.
+    """Return the index of an action, ``0..144``.
 
-    ``kind`` is one of ``GLOBAL_ACTIONS`` (then ``host`` stays out) or of ``HOST_ACTIONS``.
-    Raises ValueError for a name that does not exist, naming the nearest ones.
+    ``kind`` is one of ``GLOBAL_ACTIONS``, without ``host``, or one of ``HOST_ACTIONS``.
+    Raises ValueError for an unknown name; the message names the nearest ones.
     """
     if host is None and kind in GLOBAL_ACTIONS:
         return GLOBAL_ACTIONS.index(kind)
@@ -128,7 +154,7 @@ def action_index(kind: str, host: str | None = None) -> int:
 
 
 def action_name(index: int) -> str:
-    """Name of an action, such as ``"Restore Op_Server0"``; raises ValueError outside ``0..144``."""
+    """Return the name of an action, such as ``"Restore Op_Server0"``. Raises ValueError outside ``0..144``."""
     if not 0 <= index < NUM_ACTIONS:
         raise ValueError(f"action {index} does not exist: Scenario2 has {NUM_ACTIONS}, numbered from 0")
     if index < len(GLOBAL_ACTIONS):
@@ -138,17 +164,17 @@ def action_name(index: int) -> str:
 
 
 class Process(NamedTuple):
-    """One process of a host image: listening ``ports``, and what the exploits look at."""
+    """A process of a host image: its listening ``ports`` and the properties that exploits check."""
 
     name: str
     pid: int
     user: str
     ports: tuple[int, ...] = ()
     kind: str | None = None
-    """The type that exploits match; None: derived from the name (``sshd`` and ``mysql`` mean something)."""
+    """The type that exploits match. None: the simulator derives it from the name (``sshd`` and ``mysql`` have one)."""
     version: str | None = None
     rfi: bool = False
-    """Whether remote files can be included: the weakness of the web servers."""
+    """Whether it includes remote files, which is the weakness of the web servers."""
     address: str = "0.0.0.0"
 
 
@@ -168,7 +194,7 @@ _INTERNAL = (
     _SSHD_EXE,
     _SVCHOST_EXE,
     _RDP,
-    _SMSS_EXE,  # declared without a type here, so that EternalBlue finds nothing to exploit
+    _SMSS_EXE,  # has no type here, so that EternalBlue finds nothing to exploit
     Process("tomcat8.exe", 3404, "NetworkService", (80, 443), kind="webserver", rfi=True),
 )
 _USER_FTP = (_SSHD_EXE, Process("femitter.exe", 3344, "SYSTEM", (21,), kind="femitter"))
@@ -176,7 +202,7 @@ _USER_SMB = (_SMSS_EXE._replace(kind="smb"), _SVCHOST_EXE, _RDP._replace(user="N
 _USER_WEB = (_HTTP, _MYSQL._replace(ports=(3389,)), _HTTPS, _SMTP)
 _USER_WEB_SSH = (_SSHD, _HTTP, _MYSQL, _HTTPS, _SMTP)
 
-# Processes without a port: they matter only because a new process never draws a pid in use.
+# Processes without a port. They matter only because a new process never draws a pid that is in use.
 _DEFENDER_DAEMONS: Final = (
     "init 1, systemd-journald 389, systemd-udevd 407, lvmetad 409, systemd-timesyncd 560 systemd+, "
     "accounts-daemon 790, atd 802 daemon, bash 803 velocir+, rsyslogd 807 syslog, acpid 824, snapd 825, "
@@ -221,7 +247,7 @@ _WINDOWS = {
 
 
 def _users(host: str) -> list[dict[str, Any]]:
-    """Accounts of a host; the one with a guessable password is where SSH brute force arrives."""
+    """Return the accounts of a host. SSH brute force succeeds on the one with a guessable password."""
     if host == "Defender":
         return [{"Username": "root"}, {"Username": "ubuntu"}]
     names = ("Administrator", "GreenAgent", "vagrant", "SYSTEM")
@@ -258,7 +284,7 @@ def _host(host: str) -> dict[str, Any]:
         "ConfidentialityValue": CONFIDENTIALITY[host],
         "AvailabilityValue": AVAILABILITY.get(host, "Low"),
     }
-    if host != "Defender":  # an escalation there would reveal nothing
+    if host != "Defender":  # an escalation on it would reveal nothing
         fields["info"] = {host: {"Interfaces": "All"}}
     if host in REVEALS:
         fields["info"][REVEALS[host]] = {"Interfaces": "IP Address"}
@@ -274,7 +300,7 @@ def _session(host: str, name: str, kind: str, user: str, **extra: Any) -> dict[s
 
 def _agent(actions: tuple[str, ...], reward: str, sessions: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
     return {
-        "agent_type": "SleepAgent",
+        "agent_type": SLEEP_AGENT,
         "AllowedSubnets": ["User", "Enterprise", "Operational"],
         "actions": list(actions),
         "reward_calculator_type": reward,
@@ -288,12 +314,18 @@ def _knows_all() -> dict[str, Any]:
     return {"Hosts": {h: {"Interfaces": "All", "System info": "All", "User info": "All"} for h in HOSTS}}
 
 
-def scenario2() -> dict[str, Any]:
-    """A fresh dict of Scenario2 as csle-cyborg takes it; change it freely and pass it as ``scenario``.
-
-    All three agents sleep in it: the environment plays blue and puts the chosen red agent in; green has
-    nothing to do in this scenario.
-    """
+def _blue_sessions() -> list[dict[str, Any]]:
+    # At every reset, the clients draw their pids in this order.
+    clients = [
+        _session(
+            host,
+            f"Velo{host}",
+            "VelociraptorClient",
+            "SYSTEM" if host in ("Enterprise1", "Enterprise2") else "ubuntu",
+            parent="VeloServer",
+        )
+        for host in (*SUBNETS["User"], *SUBNETS["Enterprise"], *SUBNETS["Operational"])
+    ]
     server = _session(
         "Defender",
         "VeloServer",
@@ -302,36 +334,26 @@ def scenario2() -> dict[str, Any]:
         num_children_sessions=2,
         artifacts=["NetworkConnections", "ProcessCreation"],
     )
-    # The order of the clients is the order in which they draw their pids at every reset.
-    clients = (
-        *SUBNETS["User"],
-        "Enterprise0",
-        "Enterprise1",
-        "Enterprise2",
-        "Defender",
-        *SUBNETS["Operational"],
-    )
-    velociraptor = [
-        _session(
-            host,
-            f"Velo{host}",
-            "VelociraptorClient",
-            "SYSTEM" if host in ("Enterprise1", "Enterprise2") else "ubuntu",
-            parent="VeloServer",
-        )
-        for host in clients
-    ]
+    return [*clients, server]
+
+
+def scenario2() -> dict[str, Any]:
+    """Return a new dict of Scenario2 as csle-cyborg takes it. Change it freely, and pass it as ``scenario``.
+
+    All three agents sleep in it: the environment plays blue and inserts the chosen red agent, and green has nothing to
+    do in this scenario.
+    """
     green = [_session(host, "GreenSession", "green_session", "GreenAgent") for host in GREEN_HOSTS]
     red = [_session("User0", "RedPhish", "RedAbstractSession", "SYSTEM")]
     open_to_all = {"all": {"in": "all", "out": "all"}}
-    # "None" is the simulator's word for: only while red holds a host with "Enterprise" in its name.
+    # To the simulator, "None" means: only while red holds a host with "Enterprise" in its name.
     gate = {"User": {"in": "None", "out": "all"}}
     return {
         "Agents": {
             "Blue": _agent(
                 (*GLOBAL_ACTIONS, *HOST_ACTIONS),
                 "HybridAvailabilityConfidentiality",
-                [*velociraptor, server],
+                _blue_sessions(),
                 INT=_knows_all(),
                 adversary="Red",
             ),

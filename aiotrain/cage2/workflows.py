@@ -1,6 +1,8 @@
-"""Workflows: the orders of the five host types that say which compromised type is to be fixed first.
+"""Workflows: in which priority blue fixes compromised hosts.
 
-An order is a tuple of the five names of ``HOST_TYPES``, most urgent first; ``ORDERS`` numbers all 120 of them.
+A *workflow* is a priority ordering of the five host types. Its value is an *order*: a tuple of the five names of
+``HOST_TYPES``, most urgent first. ``ORDERS`` lists all 120 orders, and an order's number is its place there. Settings,
+reset options and files name a workflow by ``workflow``; they accept each form that `parse_order` reads.
 """
 
 from __future__ import annotations
@@ -28,36 +30,40 @@ NAMED_ORDERS: Final[dict[str, Order]] = {
     "balanced": ("defender", "enterprise", "op_server", "user", "op_host"),
     "reverse": ("user", "op_host", "enterprise", "op_server", "defender"),
 }
-"""The canonical orders of the published experiments (Jiang, Hong, Imani, Bastian and Lan, L4DC 2026)."""
+"""The named workflows of the published experiments (Jiang, Hong, Imani, Bastian and Lan, L4DC 2026)."""
 
 RANKS: Final = np.array([[order.index(kind) for kind in HOST_TYPES] for order in ORDERS], np.int8)
-"""int8 [120, 5]: the place of each type of ``HOST_TYPES`` in each order, 0 for the most urgent."""
+"""int8 [120, 5]: the place of each host type in each order, 0 for the most urgent."""
 
 PRECEDENCE: Final = np.array(
     [[1 if ranks[i] < ranks[j] else -1 for i, j in combinations(range(len(HOST_TYPES)), 2)] for ranks in RANKS], np.int8
 )
-"""int8 [120, 10]: for each pair of types, 1 if the first precedes the second, else -1.
+"""int8 [120, 10]: for each pair of host types, 1 if the first precedes the second, else -1.
 
-The squared Euclidean distance of two rows is four times the orders' Kendall distance.
+The squared Euclidean distance between two rows is four times the Kendall distance between the orders.
 """
 
 ONE_HOT: Final = np.array(
     [[order[place] == kind for place in range(len(HOST_TYPES)) for kind in HOST_TYPES] for order in ORDERS], np.int8
 )
-"""int8 [120, 25]: each order as a policy sees it; number ``5 * place + type`` is 1 where that type has that place."""
+"""int8 [120, 25]: each order as a policy sees it. Bit ``5 * place + type`` is 1 if that type has that place."""
 
 
 def order_text(order: Sequence[str]) -> str:
-    """The short form of an order, which `parse_order` reads: ``"defender,enterprise,op_server,op_host,user"``."""
+    """Return an order as text that `parse_order` reads: ``"defender,enterprise,op_server,op_host,user"``."""
     return ",".join(order)
 
 
 def parse_order(workflow: str | Sequence[str]) -> Order:
-    """The order that a name of ``NAMED_ORDERS``, five types with commas between, or a sequence of them means.
+    """Return the order of a workflow.
 
-    Upper case, hyphens and spaces round the names do not matter.
+    Args:
+        workflow: A name in ``NAMED_ORDERS``, five host types separated by commas, or a sequence of them. Case, hyphens
+            and spaces around a name do not matter.
 
-    Raises ValueError that tells everything wrong with it at once: unknown, repeated and missing types.
+    Raises:
+        ValueError: ``workflow`` is no order. The message lists all unknown, repeated and missing types.
+
     """
     text = workflow if isinstance(workflow, str) else order_text([str(name) for name in workflow])
     names = [name.strip().lower().replace("-", "_") for name in text.split(",")]
@@ -77,9 +83,9 @@ def parse_order(workflow: str | Sequence[str]) -> Order:
 
 
 def requested_order(workflow: Any, shown: bool) -> Order:
-    """The order that a reset's options ask for; ``shown``: whether observations hold an order at all.
+    """Return the order of the ``workflow`` in the options of a reset. ``shown``: whether observations include an order.
 
-    Raises ValueError for what is no order, and if observations hold none.
+    Raises ValueError if ``workflow`` is no order, or if observations include none.
     """
     if not shown:
         raise ValueError(
@@ -90,13 +96,13 @@ def requested_order(workflow: Any, shown: bool) -> Order:
 
 
 def kendall(first: ArrayLike, second: ArrayLike) -> NDArray[np.int64]:
-    """Kendall's distance: how many of the 10 pairs of types two orders put the other way round, 0 to 10.
+    """Return Kendall's distance: the number of pairs of types that two orders rank oppositely, 0 to 10.
 
-    ``first`` and ``second``: numbers of orders in ``ORDERS``, integer arrays that broadcast against each other.
+    ``first`` and ``second`` are numbers of orders: integer arrays that broadcast against each other.
     """
     return np.asarray((PRECEDENCE[np.asarray(first)] != PRECEDENCE[np.asarray(second)]).sum(axis=-1))
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> NDArray[np.int64]:
-    """Spearman's footrule: by how many places the types are displaced in sum, 0 to 12; arguments as of `kendall`."""
+    """Return Spearman's footrule: the sum of the types' displacements in places, 0 to 12. Arguments: see `kendall`."""
     return np.asarray(np.abs(RANKS[np.asarray(first)] - RANKS[np.asarray(second)]).sum(axis=-1, dtype=np.int64))

@@ -167,7 +167,7 @@ class LeanReference:
 
     def __init__(self, red_agent: str, workflow: Order | None = None) -> None:
         self.env = Cage2Env(red_agent, workflow=workflow)
-        self.controller = self.env._simulator._controller
+        self.controller = self.env.simulator._controller
 
     def reset(self, seed: int) -> bytes:
         return self.env.reset(seed=seed)[0][:NUM_BITS].tobytes()

@@ -131,7 +131,7 @@ def test_the_leaderboard_is_whole() -> None:
         ({"agent": "greedy-heuristic", "workflow": "revers"}, "did you mean reverse"),
         (
             {"agent": "sleep", "simulator": "cyborg", "rules": "leaderboard"},
-            "csle-cyborg plays by the rules main alone",
+            "csle-cyborg plays by the rules main only",
         ),
         ({"agent": "sleep", "episodes": 1}, "at least 2, not 1"),
         ({"agent": "sleep", "seed": -1}, "negative"),

@@ -65,7 +65,7 @@ def test_goes_on_with_its_own_numbers_where_no_seed_is_given() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"simulator": "cybrog"}, "unknown simulator 'cybrog'; choose one of cyborg, compiled"),
+        ({"simulator": "cybrog"}, "unknown simulator 'cybrog'; did you mean cyborg"),
         ({"simulator": "compiled", "red_agent": "B_line"}, "did you mean B_lineAgent"),
         ({"simulator": "compiled", "red_agent": "mine:Red"}, "for mine:Red, choose the simulator cyborg"),
         ({"simulator": "compiled", "max_steps": 0}, "max_steps is 0"),

@@ -190,12 +190,12 @@ def test_hosts_of_no_type_are_refused_and_where_red_starts_never_counts() -> Non
     assert "compliance" not in env.step(action_index("Restore", "User1"))[4]
 
 
-@pytest.mark.filterwarnings("ignore:this scenario is played by")
+@pytest.mark.filterwarnings("ignore:csle-cyborg's own wrapper plays this scenario")
 def test_a_scenario_that_csle_cyborgs_wrapper_plays_is_judged_alike() -> None:
     scenario = scenario2()
     scenario["Agents"]["Blue"]["actions"].append("Misinform")  # the 13 actions come last; nobody takes them
     envs = [Cage2Env(workflow="reverse", scenario=scenario), Cage2Env(workflow="reverse")]
-    assert envs[0].departures
+    assert envs[0].slow_reasons
     rng = random.Random(0)
     infos = [env.reset(seed=5)[1] for env in envs]
     for step in range(60):

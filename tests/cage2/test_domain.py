@@ -96,13 +96,13 @@ def test_half_of_the_orders_can_be_trained_together() -> None:
 
 
 def test_search_counts_batches_in_episodes() -> None:
-    with pytest.raises(ConfigError, match="steps-per-update cannot be had with workflow search"):
+    with pytest.raises(ConfigError, match="steps-per-update does not work with workflow search"):
         config(steps_per_update=1000)
     config(Cage2(workflow="none"), steps_per_update=1000)
 
 
 def test_compiled_simulator_takes_bits_as_they_are() -> None:
-    with pytest.raises(ConfigError, match="normalize-observations cannot be had with simulator compiled"):
+    with pytest.raises(ConfigError, match="normalize-observations does not work with simulator compiled"):
         config(ppo=PPOConfig(normalize_observations=True))
     config(ppo=PPOConfig(normalize_observations=False))
     config(Cage2(simulator="cyborg"), ppo=PPOConfig(normalize_observations=True))

@@ -115,7 +115,7 @@ def test_red_hosts_starts_with_user0_alone() -> None:
 def test_an_agent_of_ones_own_is_told_and_draws_what_csle_cyborg_has_it_told_and_drawn() -> None:
     stock, env = Stock(DistractedMeander), Cage2Env(red_agent="red_agents:DistractedMeander")
     theirs = stock.cyborg.environment_controller.agent_interfaces["Red"].agent.told
-    ours = env._simulator._controller.agent_interfaces["Red"].agent.told  # type: ignore[union-attr]
+    ours = env.simulator._controller.agent_interfaces["Red"].agent.told  # type: ignore[union-attr]
     for policy in ("uniform", "react", "op_server_late"):
         difference = first_difference(stock, env, POLICIES[policy](random.Random(1)), 11, 100, True)
         assert difference is None, f"{policy}: {difference}"
@@ -164,7 +164,7 @@ def test_changed_scenarios_still_equal_csle_cyborg(change, red_agent: str) -> No
     unchanged = copy.deepcopy(scenario)
     env = Cage2Env(red_agent=red_agent, scenario=scenario)
     assert scenario == unchanged, "the caller's dict was changed"
-    assert not env.departures
+    assert not env.slow_reasons
     stock = Stock(red_agent, scenario)
     for seed in range(3):
         rng = random.Random(seed)
@@ -177,7 +177,7 @@ def test_a_scenario_beyond_the_lean_simulator_is_played_by_csle_cyborgs_wrapper(
     scenario = with_other_reward()
     with pytest.warns(UserWarning, match="Pwn instead of HybridImpactPwn"):
         env = Cage2Env(scenario=scenario)
-    assert env.departures == [
+    assert env.slow_reasons == [
         "Blue has the actions Misinform",
         "Red is rewarded by Pwn instead of HybridImpactPwn",
     ]

@@ -14,8 +14,9 @@ from cage2_oracle import Stock
 import aiotrain
 from aiotrain import Config, ConfigError, SearchConfig
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.blue_view import BEGUN, COMPACT_ACTIONS, NUM_INPUTS, View
+from aiotrain.cage2.blue_view import BEGUN, COMPACT_ACTIONS, NUM_INPUTS
 from aiotrain.cage2.scenario import NUM_ACTIONS, RED_AGENTS
+from aiotrain.cage2.simulators.blue_observer import BlueObserver
 from aiotrain.cage2.workflows import ORDERS, order_text
 from aiotrain.play.factory import make_factory
 from exported import answers, load_agent, play, write_run
@@ -47,11 +48,11 @@ def test_it_remembers_what_the_environment_does(actions: str, red_agent: str, tm
     run = write_run(tmp_path / "run", observation="memory", actions=actions)
     module = load_agent(aiotrain.export(run, formats=["numpy"])[0])
     env = make_factory(Config(red_agent=red_agent, observation="memory", workflow="none"))()
-    view, rng = View("memory", "compact"), np.random.default_rng(0)
+    view, rng = BlueObserver("memory", "compact"), np.random.default_rng(0)
     for seed in range(6):
         memory = module.Memory()
         seen, _ = env.reset(seed=seed)
-        _, info = view.after(seen[None, :52].copy(), [BEGUN])
+        _, info = view.observe(seen[None, :52].copy(), [BEGUN])
         for step in range(100):
             where = f"{red_agent}, seed {seed}, step {step}"
             np.testing.assert_array_equal(memory.bits(seen[:52]), seen, where)
@@ -59,19 +60,19 @@ def test_it_remembers_what_the_environment_does(actions: str, red_agent: str, tm
             action = int(rng.integers(NUM_ACTIONS))
             seen, *_ = env.step(action)
             memory.notice(action, seen[:52])
-            _, info = view.after(seen[None, :52].copy(), [action])
+            _, info = view.observe(seen[None, :52].copy(), [action])
 
 
 def test_it_remembers_whatever_may_happen(tmp_path: Path) -> None:
     """Any table may follow any action: such as no red agent of the challenge brings about."""
     run = write_run(tmp_path / "run", observation="memory", actions="compact")
     module = load_agent(aiotrain.export(run, formats=["numpy"])[0])
-    view, rng = View("memory", "compact"), np.random.default_rng(1)
+    view, rng = BlueObserver("memory", "compact"), np.random.default_rng(1)
     ever = np.zeros(NUM_INPUTS, np.int64)
     for episode in range(8):
         memory, table, action = module.Memory(), np.zeros(52, np.int8), BEGUN
         for step in range(100):
-            seen, info = view.after(table[None], [action])
+            seen, info = view.observe(table[None], [action])
             np.testing.assert_array_equal(memory.bits(table), seen[0], f"episode {episode}, step {step}")
             np.testing.assert_array_equal(memory.mask(table), info["action_mask"][0], f"episode {episode}, step {step}")
             ever += seen[0]

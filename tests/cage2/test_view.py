@@ -17,10 +17,11 @@ from recorder import Recorder
 from replay import TAPE_LENGTH
 
 from aiotrain.cage2 import CAGE2_ID
-from aiotrain.cage2.blue_view import ACTIONS, BEGUN, COMPACT_ACTIONS, DECOYS, DEFENDED, FIELDS, NUM_INPUTS, View
+from aiotrain.cage2.blue_view import ACTIONS, BEGUN, COMPACT_ACTIONS, DECOYS, DEFENDED, FIELDS, NUM_INPUTS
 from aiotrain.cage2.engine import NO_TAPE, allocate, reset_one, step_one
 from aiotrain.cage2.scenario import HOST_ACTIONS, HOST_INDEX, RED_AGENTS, action_index, action_name, scenario2
 from aiotrain.cage2.simulators import compiled_env
+from aiotrain.cage2.simulators.blue_observer import BlueObserver
 from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
 from aiotrain.cage2.simulators.cyborg_env import Cage2Env
 
@@ -43,7 +44,7 @@ def test_both_simulators_show_and_allow_the_same(red_agent: str, observation: st
     cyborg, compiled = Cage2Env(red_agent, **settings), Cage2CompiledEnv(red_agent, **settings)
     assert cyborg.observation_space == compiled.observation_space
     assert cyborg.action_space == compiled.action_space
-    recorder, tape = Recorder(cyborg._simulator._controller), np.zeros((1, TAPE_LENGTH), np.uint64)
+    recorder, tape = Recorder(cyborg.simulator._controller), np.zeros((1, TAPE_LENGTH), np.uint64)
     rng = np.random.default_rng(0)
     for seed in range(12):
         seen, info = cyborg.reset(seed=seed)
@@ -89,8 +90,8 @@ def test_memory_of_red_agents_that_touch_several_hosts_in_a_step() -> None:
     """Such as csle-cyborg plays, from outside the challenge: any table may follow any action."""
     rng = np.random.default_rng(2)
     tables = np.zeros((4, 52), np.int8)
-    view = View("memory", "compact", num_envs=4)
-    seen, info = view.after(tables, [BEGUN] * 4)
+    view = BlueObserver("memory", "compact", num_envs=4)
+    seen, info = view.observe(tables, [BEGUN] * 4)
     players = [AttentivePlayer(table) for table in tables.tolist()]
     for step in range(120):
         for player, bits, mask in zip(players, seen, info["action_mask"], strict=True):
@@ -100,7 +101,7 @@ def test_memory_of_red_agents_that_touch_several_hosts_in_a_step() -> None:
         tables[:, 0::4], tables[:, 1::4] = activity > 0, activity > 1
         tables[:, 2::4], tables[:, 3::4] = rng.integers(0, 2, (2, 4, 13))
         actions = rng.integers(0, 145, 4)
-        seen, info = view.after(tables, actions)
+        seen, info = view.observe(tables, actions)
         for player, action, table in zip(players, actions.tolist(), tables.tolist(), strict=True):
             player.notice(action, table)
 

@@ -45,7 +45,7 @@ class Witnessed(Replay):
     def __init__(self, red_agent: str) -> None:
         super().__init__(LeanReference(red_agent), red_agent)
         env = Cage2CompiledEnv(red_agent)
-        env._state = self.state  # which the harness steps
+        env.state = self.state  # which the harness steps
         self.on_cyborg, self.on_engine = Witness(self.reference.env), Witness(env, self.tape)
         self.seen: Counter[str] = Counter()
 

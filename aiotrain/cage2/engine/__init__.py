@@ -24,12 +24,11 @@ in 10,000 (95% confidence). Also left out is whatever cannot reach an observatio
 ephemeral ports, blue's sessions.
 """
 
-from aiotrain.cage2.engine.chance import compiled
+from aiotrain.cage2.engine.compilation import compiled
 from aiotrain.cage2.engine.kernel import reset_batch, reset_one, restart_one, step_batch, step_one
 from aiotrain.cage2.engine.predict_red import foresee_one
 from aiotrain.cage2.engine.state import NO_TAPE, STATE, allocate, set_order
-from aiotrain.cage2.engine.tables import RULES
-from aiotrain.cage2.scenario import RED_AGENTS
+from aiotrain.cage2.scenario import RED_AGENTS, RULES
 
 __all__ = [
     "NO_TAPE",

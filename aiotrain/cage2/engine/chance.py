@@ -1,40 +1,20 @@
-"""The compiled engine's chance: one function returns 64 random bits; the others make something of them."""
+"""Random draws of the compiled engine: `word` returns 64 random bits, and the other functions derive draws from it."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from aiotrain.cage2.engine.compilation import compiled_helper
 from aiotrain.cage2.engine.tables import BIT_COUNT
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
-def compiled(function: _Function) -> _Function:
-    """Compile at the first call, without the interpreter lock, and keep the result for later processes.
-
-    Numba keeps it beside the function's file, or in the user's cache folder, or where NUMBA_CACHE_DIR says.
-    Where none of these can be written to, every process compiles for itself.
-    """
-    try:
-        compiled_function = njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:
-        compiled_function = njit(nogil=True, error_model="numpy")(function)
-    return cast(_Function, compiled_function)
-
-
-def part(function: _Function) -> _Function:
-    """Compile as a part of what is called from Python, which alone is worth keeping."""
-    return cast(_Function, njit(error_model="numpy")(function))
-
-
-@part
+@compiled_helper
 def _rotate(x: Any, k: Any) -> Any:
     return (x << uint64(k)) | (x >> uint64(64 - k))
 
 
-@part
+@compiled_helper
 def word(state: Any, index: Any, tape: Any) -> Any:
     """Return the next 64 random bits: xoshiro256++ (Blackman and Vigna, 2019), or what the tape says."""
     env = state[index]
@@ -57,24 +37,24 @@ def word(state: Any, index: Any, tape: Any) -> Any:
     return word
 
 
-@part
+@compiled_helper
 def draw(state: Any, index: Any, tape: Any, n: Any) -> Any:
     """Draw an integer in 0..n-1. Unequal by less than n / 2**32, which no test of ours can see."""
     return np.int64(((word(state, index, tape) >> uint64(32)) * uint64(n)) >> uint64(32))
 
 
-@part
+@compiled_helper
 def happens(state: Any, index: Any, tape: Any, odds: Any) -> Any:
     """Draw u in [0, 1) with 53 bits, as CybORG does, and return whether it lies below ``odds`` / 2**53."""
     return (word(state, index, tape) >> uint64(11)) < uint64(odds)
 
 
-@part
+@compiled_helper
 def _size(hosts: Any) -> Any:
     return np.int64(BIT_COUNT[hosts & 255]) + np.int64(BIT_COUNT[hosts >> 8])
 
 
-@part
+@compiled_helper
 def choose(state: Any, index: Any, tape: Any, candidates: Any) -> Any:
     """Draw a member of a non-empty set of hosts.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import uint64
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine.chance import compiled, part
+from aiotrain.cage2.engine.compilation import compiled, compiled_helper
 from aiotrain.cage2.engine.red import play_b_line, play_meander
 from aiotrain.cage2.engine.tables import (
     ACTION_HOST,
@@ -46,7 +46,7 @@ from aiotrain.cage2.scenario import NUM_BITS
 _USER0_BIT = 1 << USER0
 
 
-@part
+@compiled_helper
 def _count_fix(env: Any, host: Any) -> Any:
     """Judge a Remove or Restore by the order of host types, at the moment before it acts."""
     taken = env.held & ALL_BUT_USER0
@@ -61,7 +61,7 @@ def _count_fix(env: Any, host: Any) -> Any:
             return
 
 
-@part
+@compiled_helper
 def _remove(env: Any, host: Any) -> Any:
     bit = 1 << host
     env.removable[host] = 0
@@ -73,7 +73,7 @@ def _remove(env: Any, host: Any) -> Any:
         row[4 * host + 3] = 0
 
 
-@part
+@compiled_helper
 def _restore(env: Any, host: Any) -> Any:
     bit = 1 << host
     env.decoys[host] = 0

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from aiotrain.cage2.engine.chance import choose, compiled, draw, happens, part
+from aiotrain.cage2.engine.chance import choose, draw, happens
+from aiotrain.cage2.engine.compilation import compiled, compiled_helper
 from aiotrain.cage2.engine.tables import (
     B_LINE,
     BEST_OPTION,
@@ -60,7 +61,7 @@ def foresee_one(state: Any, index: Any, tape: Any) -> Any:
     return action, target, _service(state, index, tape, target) if action == EXPLOIT else np.int64(0)
 
 
-@part
+@compiled_helper
 def _b_line(state: Any, index: Any, tape: Any) -> Any:
     """Tell B_lineAgent's action, and its host or subnet."""
     env = state[index]
@@ -74,7 +75,7 @@ def _b_line(state: Any, index: Any, tape: Any) -> Any:
     return action, np.int64(ENTERPRISE2 if role == 2 else OP_SERVER0)
 
 
-@part
+@compiled_helper
 def _meander(state: Any, index: Any, tape: Any) -> Any:
     """Tell RedMeanderAgent's action, and its host or subnet."""
     env = state[index]
@@ -92,7 +93,7 @@ def _meander(state: Any, index: Any, tape: Any) -> Any:
     return np.int64(EXPLOIT), choose(state, index, tape, env.known_addresses & ~env.exploited)
 
 
-@part
+@compiled_helper
 def _service(state: Any, index: Any, tape: Any, host: Any) -> Any:
     """Tell the service that red attacks on a host."""
     ports = state[index].remembered[host]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from aiotrain.cage2.engine.chance import choose, draw, happens, part
+from aiotrain.cage2.engine.chance import choose, draw, happens
+from aiotrain.cage2.engine.compilation import compiled_helper
 from aiotrain.cage2.engine.tables import (
     BEST_OPTION,
     BIT_COUNT,
@@ -48,7 +49,7 @@ from aiotrain.cage2.engine.tables import (
 _OP_SERVER0_BIT = 1 << OP_SERVER0
 
 
-@part
+@compiled_helper
 def _show(env: Any, host: Any, exploit: Any) -> Any:
     """Show a scan on a host, or an exploit, which also overwrites what was known of its compromise."""
     row = env.observation
@@ -60,13 +61,13 @@ def _show(env: Any, host: Any, exploit: Any) -> Any:
     env.active = host
 
 
-@part
+@compiled_helper
 def _reachable(env: Any, host: Any) -> Any:
     """Tell whether User0 reaches a host: the operational subnet only from an enterprise foothold."""
     return ((1 << host) & OPERATIONAL) == 0 or (env.held & ENTERPRISE) != 0
 
 
-@part
+@compiled_helper
 def _sweep(env: Any, subnet: Any) -> None:
     # The operational subnet is the only one that a sweep may find closed.
     if SUBNET_HOSTS[subnet] == OPERATIONAL and (env.held & ENTERPRISE) == 0:
@@ -75,7 +76,7 @@ def _sweep(env: Any, subnet: Any) -> None:
     env.known_addresses |= SUBNET_HOSTS[subnet]
 
 
-@part
+@compiled_helper
 def _scan(env: Any, host: Any, decoyed: Any) -> None:
     """Scan a host; ``decoyed`` is the host on which blue placed a decoy in this step, or -1.
 
@@ -92,14 +93,14 @@ def _scan(env: Any, host: Any, decoyed: Any) -> None:
             _show(env, host, False)
 
 
-@part
+@compiled_helper
 def _gain(env: Any, host: Any) -> Any:
     """Make red root or SYSTEM on a host where it was not."""
     env.privileged |= 1 << host
     env.burden += COST[host]
 
 
-@part
+@compiled_helper
 def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
     env = state[index]
     ports = env.remembered[host]
@@ -151,7 +152,7 @@ def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
     return True
 
 
-@part
+@compiled_helper
 def _escalate(state: Any, index: Any, tape: Any, host: Any) -> Any:
     env = state[index]
     bit = 1 << host
@@ -174,7 +175,7 @@ def _escalate(state: Any, index: Any, tape: Any, host: Any) -> Any:
     return True
 
 
-@part
+@compiled_helper
 def _impact(env: Any) -> Any:
     if (env.held & _OP_SERVER0_BIT) == 0 or env.ot_known == 0:
         return False
@@ -184,7 +185,7 @@ def _impact(env: Any) -> Any:
     return True
 
 
-@part
+@compiled_helper
 def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
     """Play B_lineAgent: a fixed line to Op_Server0 that falls back a little at each failure."""
     env = state[index]
@@ -226,7 +227,7 @@ def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
         env.stage = stage + 1
 
 
-@part
+@compiled_helper
 def play_meander(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
     """Play RedMeanderAgent: scan everything known, then take everything scanned, in random order."""
     env = state[index]

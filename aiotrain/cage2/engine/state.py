@@ -8,11 +8,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine.tables import NUM_HOSTS, RULES
-from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS, RED_AGENTS
-
-MAX_STEPS_LIMIT: Final = 65_535
-"""Longest episode: a host's sessions, at most one more a step, are counted in 16 bits."""
+from aiotrain.cage2.engine.tables import NUM_HOSTS
+from aiotrain.cage2.scenario import (
+    B_LINE_AGENT,
+    EPISODE_STEPS,
+    HOST_TYPES,
+    LONGEST_EPISODE,
+    NUM_BITS,
+    RED_AGENTS,
+    RULES,
+    Rules,
+)
+from aiotrain.errors import unknown_name
 
 COMPILED_WITH: Final = ("scenario", "play/simd", "play/policy_network", "blue_view", "blue_memory")
 """Files of ``aiotrain.cage2`` whose code or tables go into what is compiled, besides the engine's own."""
@@ -98,9 +105,9 @@ NO_TAPE: Final[NDArray[np.uint64]] = np.zeros((0, 0), np.uint64)
 def allocate(
     num_envs: int,
     *,
-    red_agent: str | Sequence[str] = "B_lineAgent",
-    rules: str = "main",
-    max_steps: int = 100,
+    red_agent: str | Sequence[str] = B_LINE_AGENT,
+    rules: Rules = "main",
+    max_steps: int = EPISODE_STEPS,
 ) -> NDArray[Any]:
     """Allocate ``num_envs`` environments, to be reset before their first step.
 
@@ -124,11 +131,11 @@ def allocate(
         raise ValueError(f"{len(names)} red agents were given for {num_envs} environments")
     for name in names:
         if name not in RED_AGENTS:
-            raise ValueError(f"unknown red agent {name!r}; choose one of {', '.join(RED_AGENTS)}")
+            raise ValueError(unknown_name("red agent", name, RED_AGENTS))
     if rules not in RULES:
-        raise ValueError(f"unknown rules {rules!r}; choose one of {', '.join(RULES)}")
-    if not 0 <= max_steps <= MAX_STEPS_LIMIT:
-        raise ValueError(f"max_steps must lie between 0 (no end) and {MAX_STEPS_LIMIT}, got {max_steps}")
+        raise ValueError(unknown_name("rules", rules, RULES))
+    if not 0 <= max_steps <= LONGEST_EPISODE:
+        raise ValueError(f"max_steps must lie between 0 (no end) and {LONGEST_EPISODE}, not at {max_steps}")
     state = np.zeros(num_envs, STATE)
     state["red"] = [RED_AGENTS.index(name) for name in names]
     state["rules"] = RULES.index(rules)

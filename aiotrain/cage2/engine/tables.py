@@ -20,15 +20,18 @@ from numpy.typing import NDArray
 
 from aiotrain.cage2 import scenario
 from aiotrain.cage2.scenario import (
+    B_LINE_AGENT,
     CONFIDENTIALITY,
     COST_TENTHS,
     HOST_ACTIONS,
     HOST_INDEX,
     HOST_TYPES,
     HOSTS,
+    MEANDER_AGENT,
     NUM_ACTIONS,
     RED_AGENTS,
     REVEALS,
+    RULES,
     SUBNETS,
     WINDOWS_HOSTS,
 )
@@ -40,12 +43,10 @@ ENTERPRISE2: Final = HOST_INDEX["Enterprise2"]
 OP_SERVER0: Final = HOST_INDEX["Op_Server0"]
 USER0: Final = HOST_INDEX["User0"]
 
-B_LINE: Final = RED_AGENTS.index("B_lineAgent")
-MEANDER: Final = RED_AGENTS.index("RedMeanderAgent")
-
-RULES: Final = ("main", "leaderboard")
-"""Rule sets: csle-cyborg and CybORG's main branch, or the leaderboard's commit, 606813b."""
-LEADERBOARD: Final = 1
+B_LINE: Final = RED_AGENTS.index(B_LINE_AGENT)
+MEANDER: Final = RED_AGENTS.index(MEANDER_AGENT)
+LEADERBOARD: Final = RULES.index("leaderboard")
+"""Numbers of red agents and of rules, as the state of an environment holds them."""
 
 
 def host_set(*hosts: int | str) -> int:

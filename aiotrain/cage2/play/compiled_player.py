@@ -1,4 +1,4 @@
-"""Playing episodes of the compiled CAGE 2 engine into slots, without Python in between."""
+"""Player of the compiled CAGE 2 engine: it plays episodes into slots, without Python in between."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.cage2.play.rollout import NO_BONUSES, NO_MASKS, Rollout
-from aiotrain.cage2.scenario import HOST_TYPES, NUM_ACTIONS, NUM_BITS, RED_AGENTS
+from aiotrain.cage2.scenario import EPISODE_STEPS, HOST_TYPES, NUM_ACTIONS, NUM_BITS, RED_AGENTS
 from aiotrain.cage2.workflows import parse_order
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.player import Assignment, PlayResult, episode_streams
@@ -20,8 +20,8 @@ from aiotrain.transport.ring import PLAYING, SEALED, Ring, header_dtype
 __all__ = ["CompiledPlayer"]
 
 
-class _Scratch(NamedTuple):
-    """Arrays for an episode of one step."""
+class _OneStep(NamedTuple):
+    """Arrays for one episode of one step."""
 
     observations: npt.NDArray[np.int8]
     actions: npt.NDArray[np.int16]
@@ -30,24 +30,23 @@ class _Scratch(NamedTuple):
 
 
 class CompiledPlayer:
-    """Plays the episodes of a task side by side, each from its own seed and random numbers.
+    """Plays the episodes of a task side by side.
 
-    These are the ones that ``Player`` gives the episode, so that both play the same one with the same weights.
+    An episode has the seed and the random numbers that ``Player`` gives it. With the same weights, both therefore play
+    the same episode.
     """
 
     unfinished = 0
-    """Episodes that outgrew the slots of their task: none, for every slot holds a whole one."""
+    """Episodes that outgrew the slots of their task. There are none, because each slot holds a whole episode."""
 
     def __init__(self, assignment: Assignment, ring: Ring, factory: EnvFactory) -> None:
         self._assignment, self._ring = assignment, ring
         self.parameters = np.zeros(assignment.policy.size, np.float32)
-        """To be overwritten in place; `refresh` must follow."""
+        """Overwrite these in place, then call `refresh`."""
         self._version = -1
-        assert assignment.spec.max_episode_steps is not None, "every episode of CAGE 2 is truncated"
-        self._steps = assignment.spec.max_episode_steps
         settings = dict(factory.kwargs)
-        for name in ("simulator", "max_steps"):
-            settings.pop(name, None)
+        settings.pop("simulator", None)
+        self._steps: int = settings.pop("max_steps", EPISODE_STEPS)
         own_order = settings.pop("workflow", None)
         self._is_judged = own_order is not None
         self._own_order = own_order or HOST_TYPES
@@ -59,8 +58,8 @@ class CompiledPlayer:
         """Compile what a CompiledPlayer needs, or load it from the cache of an earlier process."""
         rollout = Rollout([(NUM_BITS, NUM_ACTIONS)], red_agent=RED_AGENTS[0])
         once = np.zeros((1, 1), np.float32)
-        scratch = _Scratch(np.zeros((1, 2, NUM_BITS), np.int8), np.zeros((1, 1), np.int16), once.copy(), once.copy())
-        rollout.play([0], once, [range(len(HOST_TYPES))], [0], scratch)
+        arrays = _OneStep(np.zeros((1, 2, NUM_BITS), np.int8), np.zeros((1, 1), np.int16), once.copy(), once.copy())
+        rollout.play([0], once, [range(len(HOST_TYPES))], [0], arrays)
 
     def refresh(self, version: int) -> None:
         """Act with what was written to ``parameters``, which is this version of the policy."""
@@ -71,8 +70,9 @@ class CompiledPlayer:
     def play(
         self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()
     ) -> PlayResult:
-        """Play ``episodes``, each whole into one of ``slots``, by the order of host types in its ``options`` if any."""
+        """Play each of ``episodes`` whole into one of ``slots``, with the ``workflow`` in its ``options`` if any."""
         cpu_began = time.process_time()
+        workflows = [each.get("workflow", self._own_order) for each in options or [{}] * len(episodes)]
         streams = [episode_streams(self._assignment.run_seed, episode) for episode in episodes]
         headers = np.zeros(len(episodes), header_dtype(self._assignment.spec.metrics))
         headers["worker"] = self._assignment.worker
@@ -84,7 +84,7 @@ class CompiledPlayer:
         played = self._rollout.play(
             seeds,
             np.array([generator.random(self._steps, np.float32) for _, generator in streams]),
-            np.array([_kinds(each.get("workflow", self._own_order)) for each in options or [{}] * len(episodes)]),
+            np.array([_type_numbers(workflow) for workflow in workflows]),
             slots,
             self._ring,
             self._ring.bonuses if self._is_judged else NO_BONUSES,
@@ -106,6 +106,6 @@ class CompiledPlayer:
 
 
 @functools.cache
-def _kinds(order: str | Sequence[str]) -> npt.NDArray[np.uint8]:
-    """The types of an order as their numbers, uint8 [5]."""
-    return np.array([HOST_TYPES.index(kind) for kind in parse_order(order)], np.uint8)
+def _type_numbers(workflow: str | Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Return a workflow's order as numbers of host types, uint8 [5]."""
+    return np.array([HOST_TYPES.index(kind) for kind in parse_order(workflow)], np.uint8)

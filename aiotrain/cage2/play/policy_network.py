@@ -1,11 +1,11 @@
-"""A small policy network in compiled code: bits in, an action and its log-probability out, one core.
+"""A small policy network in compiled code: from bits to an action and its log-probability, on one core.
 
-The parts here are for compiled loops to call (``rollout.play_episodes`` does). They act on a ``Network``, whose weights
-lie in tiles for vector instructions, and they allocate nothing.
+Compiled loops such as ``rollout.play_episodes`` call these functions. They work on a ``Network``, whose weights lie in
+tiles for vector instructions, and they allocate nothing.
 
-**A row's bits depend on nothing but the row.** Rows are computed in fours by one kernel, and what does not fill a four
-is computed all the same; each row has its own sums, in one order, without flags that would let the compiler change it.
-So an episode is the same in any company, on machines whose vector units are alike.
+**A row's result depends on that row only.** One kernel computes rows in groups of four, and computes a last, incomplete
+group in full. Each row has its own sums in a fixed order, and no flag lets the compiler change that order. An episode
+is therefore the same whatever is played with it, on machines with the same vector units.
 """
 
 from __future__ import annotations
@@ -19,54 +19,63 @@ import numpy as np
 from numba import float32
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine.chance import part
+from aiotrain.cage2.engine.compilation import compiled_helper
 from aiotrain.cage2.play.simd import (
     LANES,
     add,
-    at_most,
-    exponential,
-    larger,
-    largest_across,
+    broadcast,
+    broadcast_at,
+    broadcast_last,
+    exp,
+    less_equal,
     load,
+    max_of_lanes,
+    maximum,
     multiply,
     multiply_add,
-    running_sums,
-    spread,
-    spread_at,
-    spread_last,
+    prefix_sums,
     store,
     subtract,
-    sum_across,
+    sum_of_lanes,
     tanh,
 )
 
-__all__ = ["GROUP", "Network", "add_bits", "allocate_network", "bar", "fill", "finish", "sample"]
+__all__ = [
+    "GROUP",
+    "Network",
+    "allocate_network",
+    "first_layer",
+    "later_layers",
+    "mask_logits",
+    "sample",
+    "set_weights",
+]
 
 TILE: Final = 2 * LANES
-"""Outputs of a layer that are computed together: with four rows, eight sums, as many as hide an addition's latency."""
+"""Outputs of a layer that are computed together. With four rows, these are eight sums, which hide add latency."""
 
 GROUP: Final = 16
-"""Rows that go through a layer together, a multiple of four: a tile of weights is fetched once for all of them."""
+"""Rows that go through a layer together, a multiple of four. A tile of weights is loaded once for all of them."""
 
 _ROWS: Final = 4
-_BARRED: Final = np.float32(-np.inf)
+_MASKED: Final = np.float32(-np.inf)
 
 
 class Network(NamedTuple):
-    """A multilayer perceptron with tanh units and the memory that it works in, as compiled code takes it."""
+    """A multilayer perceptron with tanh units, and the buffers that it computes in, for compiled code."""
 
     sizes: NDArray[np.int64]
     """[layers + 1]: inputs, units of each hidden layer, outputs."""
     weights: NDArray[np.float32]
-    """Of each layer its tiles, each [1 + inputs, TILE]: bias, then weights, then zeros where outputs end."""
+    """Tiles of each layer, [1 + inputs, TILE] each: bias, then weights; zeros after the last output."""
     activations: NDArray[np.float32]
-    """[2 * GROUP * width]: rows of ``width`` numbers; a layer reads one half and writes the other."""
-    shares: NDArray[np.float32]
+    """[2 * GROUP * width]: rows of ``width`` numbers. A layer reads one half and writes the other."""
+    probabilities: NDArray[np.float32]
     """[width]: unnormalised probabilities of one row."""
     cumulative: NDArray[np.float32]
-    """[width]: their sums up to and with each."""
+    """[width]: their cumulative sums."""
     bits: NDArray[np.int64]
-    """[inputs]: which inputs of a row are 1."""
+    """[inputs]: the indices of the inputs of a row that are 1."""
 
 
 def allocate_network(layers: Sequence[tuple[int, int]]) -> Network:
@@ -81,7 +90,7 @@ def allocate_network(layers: Sequence[tuple[int, int]]) -> Network:
     weights = _aligned(sum(count * TILE * (1 + fan_in) for count, (fan_in, _) in zip(tiles, layers, strict=True)))
     fan_in, actions = layers[-1]
     last_bias = weights[len(weights) - TILE * (1 + fan_in) :][:TILE]
-    last_bias[actions - TILE * (tiles[-1] - 1) :] = -np.inf  # after the last action: probability 0
+    last_bias[actions - TILE * (tiles[-1] - 1) :] = -np.inf  # probability 0 after the last action
     return Network(
         np.array([layers[0][0], *(fan_out for _, fan_out in layers)], np.int64),
         weights,
@@ -93,18 +102,18 @@ def allocate_network(layers: Sequence[tuple[int, int]]) -> Network:
 
 
 def _aligned(size: int) -> NDArray[np.float32]:
-    """Zeros that begin at a multiple of 64 bytes, so that no vector lies across two cache lines."""
+    """Return zeros that begin at a multiple of 64 bytes, so that no vector spans two cache lines."""
     memory = np.zeros(size + 15, np.float32)
     skipped = -memory.ctypes.data // 4 % 16
     return memory[skipped : skipped + size]
 
 
-def fill(network: Network, parameters: NDArray[np.float32]) -> None:
+def set_weights(network: Network, parameters: NDArray[np.float32]) -> None:
     """Overwrite a network's weights.
 
     Args:
-        network: the network.
-        parameters: float32, of each layer its weight [inputs, outputs] and bias [outputs], one after the other.
+        network: The network.
+        parameters: float32, for each layer its weight [inputs, outputs] and bias [outputs], one after the other.
 
     """
     start = put = 0
@@ -120,11 +129,11 @@ def fill(network: Network, parameters: NDArray[np.float32]) -> None:
             put += tile.size
 
 
-@part
-def add_bits(network: Any, row: Any, count: Any) -> None:
-    """The first layer of one row: bias plus the weights of the inputs that are 1, ``network.bits[:count]``."""
+@compiled_helper
+def first_layer(network: Any, row: Any, count: Any) -> None:
+    """Compute the first layer of one row: the bias plus the weights of the inputs ``network.bits[:count]``."""
     bits, weights, activations = network.bits, network.weights, network.activations
-    put = row * len(network.shares)
+    put = row * len(network.probabilities)
     tile = TILE * (1 + network.sizes[0])
     for at in range(0, tile * -(-network.sizes[1] // TILE), tile):
         a0 = load(weights, at)
@@ -138,10 +147,10 @@ def add_bits(network: Any, row: Any, count: Any) -> None:
         put += TILE
 
 
-@part
-def finish(network: Any, rows: Any) -> Any:
-    """The other layers of ``rows`` rows; returns where in ``activations`` the logits of the first one begin."""
-    sizes, activations, width = network.sizes, network.activations, len(network.shares)
+@compiled_helper
+def later_layers(network: Any, rows: Any) -> Any:
+    """Compute the other layers of ``rows`` rows. Return where in ``activations`` the logits of the first row begin."""
+    sizes, activations, width = network.sizes, network.activations, len(network.probabilities)
     source, target = 0, GROUP * width
     at = TILE * (1 + sizes[0]) * -(-sizes[1] // TILE)
     for layer in range(1, len(sizes) - 1):
@@ -157,10 +166,10 @@ def finish(network: Any, rows: Any) -> Any:
     return source
 
 
-@part
+@compiled_helper
 def _multiply_tile(network: Any, source: Any, fan_in: Any, at: Any, put: Any) -> None:
-    """TILE outputs of _ROWS rows, from the tile of weights at ``at``."""
-    weights, x, width = network.weights, network.activations, len(network.shares)
+    """Compute TILE outputs of _ROWS rows, from the tile of weights at ``at``."""
+    weights, x, width = network.weights, network.activations, len(network.probabilities)
     first0, first1, first2, first3 = source, source + width, source + 2 * width, source + 3 * width
     a0 = b0 = c0 = d0 = load(weights, at)
     a1 = b1 = c1 = d1 = load(weights, at + LANES)
@@ -168,16 +177,16 @@ def _multiply_tile(network: Any, source: Any, fan_in: Any, at: Any, put: Any) ->
         at += TILE
         w0 = load(weights, at)
         w1 = load(weights, at + LANES)
-        a = spread_at(x, first0 + i)
+        a = broadcast_at(x, first0 + i)
         a0 = multiply_add(a, w0, a0)
         a1 = multiply_add(a, w1, a1)
-        b = spread_at(x, first1 + i)
+        b = broadcast_at(x, first1 + i)
         b0 = multiply_add(b, w0, b0)
         b1 = multiply_add(b, w1, b1)
-        c = spread_at(x, first2 + i)
+        c = broadcast_at(x, first2 + i)
         c0 = multiply_add(c, w0, c0)
         c1 = multiply_add(c, w1, c1)
-        d = spread_at(x, first3 + i)
+        d = broadcast_at(x, first3 + i)
         d0 = multiply_add(d, w0, d0)
         d1 = multiply_add(d, w1, d1)
     store(x, put, a0)
@@ -190,45 +199,45 @@ def _multiply_tile(network: Any, source: Any, fan_in: Any, at: Any, put: Any) ->
     store(x, put + 3 * width + LANES, d1)
 
 
-@part
-def bar(network: Any, at: Any, mask: Any) -> None:
-    """Give probability 0 to the actions whose number in ``mask``, int8 [actions], is 0; ``at`` as of ``sample``."""
+@compiled_helper
+def mask_logits(network: Any, at: Any, mask: Any) -> None:
+    """Give probability 0 to the actions that are 0 in ``mask``, int8 [actions]. ``at``: see `sample`."""
     logits = network.activations[at : at + len(mask)]
     for action in range(len(mask)):
-        logits[action] = logits[action] if mask[action] != 0 else _BARRED
+        logits[action] = logits[action] if mask[action] != 0 else _MASKED
 
 
-@part
+@compiled_helper
 def sample(network: Any, at: Any, noise: Any) -> Any:
-    """Draw an action where the distribution function passes ``noise``, uniform in [0, 1).
+    """Draw an action by inverting the distribution function at ``noise``.
 
     Args:
-        network: with a row of logits at ``at`` of its ``activations``.
-        at: as ``finish`` returned it, and ``len(network.shares)`` further for each row.
-        noise: float32.
+        network: A network that holds a row of logits at ``at`` of its ``activations``.
+        at: What `later_layers` returned, plus ``len(network.probabilities)`` for each further row.
+        noise: float32, uniform in [0, 1).
 
     Returns:
         The action (int64) and its log-probability (float32).
 
     """
-    logits, shares, cumulative = network.activations, network.shares, network.cumulative
+    logits, probabilities, cumulative = network.activations, network.probabilities, network.cumulative
     actions = network.sizes[-1]
     most = load(logits, at)
     for place in range(LANES, actions, LANES):
-        most = larger(most, load(logits, at + place))
-    top = largest_across(most)
-    total = spread(float32(0))
+        most = maximum(most, load(logits, at + place))
+    top = max_of_lanes(most)
+    total = broadcast(float32(0))
     for place in range(0, actions, LANES):
-        share = exponential(subtract(load(logits, at + place), spread(top)))
-        sums = running_sums(share)
-        store(shares, place, share)
+        probability = exp(subtract(load(logits, at + place), broadcast(top)))
+        sums = prefix_sums(probability)
+        store(probabilities, place, probability)
         store(cumulative, place, add(total, sums))
-        total = add(total, spread_last(sums))
-    passed = multiply(spread(noise), total)
-    count = spread(float32(0))
+        total = add(total, broadcast_last(sums))
+    passed = multiply(broadcast(noise), total)
+    count = broadcast(float32(0))
     for place in range(0, actions, LANES):
-        count = add(count, at_most(load(cumulative, place), passed))
-    chosen = min(int(sum_across(count)), actions - 1)
-    while chosen > 0 and shares[chosen] == 0:  # drawn by rounding alone
+        count = add(count, less_equal(load(cumulative, place), passed))
+    chosen = min(int(sum_of_lanes(count)), actions - 1)
+    while chosen > 0 and probabilities[chosen] == 0:  # rounding drew an action of probability 0
         chosen -= 1
-    return chosen, logits[at + chosen] - top - float32(math.log(largest_across(total)))
+    return chosen, logits[at + chosen] - top - float32(math.log(max_of_lanes(total)))

@@ -1,4 +1,4 @@
-"""Whole episodes of CAGE Challenge 2 in compiled code: engine, policy and what is written down in one loop."""
+"""Whole episodes of CAGE Challenge 2 in one compiled loop: the engine, the policy, and what is recorded."""
 
 from __future__ import annotations
 
@@ -10,34 +10,50 @@ import numpy as np
 from numba import float32
 from numpy.typing import ArrayLike, NDArray
 
-from aiotrain.cage2.blue_memory import MEMORY, allow, forget, list_inputs, list_table, remember
-from aiotrain.cage2.blue_view import NUM_INPUTS, actions_of, inputs_of
+from aiotrain.cage2.blue_memory import (
+    MEMORY,
+    clear_memory,
+    list_memory_ones,
+    list_table_ones,
+    update_memory,
+    write_mask,
+)
+from aiotrain.cage2.blue_view import NUM_INPUTS, Actions, Observation, actions_of, inputs_of
 from aiotrain.cage2.engine import NO_TAPE, allocate, compiled, reset_one, step_one
-from aiotrain.cage2.engine.chance import part
-from aiotrain.cage2.play.policy_network import GROUP, Network, add_bits, allocate_network, bar, fill, finish, sample
+from aiotrain.cage2.engine.compilation import compiled_helper
+from aiotrain.cage2.play.policy_network import (
+    GROUP,
+    Network,
+    allocate_network,
+    first_layer,
+    later_layers,
+    mask_logits,
+    sample,
+    set_weights,
+)
 from aiotrain.cage2.red_agents import SHARES, compiled_red_agent, drawn_red_agent, shares_of
-from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS
+from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS, Rules
 
-__all__ = ["NO_BONUSES", "NO_MASKS", "ORDER_BITS", "Arrays", "Rollout", "play_episodes"]
+__all__ = ["NO_BONUSES", "NO_MASKS", "ORDER_BITS", "Rollout", "SlotArrays", "play_episodes"]
 
 _TYPES: Final = len(HOST_TYPES)
 
 ORDER_BITS: Final = _TYPES * _TYPES
-"""Inputs that tell a policy the order of host types: number 5 p + h is 1 where type h stands in place p."""
+"""Bits of an order in an observation. Bit ``5 * place + type`` is 1 if that host type has that place."""
 
 NO_BONUSES: Final[NDArray[np.float32]] = np.zeros((0, 0), np.float32)
-"""What ``bonuses`` is where none are wanted."""
+"""Given as ``bonuses`` if there are none."""
 
 NO_MASKS: Final[NDArray[np.int8]] = np.zeros((0, 0, 0), np.int8)
-"""What ``masks`` is where every action may always be chosen."""
+"""Given as ``masks`` if every action is always allowed."""
 
 
-class Arrays(Protocol):
-    """Where episodes are written to, each into its slot; ``aiotrain.transport.ring.Ring`` is one. C-contiguous."""
+class SlotArrays(Protocol):
+    """C-contiguous arrays that episodes are written to, each into its slot. ``transport.ring.Ring`` has them."""
 
     @property
     def observations(self) -> NDArray[np.int8]:
-        """int8 [slots, T + 1 or more, inputs]: bits of the observation, then ORDER_BITS if the policy has those."""
+        """int8 [slots, T + 1 or more, inputs]: the observation's bits, then ORDER_BITS if the policy takes these."""
 
     @property
     def actions(self) -> NDArray[np.int16]:
@@ -49,24 +65,24 @@ class Arrays(Protocol):
 
     @property
     def rewards(self) -> NDArray[np.float32]:
-        """float32 [slots, T or more], the environment's."""
+        """float32 [slots, T or more]: the environment's rewards."""
 
 
 class Rollout:
-    """Plays episodes with a policy and keeps the memory that this needs. Not for two threads at once.
+    """Plays episodes with a policy, and holds the buffers for it. Two threads must not use it at the same time.
 
     Args:
-        layers: (inputs, outputs) of each layer of the policy. It takes the bits of the observation, or these and
-            ORDER_BITS to let it see the order, and gives a logit for each action.
-        red_agent: one of ``RED_AGENTS``, or "mixed".
-        rules: one of ``RULES``.
-        observation: "table" (52 bits) or "memory" (307), as ``aiotrain.cage2.blue_view`` has them.
+        layers: (inputs, outputs) of each layer of the policy. Inputs are the observation's bits, and ORDER_BITS if the
+            policy sees the order; outputs are a logit for each action.
+        red_agent: One of ``RED_AGENTS``, or "mixed".
+        rules: One of ``RULES``.
+        observation: "table" (52 bits) or "memory" (307); see ``aiotrain.cage2.blue_view``.
         actions: "full" (145) or "compact" (42, masked).
-        red_shares: as of ``Cage2Env``.
+        red_shares: See ``Cage2Env``.
 
     Raises:
-        ValueError: layers that do not fit together or the scenario, or an unknown agent, rules, observation or set of
-            actions.
+        ValueError: The layers do not fit together or the scenario; or the red agent, the rules, the observation or the
+            set of actions is unknown.
 
     """
 
@@ -75,21 +91,21 @@ class Rollout:
         layers: Sequence[tuple[int, int]],
         *,
         red_agent: str,
-        rules: str = "main",
-        observation: str = "table",
-        actions: str = "full",
+        rules: Rules = "main",
+        observation: Observation = "table",
+        actions: Actions = "full",
         red_shares: Sequence[float] = SHARES,
     ) -> None:
         inputs, outputs = layers[0][0], layers[-1][1]
         bits, self._menu = inputs_of(observation), actions_of(actions)
         if inputs not in (bits, bits + ORDER_BITS) or outputs != len(self._menu):
             raise ValueError(
-                f"a policy from {inputs} inputs to {outputs} outputs, but CAGE Challenge 2 with observation "
+                f"the policy has {inputs} inputs and {outputs} outputs, but CAGE Challenge 2 with observation "
                 f"{observation!r} and actions {actions!r} has {bits} observation bits ({bits + ORDER_BITS} with those "
                 f"of the order) and {len(self._menu)} actions"
             )
         if any(before[1] != after[0] for before, after in itertools.pairwise(layers)):
-            raise ValueError(f"layers {list(layers)}: each must take as many inputs as the one before has outputs")
+            raise ValueError(f"layers {list(layers)}: each must have as many inputs as the previous one has outputs")
         self._inputs = inputs
         self._size = 2 * inputs + sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
         self._network = allocate_network(layers)
@@ -103,10 +119,11 @@ class Rollout:
         """Play with these parameters from now on.
 
         Args:
-            parameters: float32 [size]: input mean and scale, then weight [inputs, outputs] and bias of each layer.
+            parameters: float32 [size]: mean and scale of the inputs, then weight [inputs, outputs] and bias of each
+                layer.
 
         Raises:
-            ValueError: another size, or a mean and scale other than 0 and 1: bits are taken as they are.
+            ValueError: The size is wrong, or a mean is not 0 or a scale not 1: bits are taken as they are.
 
         """
         parameters = np.ascontiguousarray(parameters, np.float32)
@@ -115,10 +132,10 @@ class Rollout:
         mean, scale = parameters[: 2 * self._inputs].reshape(2, -1)
         if mean.any() or (scale != 1).any():
             raise ValueError(
-                "these parameters normalise the inputs, but compiled rollouts take bits as they are: "
-                "the first numbers must be a mean of 0 and then a scale of 1 for each input"
+                "these parameters normalise the inputs, but compiled rollouts take bits as they are: the first numbers "
+                "must be a mean of 0 and a scale of 1 for each input"
             )
-        fill(self._network, parameters[2 * self._inputs :])
+        set_weights(self._network, parameters[2 * self._inputs :])
 
     def play(
         self,
@@ -126,34 +143,31 @@ class Rollout:
         noise: ArrayLike,
         orders: ArrayLike,
         slots: ArrayLike,
-        arrays: Arrays,
+        arrays: SlotArrays,
         bonuses: NDArray[np.float32] = NO_BONUSES,
         alignment_lambda: float = 0.0,
         masks: NDArray[np.int8] = NO_MASKS,
     ) -> NDArray[Any]:
-        """Play K episodes of T steps, each into its slot, without holding the interpreter lock.
+        """Play K episodes of T steps, each into its slot, without the interpreter lock.
 
-        To the bit, an episode depends on its seed, noise and order alone, not on what is played with it.
+        An episode depends, to the bit, on its seed, noise and order only, and not on what is played with it.
 
         Args:
             seeds: uint64 [K], for the engine.
-            noise: float32 [K, T], uniform in [0, 1): draws the actions, by inverting the distribution function.
-            orders: uint8 [K, 5]: host types as places in ``HOST_TYPES``, most urgent first.
+            noise: float32 [K, T], uniform in [0, 1): actions are drawn by inverting the distribution function at it.
+            orders: uint8 [K, 5]: numbers of host types in ``HOST_TYPES``, most urgent first.
             slots: int64 [K], all different.
-            arrays: overwritten in these slots.
-            bonuses: float32 [slots, T or more], overwritten as well: ``alignment_lambda`` times what the step added
-                to the episode's compliance, which counts as 0 before the first fix. They add up to
-                ``alignment_lambda`` times the compliance of the episode.
-            alignment_lambda: reward for raising the compliance from 0 to 1.
-            masks: int8 [slots, T or more, 42], overwritten, and needed, with compact actions: 1 where an action could
-                be drawn, which has probability 0 where it is 0.
+            arrays: Arrays that are overwritten in these slots.
+            bonuses: float32 [slots, T or more], overwritten: ``alignment_lambda`` times each change of compliance.
+            alignment_lambda: Bonus for raising compliance from 0, where it starts, to 1.
+            masks: int8 [slots, T or more, 42], overwritten, required with compact actions: 0 for probability 0.
 
         Returns:
-            The engine's records of the episodes, [K] of dtype ``STATE``, valid until the next call:
-            ``return_tenths``, ``fixes`` and ``compliant_fixes`` say how they went.
+            The engine's records of the episodes, [K] of dtype ``STATE``, with ``return_tenths``, ``fixes`` and
+            ``compliant_fixes``. They are valid until the next call.
 
         Raises:
-            ValueError: arrays that do not fit together.
+            ValueError: The arrays do not fit together.
 
         """
         noise = np.ascontiguousarray(noise, np.float32)
@@ -161,27 +175,10 @@ class Rollout:
             raise ValueError(f"noise must have the shape [episodes, steps], got {list(noise.shape)}")
         count, steps = noise.shape
         seeds = _input("seeds", seeds, np.uint64, (count,))
-        orders = _input("orders", orders, np.uint8, (count, _TYPES))
         slots = _input("slots", slots, np.int64, (count,))
-        if (np.sort(orders, axis=1) != np.arange(_TYPES)).any():
-            raise ValueError(f"orders must be permutations of 0..{_TYPES - 1}, one a row")
-        num_slots = len(arrays.observations)
-        if len(np.unique(slots)) != count or (count and not 0 <= slots.min() <= slots.max() < num_slots):
-            raise ValueError(f"slots must be different numbers in 0..{num_slots - 1}, got {slots.tolist()}")
-        _check_output("observations", arrays.observations, np.int8, (num_slots, steps + 1, self._inputs))
-        _check_output("actions", arrays.actions, np.int16, (num_slots, steps))
-        _check_output("log_probs", arrays.log_probs, np.float32, (num_slots, steps))
-        _check_output("rewards", arrays.rewards, np.float32, (num_slots, steps))
-        if bonuses is not NO_BONUSES:
-            _check_output("bonuses", bonuses, np.float32, (num_slots, steps))
-        if self._masked:
-            _check_output("masks", masks, np.int8, (num_slots, steps, len(self._menu)))
-        if len(self._state) < count:
-            self._state = allocate(count, red_agent=self._red_agent, rules=self._rules, max_steps=0)
-        state = self._state[:count]
-        state["order"] = orders
-        if self._shares is not None:
-            state["red"] = [drawn_red_agent(seed, self._shares) for seed in seeds.tolist()]
+        masks = masks if self._masked else NO_MASKS
+        self._check_outputs(slots, steps, arrays, bonuses, masks)
+        state = self._prepare(seeds, _input("orders", orders, np.uint8, (count, _TYPES)))
         play_episodes(
             state,
             np.zeros(count if self._remembers else 0, MEMORY),
@@ -196,9 +193,41 @@ class Rollout:
             arrays.rewards,
             bonuses,
             float(alignment_lambda),
-            masks if self._masked else NO_MASKS,
+            masks,
         )
         return state
+
+    def _prepare(self, seeds: NDArray[np.uint64], orders: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return records of the engine for these episodes, with their orders and red agents."""
+        if (np.sort(orders, axis=1) != np.arange(_TYPES)).any():
+            raise ValueError(f"orders must be permutations of 0..{_TYPES - 1}, one a row")
+        if len(self._state) < len(seeds):
+            self._state = allocate(len(seeds), red_agent=self._red_agent, rules=self._rules, max_steps=0)
+        state = self._state[: len(seeds)]
+        state["order"] = orders
+        if self._shares is not None:
+            state["red"] = [drawn_red_agent(seed, self._shares) for seed in seeds.tolist()]
+        return state
+
+    def _check_outputs(
+        self,
+        slots: NDArray[np.int64],
+        steps: int,
+        arrays: SlotArrays,
+        bonuses: NDArray[np.float32],
+        masks: NDArray[np.int8],
+    ) -> None:
+        num_slots = len(arrays.observations)
+        if len(np.unique(slots)) != len(slots) or (len(slots) and not 0 <= slots.min() <= slots.max() < num_slots):
+            raise ValueError(f"slots must be different numbers in 0..{num_slots - 1}, got {slots.tolist()}")
+        _check_output("observations", arrays.observations, np.int8, (num_slots, steps + 1, self._inputs))
+        _check_output("actions", arrays.actions, np.int16, (num_slots, steps))
+        _check_output("log_probs", arrays.log_probs, np.float32, (num_slots, steps))
+        _check_output("rewards", arrays.rewards, np.float32, (num_slots, steps))
+        if bonuses is not NO_BONUSES:
+            _check_output("bonuses", bonuses, np.float32, (num_slots, steps))
+        if self._masked:
+            _check_output("masks", masks, np.int8, (num_slots, steps, len(self._menu)))
 
 
 def _input(name: str, given: ArrayLike, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -234,35 +263,32 @@ def play_episodes(
     alignment_lambda: float,
     masks: NDArray[np.int8],
 ) -> None:
-    """Play an episode in each record; ``Rollout.play`` says what the arrays are, and checks what is not checked here.
+    """Play an episode in each record. `Rollout.play` tells what the arrays are, and checks them.
 
-    Rows go through the network GROUP at a time. ``menu``, int64 [actions], is what each action is among the 145.
-    ``memories`` has a record of MEMORY for each episode, or none if neither inputs nor masks need them. Without bonuses
-    or masks, these are ``NO_BONUSES`` and ``NO_MASKS``.
+    GROUP rows go through the network together. ``menu``, int64 [actions], holds the index of each action among the 145.
+    ``memories`` has a record of MEMORY for each episode, or none if neither inputs nor masks need them.
     """
     steps = noise.shape[1]
-    width = len(network.shares)
+    width = len(network.probabilities)
     for first in range(0, len(state), GROUP):
         rows = min(GROUP, len(state) - first)
         for row in range(rows):
-            reset_one(state, first + row, seeds[first + row])
-            if len(memories) > 0:
-                forget(memories[first + row])
+            _reset(state, memories, first + row, seeds[first + row])
         for step in range(steps):
             for row in range(rows):
                 slot = slots[first + row]
-                count = _list_bits(state, memories, first + row, network)
-                _show(network, count, observations[slot, step])
-                add_bits(network, row, count)
+                count = _list_ones(state, memories, first + row, network)
+                _write_bits(network, count, observations[slot, step])
+                first_layer(network, row, count)
                 if masks.shape[2] > 0:
-                    allow(memories[first + row], state[first + row].observation, masks[slot, step])
-            logits = finish(network, rows)
-            # All draws before all steps: a step branches on its action, and what was guessed wrong is noticed the
-            # sooner, the longer ago the action was known.
+                    write_mask(memories[first + row], state[first + row].observation, masks[slot, step])
+            logits = later_layers(network, rows)
+            # All draws come before all steps. A step branches on its action: the longer the action has been known, the
+            # sooner the processor notices a wrong prediction.
             for row in range(rows):
                 slot = slots[first + row]
                 if masks.shape[2] > 0:
-                    bar(network, logits + row * width, masks[slot, step])
+                    mask_logits(network, logits + row * width, masks[slot, step])
                 action, log_prob = sample(network, logits + row * width, noise[first + row, step])
                 actions[slot, step] = action
                 log_probs[slot, step] = log_prob
@@ -274,24 +300,31 @@ def play_episodes(
                 action = menu[actions[slot, step]]
                 rewards[slot, step] = float32(step_one(state, index, action, NO_TAPE) / 10.0)
                 if len(memories) > 0:
-                    remember(memories[index], env.observation, action)
+                    update_memory(memories[index], env.observation, action)
                 if bonuses.shape[1] > 0:
                     bonuses[slot, step] = alignment_lambda * (_compliance(env) - compliance)
         for row in range(rows):
-            count = _list_bits(state, memories, first + row, network)
-            _show(network, count, observations[slots[first + row], steps])
+            count = _list_ones(state, memories, first + row, network)
+            _write_bits(network, count, observations[slots[first + row], steps])
 
 
-@part
-def _list_bits(state: Any, memories: Any, index: Any, network: Any) -> Any:
-    """List in ``network.bits`` which inputs of an episode are 1, and return how many."""
+@compiled_helper
+def _reset(state: Any, memories: Any, index: Any, seed: Any) -> None:
+    reset_one(state, index, seed)
+    if len(memories) > 0:
+        clear_memory(memories[index])
+
+
+@compiled_helper
+def _list_ones(state: Any, memories: Any, index: Any, network: Any) -> Any:
+    """List in ``network.bits`` which bits of an episode's observation are 1. Return how many."""
     env, bits, inputs = state[index], network.bits, network.sizes[0]
     if inputs >= NUM_INPUTS:
         own_bits = NUM_INPUTS
-        count = list_inputs(memories[index], env.observation, bits)
+        count = list_memory_ones(memories[index], env.observation, bits)
     else:
         own_bits = NUM_BITS
-        count = list_table(env.observation, bits)
+        count = list_table_ones(env.observation, bits)
     if inputs > own_bits:
         for place in range(_TYPES):
             bits[count] = own_bits + _TYPES * place + env.order[place]
@@ -299,14 +332,14 @@ def _list_bits(state: Any, memories: Any, index: Any, network: Any) -> Any:
     return count
 
 
-@part
-def _show(network: Any, count: Any, observation: Any) -> None:
+@compiled_helper
+def _write_bits(network: Any, count: Any, observation: Any) -> None:
     for i in range(len(observation)):
         observation[i] = 0
     for i in range(count):
         observation[network.bits[i]] = 1
 
 
-@part
+@compiled_helper
 def _compliance(env: Any) -> Any:
     return env.compliant_fixes / env.fixes if env.fixes > 0 else 0.0

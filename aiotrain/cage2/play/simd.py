@@ -1,7 +1,7 @@
-"""Vectors of float32 numbers in registers, for compiled code: Numba knows no such type, LLVM does.
+"""SIMD vectors of float32 numbers for compiled code. LLVM has such a type, Numba has not.
 
-None of these checks bounds. No operation lets the compiler reorder a sum, so that the same numbers give the same bits
-wherever they stand in a batch; machines whose vectors differ in length may differ in the last bits.
+No operation checks bounds. No operation lets the compiler reorder a sum, so that a row's result does not depend on its
+place in a batch. Results may differ in the last bits between machines whose vectors differ in length.
 """
 
 from __future__ import annotations
@@ -13,44 +13,38 @@ from typing import Any, Final
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
 
-from aiotrain.cage2.engine.chance import part
+from aiotrain.cage2.engine.compilation import compiled_helper, intrinsic
 
 __all__ = [
     "LANES",
     "add",
-    "at_most",
+    "broadcast",
+    "broadcast_at",
+    "broadcast_last",
     "divide",
-    "exponential",
-    "larger",
-    "largest_across",
+    "exp",
+    "less_equal",
     "load",
-    "lowest_bit",
+    "max_of_lanes",
+    "maximum",
+    "minimum",
     "multiply",
     "multiply_add",
-    "running_sums",
-    "smaller",
-    "spread",
-    "spread_at",
-    "spread_last",
+    "prefix_sums",
     "store",
     "subtract",
-    "sum_across",
+    "sum_of_lanes",
     "tanh",
 ]
 
 LANES: Final = 16 if binding.get_host_cpu_features().get("avx512f") else 8
-"""Numbers in a vector. Either is correct anywhere; these are fastest with and without AVX-512."""
-
-
-def _intrinsic(define: Callable[..., Any]) -> Any:
-    """An operation that compiled code may call with all but the first argument of ``define``."""
-    return intrinsic(define)
+"""Numbers in a vector. Both lengths are correct on any machine; 16 is faster with AVX-512, 8 without."""
 
 
 class _Vector(types.Type):
-    """LANES float32 numbers."""
+    """The type of LANES float32 numbers."""
 
     def __init__(self) -> None:
         super().__init__(name=f"float32x{LANES}")
@@ -71,15 +65,15 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
-def _broadcast(builder: Any, number: Any) -> Any:
+def _splat(builder: Any, number: Any) -> Any:
     undefined = ir.Constant(_VECTOR, ir.Undefined)
     one = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(one, undefined, ir.Constant(_INTS, None))
 
 
-@_intrinsic
+@intrinsic
 def load(_: Any, array: Any, index: Any) -> Any:
-    """LANES numbers of ``array`` [size] from ``index`` on."""
+    """Read LANES numbers of ``array`` [size] from ``index`` on."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _address(context, builder, signature.args[0], *arguments)
@@ -90,7 +84,7 @@ def load(_: Any, array: Any, index: Any) -> Any:
     return _vector(array, types.int64), generate
 
 
-@_intrinsic
+@intrinsic
 def store(_: Any, array: Any, index: Any, vector: Any) -> Any:
     """Write ``vector`` to ``array`` [size] from ``index`` on."""
 
@@ -103,29 +97,29 @@ def store(_: Any, array: Any, index: Any, vector: Any) -> Any:
     return types.void(array, types.int64, vector), generate
 
 
-@_intrinsic
-def spread(_: Any, number: Any) -> Any:
-    """``number`` in every lane."""
+@intrinsic
+def broadcast(_: Any, number: Any) -> Any:
+    """Return a vector with ``number`` in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _broadcast(builder, arguments[0])
+        return _splat(builder, arguments[0])
 
     return _vector(types.float32), generate
 
 
-@_intrinsic
-def spread_at(_: Any, array: Any, index: Any) -> Any:
-    """The number at ``index`` of ``array`` in every lane."""
+@intrinsic
+def broadcast_at(_: Any, array: Any, index: Any) -> Any:
+    """Return a vector with the number at ``index`` of ``array`` in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _broadcast(builder, builder.load(_address(context, builder, signature.args[0], *arguments)))
+        return _splat(builder, builder.load(_address(context, builder, signature.args[0], *arguments)))
 
     return _vector(array, types.int64), generate
 
 
-@_intrinsic
+@intrinsic
 def multiply_add(_: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c``, rounded once where the machine has an instruction for it, and then always."""
+    """Return ``a * b + c``, always rounded once on machines with an instruction for it."""
     name = f"llvm.fmuladd.v{LANES}f32"
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -136,16 +130,16 @@ def multiply_add(_: Any, a: Any, b: Any, c: Any) -> Any:
     return _vector(a, b, c), generate
 
 
-def _larger(builder: Any, a: Any, b: Any) -> Any:
+def _maximum(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-def _smaller(builder: Any, a: Any, b: Any) -> Any:
+def _minimum(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
 
 def _lanewise(operation: Callable[[Any, Any, Any], Any]) -> Any:
-    @_intrinsic
+    @intrinsic
     def lanewise(_: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return operation(builder, *arguments)
@@ -155,11 +149,11 @@ def _lanewise(operation: Callable[[Any, Any, Any], Any]) -> Any:
     return lanewise
 
 
-def _across(operation: Callable[[Any, Any, Any], Any]) -> Any:
-    """All lanes in one: the upper half onto the lower, and again."""
+def _over_lanes(operation: Callable[[Any, Any, Any], Any]) -> Any:
+    """Return an operation that reduces all lanes to one number, by folding the upper half onto the lower repeatedly."""
 
-    @_intrinsic
-    def across(_: Any, vector: Any) -> Any:
+    @intrinsic
+    def over_lanes(_: Any, vector: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             folded, half = arguments[0], LANES // 2
             while half:
@@ -170,27 +164,17 @@ def _across(operation: Callable[[Any, Any, Any], Any]) -> Any:
 
         return types.float32(vector), generate
 
-    return across
+    return over_lanes
 
 
-def _at_most(builder: Any, a: Any, b: Any) -> Any:
+def _less_equal(builder: Any, a: Any, b: Any) -> Any:
     ones = ir.Constant(_VECTOR, [1.0] * LANES)
     return builder.select(builder.fcmp_ordered("<=", a, b), ones, ir.Constant(_VECTOR, None))
 
 
-@_intrinsic
-def lowest_bit(_: Any, number: Any) -> Any:
-    """The place of the lowest bit that is set in ``number``, uint64 and not 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
-
-
-@_intrinsic
-def running_sums(_: Any, vector: Any) -> Any:
-    """In each lane the sum of the lanes up to and with it."""
+@intrinsic
+def prefix_sums(_: Any, vector: Any) -> Any:
+    """Return in each lane the sum of the lanes up to and including it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         sums, distance = arguments[0], 1
@@ -204,9 +188,9 @@ def running_sums(_: Any, vector: Any) -> Any:
     return _vector(vector), generate
 
 
-@_intrinsic
-def spread_last(_: Any, vector: Any) -> Any:
-    """The last lane in every lane."""
+@intrinsic
+def broadcast_last(_: Any, vector: Any) -> Any:
+    """Return a vector with the last lane of ``vector`` in every lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.shuffle_vector(arguments[0], arguments[0], ir.Constant(_INTS, [LANES - 1] * LANES))
@@ -218,16 +202,16 @@ add = _lanewise(lambda builder, a, b: builder.fadd(a, b))
 multiply = _lanewise(lambda builder, a, b: builder.fmul(a, b))
 subtract = _lanewise(lambda builder, a, b: builder.fsub(a, b))
 divide = _lanewise(lambda builder, a, b: builder.fdiv(a, b))
-larger = _lanewise(_larger)  # b where a is NaN
-smaller = _lanewise(_smaller)
-at_most = _lanewise(_at_most)  # 1 or 0
-sum_across = _across(lambda builder, a, b: builder.fadd(a, b))
-largest_across = _across(_larger)
+maximum = _lanewise(_maximum)  # b where a is NaN
+minimum = _lanewise(_minimum)
+less_equal = _lanewise(_less_equal)  # 1 or 0
+sum_of_lanes = _over_lanes(lambda builder, a, b: builder.fadd(a, b))
+max_of_lanes = _over_lanes(_maximum)
 
 
-@_intrinsic
-def _power_of_two(_: Any, shifted: Any) -> Any:
-    """2**n for ``shifted`` = n + _SHIFT with n in -127..127; 0 for n = -127."""
+@intrinsic
+def _exp2(_: Any, shifted: Any) -> Any:
+    """Return 2**n for ``shifted`` = n + _SHIFT with n in -127..127; 0 for n = -127."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits = builder.add(builder.bitcast(arguments[0], _INTS), ir.Constant(_INTS, [127] * LANES))
@@ -238,7 +222,7 @@ def _power_of_two(_: Any, shifted: Any) -> Any:
 
 _ONE: Final = np.float32(1)
 _MINUS_TWO: Final = np.float32(-2)
-_SHIFT: Final = np.float32(1.5 * 2**23)  # adding it rounds to an integer, which then stands in the lowest bits
+_SHIFT: Final = np.float32(1.5 * 2**23)  # adding it rounds to an integer, which the lowest bits then hold
 _LOG2_E: Final = np.float32(1 / math.log(2))
 _LN2_HIGH: Final = np.float32(0.693359375)  # nine bits, so that n times this is exact
 _LN2_LOW: Final = np.float32(math.log(2) - 0.693359375)
@@ -246,28 +230,29 @@ _LIMIT: Final = np.float32(127 * math.log(2))
 _1, _2, _3, _4, _5, _6 = (np.float32(1 / math.factorial(k)) for k in range(1, 7))
 
 
-@part
-def exponential(x: Any) -> Any:
-    """e**x = 2**n e**r, |r| <= ln(2) / 2, by the Taylor series to r**6: relative error below 3e-7 in -87..87.
+@compiled_helper
+def exp(x: Any) -> Any:
+    """Return e**x as 2**n e**r with |r| <= ln(2) / 2, by the Taylor series to r**6.
 
-    From e**-88 down it is 0, from e**88 up it stays; of NaN 0.
+    The relative error is below 3e-7 for x in -87..87. The result is 0 for x below -88 and for NaN, and constant for x
+    above 88.
     """
-    x = smaller(larger(x, spread(-_LIMIT)), spread(_LIMIT))
-    shifted = multiply_add(x, spread(_LOG2_E), spread(_SHIFT))
-    n = subtract(shifted, spread(_SHIFT))
-    r = multiply_add(n, spread(-_LN2_LOW), multiply_add(n, spread(-_LN2_HIGH), x))
-    y = multiply_add(spread(_6), r, spread(_5))
-    y = multiply_add(y, r, spread(_4))
-    y = multiply_add(y, r, spread(_3))
-    y = multiply_add(y, r, spread(_2))
-    y = multiply_add(y, r, spread(_1))
-    y = multiply_add(y, r, spread(_ONE))
-    return multiply(y, _power_of_two(shifted))
+    x = minimum(maximum(x, broadcast(-_LIMIT)), broadcast(_LIMIT))
+    shifted = multiply_add(x, broadcast(_LOG2_E), broadcast(_SHIFT))
+    n = subtract(shifted, broadcast(_SHIFT))
+    r = multiply_add(n, broadcast(-_LN2_LOW), multiply_add(n, broadcast(-_LN2_HIGH), x))
+    y = multiply_add(broadcast(_6), r, broadcast(_5))
+    y = multiply_add(y, r, broadcast(_4))
+    y = multiply_add(y, r, broadcast(_3))
+    y = multiply_add(y, r, broadcast(_2))
+    y = multiply_add(y, r, broadcast(_1))
+    y = multiply_add(y, r, broadcast(_ONE))
+    return multiply(y, _exp2(shifted))
 
 
-@part
+@compiled_helper
 def tanh(x: Any) -> Any:
-    """1 - 2 / (1 + e**2x): absolute error below 2e-7."""
+    """Return tanh(x) as 1 - 2 / (1 + e**2x), with an absolute error below 2e-7."""
     return multiply_add(
-        spread(_MINUS_TWO), divide(spread(_ONE), add(spread(_ONE), exponential(add(x, x)))), spread(_ONE)
+        broadcast(_MINUS_TWO), divide(broadcast(_ONE), add(broadcast(_ONE), exp(add(x, x)))), broadcast(_ONE)
     )

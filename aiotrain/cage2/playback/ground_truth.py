@@ -27,7 +27,7 @@ from aiotrain.cage2.scenario import (
 from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
 
 if TYPE_CHECKING:
-    from aiotrain.cage2.simulators.fast_cyborg import LeanSimulator
+    from aiotrain.cage2.simulators.fast_cyborg import FastCyborg
 
 __all__ = ["Access", "Activity", "Deed", "Host", "Scene", "Shown", "Witness"]
 
@@ -185,7 +185,7 @@ class _Compiled:
         self._env, self._tape = env, tape
 
     def begin(self) -> None:
-        self._record = self._env._state.copy()
+        self._record = self._env.state.copy()
         self._decoys: list[tuple[str, ...]] = [()] * len(HOSTS)
 
     @property
@@ -206,7 +206,7 @@ class _Compiled:
         )
 
     def step(self, action: int) -> tuple[bool, _Red]:
-        before, self._record = self._record, self._env._state.copy()
+        before, self._record = self._record, self._env.state.copy()
         return self._place(action, before[0]), _foretold(before, self._tape, self._record[0])
 
     def _place(self, action: int, before: Any) -> bool:
@@ -243,25 +243,25 @@ def _foretold(before: NDArray[Any], tape: NDArray[np.uint64], after: Any) -> _Re
 
 
 class _Cyborg:
-    """The truth of csle-cyborg, as `LeanSimulator` drives it."""
+    """The truth of csle-cyborg, as `FastCyborg` drives it."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
 
     @property
-    def _simulator(self) -> LeanSimulator:
-        simulator: LeanSimulator = self._env._simulator
+    def _simulator(self) -> FastCyborg:
+        simulator: FastCyborg = self._env.simulator
         return simulator
 
     @property
     def red_agent(self) -> str:
-        return type(self._simulator._controller.agent_interfaces["Red"].agent).__name__
+        return self._simulator.red_agent
 
     def begin(self) -> None:
         pass
 
     def truth(self) -> _Truth:
-        state, suspicious = self._simulator._state, self._simulator._server.sus_pids
+        state, suspicious = self._simulator.state, self._simulator.suspicious_pids
         held = privileged = kept = infected = 0
         for session in state.sessions["Red"].values():
             bit = 1 << HOST_INDEX[session.host]
@@ -294,7 +294,7 @@ class _Cyborg:
 
     def _target(self, action: Any) -> str:
         """The host or subnet that an action of red's is directed at."""
-        state = self._simulator._state
+        state = self._simulator.state
         if hasattr(action, "hostname"):
             return str(action.hostname)
         if hasattr(action, "ip_address"):

@@ -9,9 +9,11 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.blue_view import BEGUN, View
+from aiotrain.cage2.blue_view import BEGUN, Actions, Observation
 from aiotrain.cage2.engine import NO_TAPE, allocate, reset_one, restart_one, set_order, step_one
 from aiotrain.cage2.red_agents import SHARES, compiled_red_agent, drawn_red_agent, shares_of
+from aiotrain.cage2.scenario import B_LINE_AGENT, EPISODE_STEPS, Rules
+from aiotrain.cage2.simulators.blue_observer import BlueObserver
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 
 __all__ = ["Cage2CompiledEnv"]
@@ -20,24 +22,23 @@ __all__ = ["Cage2CompiledEnv"]
 class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
     """``Cage2Env`` on the compiled engine: ``gymnasium.make("aiotrain/Cage2-v0", simulator="compiled")``.
 
-    Equal in spaces, rewards, ``info`` and the law of its episodes, not in the episode that a seed gives: the engine
-    has a random generator of its own. It plays Scenario2 against the three red agents of the challenge.
+    Spaces, rewards, ``info`` and the distribution of episodes are the same. The episode of a seed is another one,
+    because the engine has its own random generator. It plays Scenario2 against the challenge's three red agents.
 
-    Raises ValueError for a red agent that is not in it, for ``max_steps`` below 1 or above 65,535, for unknown rules
-    ("main" or "leaderboard"), for what is no order of the five host types and for an unknown observation or set of
-    actions.
+    Raises ValueError for a red agent that the engine does not play, for ``max_steps`` below 1 or above 65,535, for
+    unknown rules, for a workflow that is no order, and for an unknown observation or set of actions.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
 
     def __init__(
         self,
-        red_agent: str | type = "B_lineAgent",
-        max_steps: int = 100,
-        rules: str = "main",
+        red_agent: str | type = B_LINE_AGENT,
+        max_steps: int = EPISODE_STEPS,
+        rules: Rules = "main",
         workflow: str | Sequence[str] | None = None,
-        observation: str = "table",
-        actions: str = "full",
+        observation: Observation = "table",
+        actions: Actions = "full",
         red_shares: Sequence[float] = SHARES,
         alignment_lambda: float = 0.0,
     ) -> None:
@@ -46,60 +47,62 @@ class Cage2CompiledEnv(gymnasium.Env[NDArray[np.int8], np.int64]):
         self.max_steps = max_steps
         self._alignment_lambda = alignment_lambda
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
-        self._view = View(observation, actions)
-        inputs = self._view.num_inputs
+        self._observer = BlueObserver(observation, actions)
+        inputs = self._observer.num_inputs
         self.observation_space = gymnasium.spaces.MultiBinary(
             inputs if self.workflow is None else inputs + ONE_HOT.shape[1]
         )
-        self.action_space = gymnasium.spaces.Discrete(len(self._view.menu))
+        self.action_space = gymnasium.spaces.Discrete(len(self._observer.menu))
         self._shares = shares_of(red_agent, red_shares)
-        self._state = allocate(1, red_agent=compiled_red_agent(red_agent), rules=rules, max_steps=max_steps)
-        self._seeded = False
+        self.state = allocate(1, red_agent=compiled_red_agent(red_agent), rules=rules, max_steps=max_steps)
+        self._has_begun = False
+        self._compliance = 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Start an episode, with ``options={"workflow": order}`` under that order from now on.
+        """Begin an episode. ``options={"workflow": order}`` changes the order from this episode on.
 
-        Raises ValueError for what is no order, and for any in an environment made without a workflow.
+        Raises ValueError if ``order`` is none, or if the environment was made without a workflow.
         """
         asked = (options or {}).get("workflow")
         if asked is not None:
             self.workflow = requested_order(asked, shown=self.workflow is not None)
         if self.workflow is not None:
-            set_order(self._state, self.workflow)
+            set_order(self.state, self.workflow)
         super().reset(seed=seed)
         if self._shares is not None:
-            self._state["red"] = drawn_red_agent(seed, self._shares, self.np_random)
+            drawn_by = int(self.np_random.integers(2**63)) if seed is None else seed
+            self.state["red"] = drawn_red_agent(drawn_by, self._shares)
         if seed is not None:
-            reset_one(self._state, 0, np.uint64(seed % 2**64))
-        elif self._seeded:
-            restart_one(self._state, 0)
+            reset_one(self.state, 0, np.uint64(seed % 2**64))
+        elif self._has_begun:
+            restart_one(self.state, 0)
         else:
-            reset_one(self._state, 0, self.np_random.integers(2**63, dtype=np.uint64))
-        self._seeded = True
+            reset_one(self.state, 0, self.np_random.integers(2**63, dtype=np.uint64))
+        self._has_begun = True
         self._compliance = 0.0
         return self._seen(BEGUN)
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
         """Play one step: blue's action, then red's.
 
-        Raises ValueError for an action that does not exist and ``gymnasium.error.ResetNeeded`` before the first reset.
+        Raises ValueError for an unknown action, and ``gymnasium.error.ResetNeeded`` before the first reset.
         """
-        if not self._seeded:
+        if not self._has_begun:
             raise gymnasium.error.ResetNeeded("call reset() before the first step()")
         index = int(action)
-        if not 0 <= index < len(self._view.menu):
-            raise ValueError(f"action {index} does not exist: there are {len(self._view.menu)}, from 0")
-        played = int(self._view.menu[index])
-        reward = int(step_one(self._state, 0, played, NO_TAPE)) / 10.0
+        if not 0 <= index < len(self._observer.menu):
+            raise ValueError(f"action {index} does not exist: there are {len(self._observer.menu)}, from 0")
+        played = int(self._observer.menu[index])
+        reward = int(step_one(self.state, 0, played, NO_TAPE)) / 10.0
         observation, info = self._seen(played)
-        return observation, reward, False, bool(self._state["steps"][0] >= self.max_steps), info
+        return observation, reward, False, bool(self.state["steps"][0] >= self.max_steps), info
 
     def _seen(self, action: int) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Observation and info after a step, or after a reset, which is the ``action`` BEGUN."""
-        env = self._state[0]
-        (observation,), masks = self._view.after(self._state["observation"].copy(), [action])
+        """Return observation and info after blue's ``action``, which is BEGUN after a reset."""
+        env = self.state[0]
+        (observation,), masks = self._observer.observe(self.state["observation"].copy(), [action])
         info: dict[str, Any] = {"red_hosts": int(env["held"])} | {name: mask for name, (mask,) in masks.items()}
         if self.workflow is None:
             return observation, info

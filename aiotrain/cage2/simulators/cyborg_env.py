@@ -13,14 +13,15 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.blue_view import BEGUN, View
+from aiotrain.cage2.blue_view import BEGUN, Actions, Observation
 from aiotrain.cage2.compliance import ComplianceMeter
 from aiotrain.cage2.red_agents import MIXED, SHARES, drawn_red_agent, shares_of
-from aiotrain.cage2.scenario import RED_AGENTS, scenario2
-from aiotrain.cage2.simulators import cyborg_import as simulator
-from aiotrain.cage2.simulators.cyborg_randomness import Stream, is_redirected
-from aiotrain.cage2.simulators.fast_cyborg import LeanSimulator, departures
-from aiotrain.cage2.simulators.unmodified_cyborg import StockSimulator
+from aiotrain.cage2.scenario import B_LINE_AGENT, EPISODE_STEPS, RED_AGENTS, scenario2
+from aiotrain.cage2.simulators import cyborg_import
+from aiotrain.cage2.simulators.blue_observer import BlueObserver
+from aiotrain.cage2.simulators.cyborg_randomness import RandomStream, is_redirected
+from aiotrain.cage2.simulators.fast_cyborg import FastCyborg, slow_reasons
+from aiotrain.cage2.simulators.unmodified_cyborg import UnmodifiedCyborg
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, Order, parse_order, requested_order
 from aiotrain.errors import unknown_name
 
@@ -92,20 +93,20 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
 
     def __init__(
         self,
-        red_agent: str | type = "B_lineAgent",
-        max_steps: int = 100,
+        red_agent: str | type = B_LINE_AGENT,
+        max_steps: int = EPISODE_STEPS,
         scenario: Mapping[str, Any] | None = None,
         workflow: str | Sequence[str] | None = None,
-        observation: str = "table",
-        actions: str = "full",
+        observation: Observation = "table",
+        actions: Actions = "full",
         red_shares: Sequence[float] = SHARES,
         alignment_lambda: float = 0.0,
     ) -> None:
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}, but an episode has at least 1 step")
         description = scenario2() if scenario is None else copy.deepcopy(dict(scenario))
-        self._view = View(observation, actions)
-        if not self._view.is_plain and description != scenario2():
+        self._observer = BlueObserver(observation, actions)
+        if not self._observer.is_plain and description != scenario2():
             raise ValueError(
                 f"observation {observation!r} with actions {actions!r} is made for the hosts and services of Scenario2;"
                 " for a scenario of your own, choose 'table' and 'full'"
@@ -115,92 +116,94 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
         self.workflow: Order | None = None if workflow is None else parse_order(workflow)
         self.max_steps = max_steps
         self._alignment_lambda = alignment_lambda
-        self._elapsed: int | None = None
+        self._has_begun = False
+        self._elapsed = self._red_hosts = 0
         try:
-            self.departures = departures(description)
-            if self.departures:
+            self.slow_reasons = slow_reasons(description)
+            if self.slow_reasons:
                 warnings.warn(
-                    "this scenario is played by csle-cyborg's own wrapper, some 15 times slower, because "
-                    + "; ".join(self.departures),
+                    "csle-cyborg's own wrapper plays this scenario, some 15 times slower, because "
+                    + "; ".join(self.slow_reasons),
                     stacklevel=2,
                 )
-            # Agents of other colours come from csle_cyborg.agents by name, so only red can be a stranger.
-            self._stream = Stream(everywhere=not all(map(is_redirected, reds)))
+            # Only red agents can come from outside csle-cyborg: the others are named, and found in csle_cyborg.agents.
+            self._stream = RandomStream(everywhere=not all(map(is_redirected, reds)))
             with self._stream:
-                driver = StockSimulator if self.departures else LeanSimulator
-                self._simulators: list[LeanSimulator | StockSimulator] = [
-                    driver(copy.deepcopy(description), {"Red": red}) for red in reds
+                kind = UnmodifiedCyborg if self.slow_reasons else FastCyborg
+                self._simulators: list[FastCyborg | UnmodifiedCyborg] = [
+                    kind(copy.deepcopy(description), {"Red": red}) for red in reds
                 ]
-                self._simulator = self._simulators[0]
+            self.simulator = self._simulators[0]
+            """Simulator of the current episode; there is one for each red agent."""
         except KeyError as error:
             raise ValueError(
-                f"the scenario lacks {error}, or names it somewhere without describing it; "
-                "start from aiotrain.cage2.scenario.scenario2() and change that"
+                f"the scenario lacks {error}, or names it without describing it; start from "
+                "aiotrain.cage2.scenario.scenario2() and change that"
             ) from error
-        self.action_names = self._simulator.action_names
-        self.hosts = self._simulator.hosts
+        self.action_names = self.simulator.action_names
+        self.hosts = self.simulator.hosts
         self._meter = None if self.workflow is None else ComplianceMeter(self.hosts, self.action_names)
         inputs = 4 * len(self.hosts)
-        if not self._view.is_plain:
-            inputs = self._view.num_inputs
-            self.action_names = [self.action_names[full] for full in self._view.menu]
+        if not self._observer.is_plain:
+            inputs = self._observer.num_inputs
+            self.action_names = [self.action_names[full] for full in self._observer.menu]
         order_bits = 0 if self.workflow is None else ONE_HOT.shape[1]
         self.observation_space = gymnasium.spaces.MultiBinary(inputs + order_bits)
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
 
     @property
     def generator(self) -> random.Random:
-        """The ``random.Random`` whose state, between two calls, is that of the simulator's draws."""
+        """The ``random.Random`` that has the state of the simulator's draws between two calls."""
         return self._stream.generator
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Start an episode, with ``options={"workflow": order}`` under that order from now on.
+        """Begin an episode. ``options={"workflow": order}`` changes the order from this episode on.
 
-        Raises ValueError for what is no order, and for any in an environment made without a workflow.
+        Raises ValueError if ``order`` is none, or if the environment was made without a workflow.
         """
         workflow = (options or {}).get("workflow")
         if workflow is not None:
             self.workflow = requested_order(workflow, shown=self.workflow is not None)
         super().reset(seed=seed)
         if self._shares is not None:
-            self._simulator = self._simulators[drawn_red_agent(seed, self._shares, self.np_random)]
+            drawn_by = int(self.np_random.integers(2**63)) if seed is None else seed
+            self.simulator = self._simulators[drawn_red_agent(drawn_by, self._shares)]
         if seed is not None:
             self._stream.generator.seed(seed)
         with self._stream as generator:
-            bits, red_hosts = self._simulator.reset(generator)
-        self._elapsed = 0
-        self._red_hosts = red_hosts
+            bits, red_hosts = self.simulator.reset(generator)
+        self._has_begun, self._elapsed, self._red_hosts = True, 0, red_hosts
         if self.workflow is not None and self._meter is not None:
             self._meter.reset(self.workflow, red_hosts)
         return self._seen(bits, BEGUN, 0.0)
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
-        """Play one step: blue's action, green's, red's.
+        """Play one step: blue's action, then green's, then red's.
 
-        Raises ValueError for an action that does not exist and ``gymnasium.error.ResetNeeded`` before the first reset.
+        Raises ValueError for an unknown action, and ``gymnasium.error.ResetNeeded`` before the first reset.
         """
-        if self._elapsed is None:
+        if not self._has_begun:
             raise gymnasium.error.ResetNeeded("call reset() before the first step()")
         index = int(action)
         if not 0 <= index < len(self.action_names):
             raise ValueError(f"action {index} does not exist: there are {len(self.action_names)}, from 0")
-        if not self._view.is_plain:
-            index = int(self._view.menu[index])
+        if not self._observer.is_plain:
+            index = int(self._observer.menu[index])
         alignment = 0.0 if self._meter is None else self._meter.judge(index, self._red_hosts)
         with self._stream:
-            bits, reward, self._red_hosts = self._simulator.step(index)
+            bits, reward, self._red_hosts = self.simulator.step(index)
         self._elapsed += 1
         observation, info = self._seen(bits, index, alignment)
         return observation, reward, False, self._elapsed >= self.max_steps, info
 
     def _seen(self, bits: bytearray, action: int, alignment: float) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Observation and info after a step, or after a reset, which is the ``action`` BEGUN."""
+        """Return observation and info after blue's ``action``, which is BEGUN after a reset."""
         observation = np.frombuffer(bits, dtype=np.int8)
         info: dict[str, Any] = {"red_hosts": self._red_hosts}
-        if not self._view.is_plain:
-            (observation,), masks = self._view.after(observation[None], [action])
+        if not self._observer.is_plain:
+            (observation,), masks = self._observer.observe(observation[None], [action])
             info |= {name: mask for name, (mask,) in masks.items()}
         if self.workflow is not None and self._meter is not None:
             observation = np.concatenate([observation, ONE_HOT[ORDER_INDEX[self.workflow]]])
@@ -212,7 +215,7 @@ class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
 
 
 def red_agent_class(red_agent: str | type) -> type:
-    """The class of a red agent given as one of `RED_AGENTS`, as ``"module:Class"``, or as itself.
+    """Return the class of a red agent: one of `RED_AGENTS`, ``"module:Class"``, or a class.
 
     Raises ValueError, with the nearest names, if there is none, and for a class without an agent's methods.
     """
@@ -224,12 +227,12 @@ def red_agent_class(red_agent: str | type) -> type:
             if red_agent not in RED_AGENTS:
                 raise ValueError(
                     unknown_name("red agent", red_agent, (*RED_AGENTS, MIXED))
-                    + '. An agent of your own goes in as a class, or as "package.module:Class".'
+                    + ' Give an agent of your own as a class, or as "package.module:Class".'
                 )
-            found = getattr(simulator, red_agent)
+            found = getattr(cyborg_import, red_agent)
     else:
         found = red_agent
-    needed = [name for name in vars(simulator.BaseAgent) if not name.startswith("_")]
+    needed = [name for name in vars(cyborg_import.BaseAgent) if not name.startswith("_")]
     missing = [name for name in needed if not callable(getattr(found, name, None))]
     if not isinstance(found, type) or missing:
         raise ValueError(
@@ -245,7 +248,7 @@ def _imported(red_agent: str, module_name: str, class_name: str) -> Any:
     except ImportError as error:
         raise ValueError(
             f"cannot import the module {module_name!r} of red agent {red_agent!r}: {error}."
-            " Is it installed, or its folder in PYTHONPATH?"
+            " Is it installed, or is its folder in PYTHONPATH?"
         ) from error
     if not hasattr(module, class_name):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]

@@ -1,10 +1,10 @@
-"""The parts of csle-cyborg that the environment drives, imported without what nobody here needs.
+"""Imports csle-cyborg without two packages that the environment does not need.
 
-``csle_cyborg.agents`` imports a demonstration agent, BlueLoadAgent, which imports stable_baselines3 (not a
-declared dependency) and with it torch; a logger that is never set up imports paramiko and with it asyncio
-(some 80 ms and 20 MiB in every worker). While the package is imported here, placeholders stand in for
-the two; afterwards they are gone from ``sys.modules``, ``csle_cyborg.agents.BlueLoadAgent`` and the logger's
-``paramiko`` load the real ones on first use, and a program that has imported them before keeps what it has.
+``csle_cyborg.agents`` imports a demonstration agent, BlueLoadAgent. This one imports stable_baselines3, which is no
+declared dependency, and with it torch. A logger that is never set up imports paramiko, and with it asyncio: some 80 ms
+and 20 MiB in every worker. Placeholders replace the two while csle-cyborg is imported here, and leave ``sys.modules``
+afterwards. ``csle_cyborg.agents.BlueLoadAgent`` and the logger's ``paramiko`` then load the real modules on first use.
+A program that imported the real modules before keeps them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _AGENTS = "csle_cyborg.agents"
 _BLUE_LOAD_AGENT = "csle_cyborg.agents.simple_agents.blue_load_agent"
 
 
-class _LoadedOnUse(ModuleType):
-    """A module that hands every question on to the real module of its name."""
+class _LoadedOnFirstUse(ModuleType):
+    """A module that forwards every attribute to the real module of its name."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked by the import system while this module stands in
+        if name.startswith("__"):  # the import system asks for these of the placeholder
             raise AttributeError(name)
         return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager
-def _stand_in(module: ModuleType) -> Iterator[None]:
-    """Let ``import`` find this module under its name for the length of the block, if none is loaded yet."""
+def _placeholder(module: ModuleType) -> Iterator[None]:
+    """Let ``import`` find ``module`` under its name within the block, unless the real one is loaded already."""
     if module.__name__ in sys.modules:
         yield
         return
@@ -49,9 +49,9 @@ def _blue_load_agent_on_first_use() -> Iterator[None]:
     if _AGENTS in sys.modules:
         yield
         return
-    placeholder = ModuleType(_BLUE_LOAD_AGENT)
-    vars(placeholder)["BlueLoadAgent"] = None  # csle_cyborg.agents takes this name while it is imported
-    with _stand_in(placeholder):
+    module = ModuleType(_BLUE_LOAD_AGENT)
+    vars(module)["BlueLoadAgent"] = None  # csle_cyborg.agents imports this name
+    with _placeholder(module):
         yield
     agents = sys.modules[_AGENTS]
     if agents.BlueLoadAgent is not None:
@@ -66,7 +66,7 @@ def _blue_load_agent_on_first_use() -> Iterator[None]:
     agents.__getattr__ = load  # type: ignore[method-assign]
 
 
-with _stand_in(_LoadedOnUse("paramiko")), _blue_load_agent_on_first_use():
+with _placeholder(_LoadedOnFirstUse("paramiko")), _blue_load_agent_on_first_use():
     from csle_cyborg.agents import B_lineAgent, BaseAgent, RedMeanderAgent, SleepAgent
     from csle_cyborg.shared.actions.action import InvalidAction
     from csle_cyborg.shared.results import Results

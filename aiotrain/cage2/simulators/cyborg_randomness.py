@@ -1,9 +1,9 @@
-"""A stream of random numbers per environment, for a simulator that draws from Python's global generator.
+"""A stream of random numbers for each environment, although csle-cyborg draws from Python's global generator.
 
-csle-cyborg draws by ``random.choice(…)`` or by names that its modules bound at import. `redirect` replaces
-those names, once, by forwarders to whatever the current thread points at: by default the ``random`` module
-itself, so that everybody else who drives csle-cyborg in this process sees what they always saw; within a
-`Stream`, the generator of one environment.
+csle-cyborg draws through ``random.choice(…)``, or through names that its modules bound at import. `redirect` replaces
+these names, once, by forwarders to the current source of the thread. By default the source is the ``random`` module, so
+that other users of csle-cyborg in this process notice nothing. Within a `RandomStream`, it is the generator of one
+environment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _Source(threading.local):
-    """What the forwarders draw from, per thread; an object with the names of the ``random`` module."""
+    """What the forwarders of a thread draw from: an object with the names of the ``random`` module."""
 
     current: Any = random
 
@@ -33,7 +33,7 @@ def _forwarder(name: str) -> Callable[..., Any]:
 
 
 class _ForwardingModule:
-    """Stands in for ``random`` in a module that says ``import random``."""
+    """Replaces ``random`` in a module that says ``import random``."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -43,7 +43,7 @@ class _ForwardingModule:
 
 
 _forwarding_module = _ForwardingModule()
-# The functions of the module are methods of its hidden generator, each made once: identity finds them.
+# The functions of ``random`` are methods of its hidden generator. Each is bound once, so that identity finds it.
 _forwarders = {
     id(getattr(random, name)): _forwarder(name)
     for name in random.__all__
@@ -53,7 +53,7 @@ _redirected: set[str] = set()
 
 
 def redirect(package: str) -> None:
-    """Let all modules of ``package`` that are loaded by now draw through the forwarders; cheap to repeat."""
+    """Let all loaded modules of ``package`` draw through the forwarders. Repeated calls are cheap."""
     for name, module in list(sys.modules.items()):
         if name in _redirected or not (name == package or name.startswith(f"{package}.")):
             continue
@@ -66,17 +66,17 @@ def redirect(package: str) -> None:
 
 
 def is_redirected(cls: type) -> bool:
-    """Whether a class and all its bases come from modules that draw through the forwarders."""
+    """Return whether a class and all its bases come from modules that draw through the forwarders."""
     return all(base.__module__ in _redirected or base is object for base in cls.__mro__)
 
 
-class Stream:
-    """The randomness of one environment: ``with stream:`` points the simulator's draws at ``generator``.
+class RandomStream:
+    """The randomness of one environment: within ``with stream:``, the simulator draws from ``generator``.
 
-    With ``everywhere=True`` draws by any other module from Python's global generator come from the stream
-    too, which a red agent from outside csle-cyborg needs: for the length of the block the global generator
-    has the state of ``generator`` (some 35 µs a block, and no other thread should draw meanwhile).
-    Not reentrant, but streams of different environments may nest.
+    With ``everywhere=True``, all other modules draw from the stream too, as a red agent from outside csle-cyborg needs.
+    The global generator then has the state of ``generator`` within the block. This costs some 35 µs, and no other
+    thread should draw meanwhile.
+    A stream is not reentrant, but streams of different environments may nest.
     """
 
     def __init__(self, *, everywhere: bool = False) -> None:
@@ -86,18 +86,18 @@ class Stream:
         self._global_state: Any = None
 
     def __enter__(self) -> random.Random:
-        """Point the draws at this stream; returns the object to draw from within the block."""
+        """Direct the draws to this stream. Return the object to draw from within the block."""
         self._outer = _source.current
         if self._everywhere:
             self._global_state = random.getstate()
             random.setstate(self.generator.getstate())
             _source.current = random
-            return random  # type: ignore[return-value]  # the module has the methods of its generator
+            return random  # type: ignore[return-value]  # the module has the same functions as its generator
         _source.current = self.generator
         return self.generator
 
     def __exit__(self, *exc: object) -> None:
-        """Point the draws back to where they went before."""
+        """Direct the draws to the source before this block."""
         if self._everywhere:
             self.generator.setstate(random.getstate())
             random.setstate(self._global_state)

@@ -1,8 +1,8 @@
-"""The network as it is at the start of an episode, built anew at every reset.
+"""The hosts, subnets and sessions with which an episode starts, made quickly.
 
-csle-cyborg builds all hosts from the scenario at every reset, with a backup of each, and lists the 4,096
-networks of which it draws three. Between two resets only addresses and the pids of the agents' first
-sessions differ; so the hosts come from a pickled copy here, and the draws are made in csle-cyborg's order.
+At every reset, csle-cyborg builds all hosts from the scenario, with a backup of each, and lists the 4,096 networks of
+which it draws three. Only addresses and the pids of the agents' first sessions differ between resets. Here, the hosts
+are therefore copies of pickled ones, and the draws are made in csle-cyborg's order.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _ALL_ADDRESSES = IPv4Network("10.0.0.0/16")
 _PIDS = 32768
 
 
-class PristineNetwork:
-    """Takes a copy of a simulator's state right after its construction; see `renew`.
+class InitialTopology:
+    """Copies csle-cyborg's ``State`` right after its construction, and restores the copy at every reset.
 
-    ``state`` is csle-cyborg's ``State``. Every host must lie in exactly one subnet.
+    Every host must lie in exactly one subnet.
     """
 
     def __init__(self, state: Any) -> None:
@@ -38,7 +38,7 @@ class PristineNetwork:
         self._networks = range(1 << (self._prefix - _ALL_ADDRESSES.prefixlen))
         self._sessions_count = dict(state.sessions_count)
 
-        # Sessions in the order of their draws: agents, then sessions, as their dicts were filled.
+        # Pids are drawn in this order: agent by agent, session by session, as their dicts were filled.
         first = [session for sessions in state.sessions.values() for session in sessions.values()]
         self._first_hosts = [session.host for session in first]
         taken = {(session.host, session.pid) for session in first}
@@ -51,20 +51,20 @@ class PristineNetwork:
         ]
         interfaces = {name: host.interfaces[1] for name, host in state.hosts.items()}
 
-        # Enum members, accounts and the scenario's own dicts never change: all copies share them.
+        # All copies share enum members, accounts and the scenario's own dicts, which never change.
         self._shared: list[Any] = []
         shared_ids: dict[int, int] = {}
         by_identity = {
-            id(part) for host in state.hosts.values() for part in (host.info, host.users, host.default_process_info)
+            id(shared) for host in state.hosts.values() for shared in (host.info, host.users, host.default_process_info)
         }
 
-        def shared_index(part: Any) -> int | None:
-            if not isinstance(part, Enum | IPv4Address) and id(part) not in by_identity:
+        def shared_index(pickled: Any) -> int | None:
+            if not isinstance(pickled, Enum | IPv4Address) and id(pickled) not in by_identity:
                 return None
-            if id(part) not in shared_ids:
-                shared_ids[id(part)] = len(self._shared)
-                self._shared.append(part)
-            return shared_ids[id(part)]
+            if id(pickled) not in shared_ids:
+                shared_ids[id(pickled)] = len(self._shared)
+                self._shared.append(pickled)
+            return shared_ids[id(pickled)]
 
         buffer = io.BytesIO()
         pickler = pickle.Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL)
@@ -72,8 +72,8 @@ class PristineNetwork:
         pickler.dump((state.hosts, state.sessions, pid_owners, interfaces))
         self._pickled = buffer.getvalue()
 
-    def renew(self, state: Any, generator: Random) -> None:
-        """Put the start of a new episode into ``state``, drawing what ``State.reset`` draws, in its order."""
+    def restore(self, state: Any, generator: Random) -> None:
+        """Bring ``state`` to the start of a new episode, with the same draws as ``State.reset``, in the same order."""
         unpickler = pickle.Unpickler(io.BytesIO(self._pickled))
         unpickler.persistent_load = self._shared.__getitem__  # type: ignore[method-assign]
         hosts, sessions, pid_owners, interfaces = unpickler.load()
@@ -84,8 +84,8 @@ class PristineNetwork:
         base, size = int(_ALL_ADDRESSES.network_address), 1 << (32 - self._prefix)
         drawn = generator.sample(self._networks, len(self._subnets))
         for number, (name, members, prefix, nacls) in zip(drawn, self._subnets, strict=True):
-            part = generator.choice(range(1 << (prefix - self._prefix)))
-            first_address = base + number * size + (part << (32 - prefix))
+            block = generator.choice(range(1 << (prefix - self._prefix)))
+            first_address = base + number * size + (block << (32 - prefix))
             cidr = IPv4Network((first_address, prefix))
             usable = range(first_address + 1, first_address + (1 << (32 - prefix)) - 1)
             addresses = [IPv4Address(address) for address in generator.sample(usable, len(members))]
@@ -112,7 +112,7 @@ class PristineNetwork:
 
 
 def _prefix(subnet_size: int) -> int:
-    """Prefix length that csle-cyborg gives to a subnet of that declared size, with room for 5 more hosts."""
+    """Return the prefix length that csle-cyborg gives a subnet of this declared size, with room for 5 more hosts."""
     return 32 - max(int(log2(subnet_size + 5)), 4)
 
 

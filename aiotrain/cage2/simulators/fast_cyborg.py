@@ -1,11 +1,11 @@
-"""CybORG driven without the bookkeeping that blue's observation bits and reward do not need.
+"""csle-cyborg without the work that blue's observation and reward do not need.
 
-Every action is executed by csle-cyborg itself. What is replaced is the work round it: the true state that
-csle-cyborg describes in full at every step to learn which hosts are lost, the observation that blue's table
-is made from, the list of actions, the printed table, and the construction of the network at a reset. The
-numbers drawn, their order and everything that red can see stay the same.
+csle-cyborg itself executes every action. Replaced is the work around the actions: the full description of the true
+state, which csle-cyborg makes at every step to learn which hosts are lost; the observation behind blue's table; the
+list of actions; the printed table; and the construction of the network at a reset. The random draws, their order and
+everything that red sees stay the same.
 
-`departures` says of a scenario whether that holds for it.
+`slow_reasons` tells why a scenario cannot be played in this way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any, Final
 
-from aiotrain.cage2.scenario import COST_TENTHS, GLOBAL_ACTIONS, GREEN_ACTIONS, HOST_ACTIONS, RED_ACTIONS
+from aiotrain.cage2.scenario import COST_TENTHS, GLOBAL_ACTIONS, GREEN_ACTIONS, HOST_ACTIONS, RED_ACTIONS, SLEEP_AGENT
 from aiotrain.cage2.simulators.cyborg_import import (
     B_lineAgent,
     InvalidAction,
@@ -24,10 +24,10 @@ from aiotrain.cage2.simulators.cyborg_import import (
     SimulationController,
     SleepAgent,
 )
-from aiotrain.cage2.simulators.cyborg_topology import PristineNetwork
+from aiotrain.cage2.simulators.cyborg_topology import InitialTopology
 
-# Agents that learn nothing from a step and look at names and addresses only, so that a full true state need
-# not be written for them at a reset.
+# Agents that learn nothing from a step and read names and addresses only. A reset need not describe the full true state
+# for them.
 _SIMPLE_AGENTS: Final = (B_lineAgent, RedMeanderAgent, SleepAgent)
 _PRIVILEGED: Final = {"LINUX": "root", "WINDOWS": "SYSTEM"}
 _REVERSE_SHELL_PORT: Final = 4444
@@ -39,16 +39,16 @@ _SCAN, _EXPLOIT = (1, 0), (1, 1)
 _UNKNOWN, _USER, _ADMIN = (1, 0), (0, 1), (1, 1)
 
 
-def departures(scenario: Mapping[str, Any]) -> list[str]:
-    """What in a scenario dict breaks an assumption of `LeanSimulator`; empty if it may drive it.
+def slow_reasons(scenario: Mapping[str, Any]) -> list[str]:
+    """Return why `FastCyborg` cannot play a scenario dict, one reason for each broken assumption; empty if it can.
 
-    The assumptions are few: hosts, subnets, routes, processes, values, agents and starting positions may all
-    change, the way in which rewards and blue's knowledge come about may not.
+    Hosts, subnets, routes, processes, values, agents and starting positions may change. How rewards and blue's
+    knowledge come about may not.
     """
-    return list(_departures(scenario))
+    return list(_slow_reasons(scenario))
 
 
-def _departures(scenario: Mapping[str, Any]) -> Iterator[str]:
+def _slow_reasons(scenario: Mapping[str, Any]) -> Iterator[str]:
     agents, hosts = scenario["Agents"], scenario["Hosts"]
     if list(agents)[:1] != ["Blue"] or "Red" not in agents or not set(agents) <= {"Blue", "Green", "Red"}:
         yield f"agents are {', '.join(agents)} instead of Blue first, then Green and Red"
@@ -65,8 +65,8 @@ def _departures(scenario: Mapping[str, Any]) -> Iterator[str]:
         if unknown := [action for action in info.get("actions", []) if action not in actions]:
             yield f"{name} has the actions {', '.join(unknown)}"
     blue = agents["Blue"]
-    if blue.get("adversary") != "Red" or blue.get("agent_type") != "SleepAgent":
-        yield "Blue's adversary is not Red, or its own agent is not SleepAgent"
+    if blue.get("adversary") != "Red" or blue.get("agent_type") != SLEEP_AGENT:
+        yield f"Blue's adversary is not Red, or its own agent is not {SLEEP_AGENT}"
     known = blue.get("INT", {}).get("Hosts", {})
     if known.keys() != hosts.keys() or any(
         info.get("Interfaces") != "All" or "System info" not in info or info.keys() & {"Processes", "Files"}
@@ -83,21 +83,22 @@ def _departures(scenario: Mapping[str, Any]) -> Iterator[str]:
         yield "some host is in no subnet, or in several"
 
 
-class LeanSimulator:
-    """One simulated network, and blue's view of it.
+class FastCyborg:
+    """Simulates a network with csle-cyborg, and computes blue's table and reward.
 
-    ``scenario``: as csle-cyborg takes it, without `departures`; it is changed, so pass a copy.
-    ``agents``: agent classes by name, in place of those that the scenario names.
-    Nothing may be asked of it before the first `reset`. All its draws go through csle-cyborg's modules,
-    and `reset` gets the generator too, so that both must draw from the same stream.
+    ``scenario`` is a dict as csle-cyborg takes it, without `slow_reasons`; it is changed, so pass a copy. ``agents``
+    maps names to agent classes, which replace those of the scenario.
+    Call `reset` before everything else. csle-cyborg's modules make all draws but those of `reset`, whose generator must
+    therefore belong to the same stream.
     """
 
     def __init__(self, scenario: dict[str, Any], agents: dict[str, type]) -> None:
         self.hosts = tuple(scenario["Hosts"])
         controller = SimulationController(scenario, agents=agents)
         self._controller = controller
-        self._state = controller.state
-        self._network = PristineNetwork(controller.state)
+        self.state = controller.state
+        """csle-cyborg's ``State``."""
+        self._topology = InitialTopology(controller.state)
         self._active = {
             name: interface
             for name, interface in controller.agent_interfaces.items()
@@ -108,7 +109,7 @@ class LeanSimulator:
         ]
 
         self._row = {host: index for index, host in enumerate(self.hosts)}
-        self._privileged_user = [_PRIVILEGED.get(host.os_type.name) for host in self._state.hosts.values()]
+        self._privileged_user = [_PRIVILEGED.get(host.os_type.name) for host in self.state.hosts.values()]
         infos = scenario["Hosts"].values()
         self._root_cost = [COST_TENTHS[info.get("ConfidentialityValue", "Low")] for info in infos]
         self._outage_cost = [COST_TENTHS[info.get("AvailabilityValue", "Low")] for info in infos]
@@ -122,12 +123,23 @@ class LeanSimulator:
         self._action_costs = [round(10 * action.cost) for action in self._actions]
         self._observations: dict[str, Any] = {}
         self.happened: dict[str, tuple[Any, Any]] = {}
-        """By agent, csle-cyborg's action of the last step and the success that it told; those asleep are left out."""
+        """For each agent that does not sleep: csle-cyborg's action of the last step, and the success that it told."""
+
+    @property
+    def red_agent(self) -> str:
+        """Name of the red agent's class."""
+        return type(self._controller.agent_interfaces["Red"].agent).__name__
+
+    @property
+    def suspicious_pids(self) -> Mapping[str, Any]:
+        """For each host, the pids that blue saw in suspicious events. A Remove ends their sessions."""
+        pids: Mapping[str, Any] = self._server.sus_pids
+        return pids
 
     def reset(self, generator: Random) -> tuple[bytearray, int]:
-        """Start an episode; returns what `step` returns as ``bits`` and ``red_hosts``."""
-        controller, state = self._controller, self._state
-        self._network.renew(state, generator)
+        """Start an episode. Return ``bits`` and ``red_hosts`` of `step`."""
+        controller, state = self._controller, self.state
+        self._topology.restore(state, generator)
         controller.hostname_ip_map = {host: address for address, host in state.ip_addresses.items()}
         controller.subnet_cidr_map = state.subnet_name_to_cidr
         controller.reward, controller.steps, controller.done = {}, 0, False
@@ -156,12 +168,12 @@ class LeanSimulator:
         return bytearray(self._table), self._red_hosts_and_cost()[0]
 
     def step(self, index: int) -> tuple[bytearray, float, int]:
-        """Play blue's action and everybody else's.
+        """Play blue's action, then those of the other agents.
 
-        Returns ``(bits, reward, red_hosts)``: 4 bytes of 0 or 1 per host in the order of ``hosts``, blue's
-        reward, and an integer whose bit h is set if red has a session on host h.
+        Return ``(bits, reward, red_hosts)``: 4 bytes of 0 or 1 for each host in the order of ``hosts``, blue's reward,
+        and an integer whose bit h is set if red has a session on host h.
         """
-        state, controller = self._state, self._controller
+        state, controller = self.state, self._controller
         done_by_blue = self._actions[index].sim_execute(state).data
         happened = {"Blue": (self._actions[index], done_by_blue["success"])}
 
@@ -191,7 +203,7 @@ class LeanSimulator:
         return self._observe(index, done_by_blue), (self._action_costs[index] - cost) / 10, red_hosts
 
     def _enumerate_actions(self) -> Iterator[Any]:
-        """Blue's actions: kinds as the scenario lists them, hosts in the order of blue's knowledge."""
+        """Yield blue's actions: kinds in the scenario's order, and for each kind hosts in the order of `hosts`."""
         space = self._controller.agent_interfaces["Blue"].action_space
         given = {"session": next(iter(space.server_session)), "agent": "Blue"}
         for kind in space.actions:
@@ -202,14 +214,14 @@ class LeanSimulator:
                 yield kind(**parameters)
 
     def _filtered(self, observation: Any, agent: str) -> Any:
-        """What csle-cyborg's controller leaves of an observation; texts spare it converting addresses."""
+        """Filter an observation as csle-cyborg's controller does. Addresses are text, which saves conversions."""
         observation.filter_addresses(
             ips=self._kept_addresses, cidrs=self._kept_networks[agent], include_localhost=False
         )
         return observation
 
     def _names_and_addresses(self) -> dict[str, Any]:
-        """The part of the true state that sets the order of names and addresses in red's action space."""
+        """Return what decides the order of names and addresses in red's action space, in the true state's form."""
         return {
             name: {
                 "System info": {"Hostname": name},
@@ -218,13 +230,13 @@ class LeanSimulator:
                     for interface in host.interfaces[1:]
                 ],
             }
-            for name, host in self._state.hosts.items()
+            for name, host in self.state.hosts.items()
         }
 
     def _red_hosts_and_cost(self) -> tuple[int, int]:
-        """Bit mask of the hosts with a session of red, and the cost of those it controls, in tenths."""
+        """Return the bit mask of hosts with a session of red, and the cost, in tenths, of the hosts it controls."""
         held = controlled = cost = 0
-        for session in self._state.sessions["Red"].values():
+        for session in self.state.sessions["Red"].values():
             row = self._row[session.host]
             bit = 1 << row
             held |= bit
@@ -234,14 +246,14 @@ class LeanSimulator:
         return held, cost
 
     def _outages_cost(self) -> int:
-        """Cost, in tenths, of hosts that ran the OT service after the first step and no longer do."""
-        hosts = self._state.hosts
+        """Return the cost, in tenths, of hosts that ran the OT service after the first step and no longer do."""
+        hosts = self.state.hosts
         if self._ot_hosts is None:
             self._ot_hosts = [row for host, row in self._row.items() if _runs_ot_service(hosts[host])]
         return sum(self._outage_cost[row] for row in self._ot_hosts if not _runs_ot_service(hosts[self.hosts[row]]))
 
     def _observe(self, index: int, done_by_blue: dict[str, Any]) -> bytearray:
-        """Blue's bits after a step; collects and clears the hosts' events, as Monitor does."""
+        """Return blue's bits after a step. Collect and clear the hosts' events, as Monitor does."""
         table = self._table
         kind, at = self._displays[index]
         if kind == "Restore":
@@ -288,10 +300,10 @@ def _runs_ot_service(host: Any) -> bool:
 
 
 def _activity(events: list[dict[str, Any]], decoy: bool) -> tuple[int, int] | None:
-    """How csle-cyborg's blue table reads the events of a host in one step; ``decoy``: placed there just now.
+    """Return the activity that csle-cyborg's table shows for the events of a host in one step; None for nothing.
 
-    The new decoy counts as one more connection, without a port. It also comes first, and where the events
-    speak neither of a scan nor of an exploit, the table then reports nothing.
+    ``decoy`` tells whether blue placed a decoy on the host in this step. csle-cyborg counts it as one more connection,
+    without a port, and as the first. If the events then show neither a scan nor an exploit, the table shows nothing.
     """
     connections = len(events) + decoy
     ports = {event["local_port"] for event in events}

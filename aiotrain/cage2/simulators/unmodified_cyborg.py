@@ -1,4 +1,4 @@
-"""CybORG driven by its own ChallengeWrapper: right for any scenario, and some 15 times slower."""
+"""csle-cyborg behind its own ChallengeWrapper: correct for any scenario, and some 15 times slower."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from aiotrain.cage2.simulators.cyborg_randomness import redirect
 
 
-class StockSimulator:
-    """The interface of `aiotrain.cage2.simulators.fast_cyborg.LeanSimulator` on csle-cyborg's ChallengeWrapper."""
+class UnmodifiedCyborg:
+    """Implements the interface of ``FastCyborg`` by csle-cyborg's ChallengeWrapper."""
 
     def __init__(self, scenario: dict[str, Any], agents: dict[str, type]) -> None:
-        # Here and not above: these import PrettyTable and paramiko, which the lean simulator does without.
+        # Not at the top of the file: these import PrettyTable and paramiko, which FastCyborg does not need.
         from csle_cyborg.agents.wrappers.challenge_wrapper import ChallengeWrapper
         from csle_cyborg.main import Main
 
@@ -24,12 +24,12 @@ class StockSimulator:
         self.action_names = [str(action) for action in self._wrapper.possible_actions]
 
     def reset(self, generator: Random) -> tuple[bytearray, int]:
-        """Start an episode; ``generator`` is what csle-cyborg's modules draw from already."""
+        """Start an episode. csle-cyborg's modules draw from ``generator`` already."""
         vector, _ = self._wrapper.reset()
         return bytearray(vector.tolist()), self._red_hosts()
 
     def step(self, index: int) -> tuple[bytearray, float, int]:
-        """Play blue's action and everybody else's; see `LeanSimulator.step`."""
+        """Play a step; see ``FastCyborg.step``."""
         vector, reward, *_ = self._wrapper.step(index)
         return bytearray(vector.tolist()), float(reward), self._red_hosts()
 
