@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from aiotrain.config import Config
     from aiotrain.training.curriculum import Curriculum, RunServices
 
-__all__ = ["DEFAULT_ENV", "GROUP", "Domain", "Panel", "domain_of", "domains", "register_environments"]
+__all__ = [
+    "DEFAULT_ENV",
+    "GROUP",
+    "Domain",
+    "Drawing",
+    "Line",
+    "Panel",
+    "domain_of",
+    "domains",
+    "register_environments",
+]
 
 GROUP: Final = "aiotrain.domains"
 """Entry-point group of domains."""
