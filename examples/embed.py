@@ -7,6 +7,7 @@ import asyncio
 import json
 
 from aiotrain import Config, Trainer
+from aiotrain.cage2 import Cage2
 
 
 async def serve(trainer: Trainer) -> None:
@@ -33,7 +34,7 @@ async def serve(trainer: Trainer) -> None:
 
 async def main() -> None:
     """Train on CAGE 2 and serve; the server ends with the training."""
-    config = Config(workers=8, total_episodes=2_000, episodes_per_update=50)
+    config = Config(env=Cage2(), workers=8, total_episodes=2_000, episodes_per_update=50)
     async with Trainer(config) as trainer:
         serving = asyncio.create_task(serve(trainer))
         async for update in trainer:
