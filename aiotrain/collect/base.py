@@ -1,4 +1,4 @@
-"""What all collectors here have in common: how they tell what became of launches, and what has ended the run."""
+"""What all collectors have in common: outcomes until they are asked for, the error that ends the run, own tasks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["BaseCollector"]
 
+_BACKGROUND_S = 2.0  # for the collector's own tasks to end once they are cancelled
+
 
 class BaseCollector:
     """Keeps outcomes until they are asked for. ``warn`` is told what went wrong and was mended."""
@@ -33,7 +35,7 @@ class BaseCollector:
         self._unnamed: set[str] = set()  # numbers in info that the run has warned of
 
     def _make_assignment(self, policy: PolicyShape, ring_layout: RingLayout) -> Assignment:
-        """What worker 0 is to play."""
+        """Return the assignment of worker 0."""
         return Assignment(
             worker=0,
             envs=self._settings.envs_per_worker,
@@ -61,8 +63,10 @@ class BaseCollector:
         self._news.set()
 
     def _settling(self, callback: Callable[..., None], *args: Any) -> Callable[[Any], None]:
-        """What calls ``callback`` with ``args`` and what is done, and ends the run if that raises: asyncio would log it
-        and go on, with a launch that never has an outcome."""
+        """Return a done callback that calls ``callback`` with ``args`` and the future, and ends the run if that raises.
+
+        asyncio would log the exception and go on, with a launch that never has an outcome.
+        """
 
         def settle(done: Any) -> None:
             try:
@@ -71,11 +75,6 @@ class BaseCollector:
                 self._fail(error)
 
         return settle
-
-    @property
-    def _too_slow(self) -> str:
-        """Why a worker did not start that had not answered in time."""
-        return f"not ready within {self._settings.start_timeout_s:g} s. Raise --start-timeout-s if it is slow"
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` beside the caller; what it raises ends the run."""
@@ -88,6 +87,16 @@ class BaseCollector:
         started = asyncio.get_running_loop().create_task(work)
         self._background.add(started)
         started.add_done_callback(ended)
+
+    async def _end_background(self) -> None:
+        """Cancel what ``_spawn`` runs, and wait for its end."""
+        self._cancel_background()
+        if self._background:
+            await asyncio.wait(self._background, timeout=_BACKGROUND_S)
+
+    def _cancel_background(self) -> None:
+        for work in list(self._background):
+            work.cancel()
 
     def _outcome(
         self,

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
+from aiotrain.collect.worker import initialize
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.inspection import BREAKDOWNS
 
-__all__ = ["Raised", "serve_env"]
+__all__ = ["Answer", "serve_env"]
 
 
-class Raised(NamedTuple):
-    """What an environment raised, with the traceback."""
+class Answer(NamedTuple):
+    """What an environment returned, or raised."""
 
+    value: Any
     report: str
+    """The traceback; empty if nothing was raised."""
+    took_s: float
+    """Seconds that the call took."""
 
 
 def serve_env(connection: Connection, factory: EnvFactory) -> None:
@@ -26,8 +32,6 @@ def serve_env(connection: Connection, factory: EnvFactory) -> None:
 
     Of an info dict, only what the trainer uses travels back: the rest may not even be picklable.
     """
-    from aiotrain.collect.worker import initialize
-
     initialize()
     used = ("action_mask", "bonus", *factory.metrics)
     env: Any = None
@@ -52,8 +56,9 @@ def serve_env(connection: Connection, factory: EnvFactory) -> None:
 
 
 def _answer(call: Callable[..., Any], *args: Any) -> Any:
-    """What ``call`` returns, or ``Raised``, pickled."""
+    """Return the pickled Answer of ``call``."""
+    began_s = time.monotonic()
     try:
-        return ForkingPickler.dumps(call(*args))
+        return ForkingPickler.dumps(Answer(call(*args), "", time.monotonic() - began_s))
     except BREAKDOWNS:
-        return ForkingPickler.dumps(Raised(traceback.format_exc()))
+        return ForkingPickler.dumps(Answer(None, traceback.format_exc(), time.monotonic() - began_s))

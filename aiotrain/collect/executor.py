@@ -7,32 +7,34 @@ the task that it was at is lost, the tasks of the others are broken off, and go 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import multiprocessing
 import signal
+import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Future
 from typing import Any
 
-from aiotrain.collect import worker as task
 from aiotrain.collect.first_task import answer_of
 from aiotrain.collect.processes import WorkerExecutor, cause_of_end, cause_of_exit
 from aiotrain.collect.protocol import CollectorSettings, Launch
-from aiotrain.collect.task_collector import TaskCollector
+from aiotrain.collect.task_clock import TaskClock
+from aiotrain.collect.task_collector import WholeEpisodeCollector
+from aiotrain.collect.worker import play_in_pool, play_whole
 from aiotrain.errors import WorkerError
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.local_player import Played
+from aiotrain.play.policy import PolicyShape
 
 __all__ = ["ExecutorCollector"]
 
 _BREAKS_IN_A_ROW = 5  # of the pool, without a task that is to blame or one that comes back, after which the run fails
 
 
-class ExecutorCollector(TaskCollector):
+class ExecutorCollector(WholeEpisodeCollector):
     """Plays whole episodes in a pool of processes, which keep their environments unless they are to rebuild them."""
 
     queued = 2  # so that none waits for the event loop between two of them
-    _task: Callable[..., Any] = staticmethod(task.play_whole)
+    _pool: _Pool
+    _task: Callable[..., Any] = staticmethod(play_whole)
 
     def __init__(
         self,
@@ -44,40 +46,30 @@ class ExecutorCollector(TaskCollector):
     ) -> None:
         super().__init__(factory, settings, warn)
         self._rebuild_env = rebuild_env
-        self._pool: _Pool | None = None
-        self._numbers = itertools.count()
         self._breaks = 0
 
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """See Collector."""
+        await super().open(policy, slot_steps)
+        self._pool = self._make_pool()
+
+    def _make_pool(self) -> _Pool:
+        pool = _Pool(self._settings, self._clock)
+        self._add(pool)
+        return pool
+
     async def _play(self, worker: int, launch: Launch) -> Played:
-        if self._pool is None:
-            self._pool = _Pool(self._settings.workers)
-            self._add(self._pool)
-        pool, number = self._pool, next(self._numbers)
-        # The task before may take as long, and before the first, environments are made.
-        within_s = 2 * self._settings.episode_timeout_s + self._settings.start_timeout_s
+        pool, task = self._pool, next(self._numbers)
+        what = (self._assignment, self._factory, *self._policy, launch.episodes, launch.options, self._rebuild_env)
         try:
-            pool.listen()
-            pool.unanswered.add(number)
-            future = pool.start(
-                task.play_in_pool,
-                number,
-                self._task,
-                self._assignment,
-                self._factory,
-                *self._policy,
-                launch.episodes,
-                launch.options,
-                self._rebuild_env,
-            )
-            async with asyncio.timeout(within_s):
-                played: Played = await answer_of(future)
-        except TimeoutError:
+            answer = asyncio.wrap_future(pool.play(task, self._task, what))
+            played: Played = await answer_of(answer, lambda: pool.fault(task), self._settings.look_every_s)
+        except TimeoutError as error:
             if self._pool is pool:
-                cause = f"hung for {within_s:g} s (twice --episode-timeout-s, and --start-timeout-s) and was killed"
                 pool.blame_dead()
                 if not pool.guilty:  # else all wait for a lock that went with it
-                    pool.blame_hung(number, cause)
-                self._replace(pool, cause)
+                    pool.blame(task, str(error))
+                self._replace(pool, str(error))
         except (BrokenExecutor, OSError, EOFError) as error:
             if self._pool is pool:
                 pool.blame_dead()
@@ -89,19 +81,16 @@ class ExecutorCollector(TaskCollector):
             self._breaks = 0
             return played
         finally:
-            pool.unanswered.discard(number)
-        if number in pool.guilty:
-            raise pool.guilty[number]
+            pool.unanswered.discard(task)
+        if task in pool.guilty:
+            raise pool.guilty[task]
         return Played(None, launch.episodes, ())
 
-    async def _end(self) -> None:
-        self._pool = None
-
     def _replace(self, broken: _Pool, cause: str) -> None:
-        """Have the next task make another pool."""
-        self._pool = None
+        """Have the next task start another pool."""
         broken.kill()
         self._end_executor(broken)
+        self._pool = self._make_pool()
         for worker in self._workers:
             worker.restarts += 1
         if not broken.guilty:
@@ -112,35 +101,41 @@ class ExecutorCollector(TaskCollector):
 
 
 class _Pool(WorkerExecutor):
-    """A pool whose processes tell which task they begin, so that it can be known which one a lost process was at."""
+    """A pool of which it is known, by the clock, at which task a lost process was."""
 
-    def __init__(self, processes: int) -> None:
-        self._begun, telling = multiprocessing.Pipe(duplex=False)
-        super().__init__(processes, (telling,))
-        self._at: dict[int, int] = {}  # for each worker, the task that it began last
+    def __init__(self, settings: CollectorSettings, clock: TaskClock) -> None:
+        super().__init__(settings.workers)
+        self._settings, self._clock = settings, clock
+        self._all_busy_s = 0.0  # when a process was last not to be expected to take a task
         self.unanswered: set[int] = set()
         """Tasks that have not come back."""
         self.guilty: dict[int, WorkerError] = {}
         """Tasks that broke the pool, and how."""
 
-    def listen(self) -> None:
-        """Take in which tasks were begun."""
-        while self._begun.poll():
-            worker, number = self._begun.recv()
-            self._at[worker] = number
+    def play(self, task: int, play: Callable[..., Any], what: tuple[Any, ...]) -> Future[Any]:
+        """Have one of the processes call ``play``. Raises BrokenExecutor, EOFError, OSError."""
+        self.unanswered.add(task)
+        self._all_busy_s = time.monotonic()
+        return self.start(play_in_pool, play, self._clock, task, *what)
 
-    def blame_hung(self, number: int, cause: str) -> None:
-        """Task ``number`` has hung, if it was begun."""
-        self.listen()
-        for worker, begun in self._at.items():
-            if begun == number:
-                self.guilty[number] = WorkerError(f"worker {worker} {cause}", worker=worker)
+    def fault(self, task: int) -> str:
+        """Return why the task takes too long; empty if it does not."""
+        for worker in self._clock.workers_at(task):
+            return self._clock.fault(worker, task, self._all_busy_s)
+        busy = sum(self._clock.task_of(worker) in self.unanswered for worker in range(len(self.context.made)))
+        if busy == len(self.context.made):  # it waits for them
+            self._all_busy_s = time.monotonic()
+        is_late = time.monotonic() - self._all_busy_s > self._settings.start_timeout_s
+        return self._settings.not_ready if is_late else ""
+
+    def blame(self, task: int, cause: str) -> None:
+        """Task ``task`` broke the pool, if a process has taken it."""
+        for worker in self._clock.workers_at(task):
+            self.guilty[task] = WorkerError(f"worker {worker} {cause}", worker=worker)
 
     def blame_dead(self) -> None:
-        """The tasks at which processes have ended broke the pool, but where the pool ended them."""
-        self.listen()
+        """Blame the tasks at which processes have ended, but where the pool ended them."""
         for worker, process in enumerate(self.context.made):
-            number = self._at.get(worker, -1)
-            if number in self.unanswered and process.exitcode not in (None, -signal.SIGTERM):
-                cause = f"worker {worker} was lost: {cause_of_exit(process.exitcode)}"
-                self.guilty[number] = WorkerError(cause, worker=worker)
+            task = self._clock.task_of(worker)
+            if task in self.unanswered and process.exitcode not in (None, -signal.SIGTERM):
+                self.blame(task, f"was lost: {cause_of_exit(process.exitcode)}")

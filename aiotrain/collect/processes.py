@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import multiprocessing
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, context, forkserver, popen_forkserver, reduction, spawn, util
-from multiprocessing.process import BaseProcess
+from multiprocessing import connection, context
 from typing import Any, TypeVar
 
 from aiotrain.collect import worker
+from aiotrain.collect.cpython_internals import ForkServerProcess, NoLock, ObservablePool, kill_forkserver
 
 __all__ = [
     "GRACE_S",
@@ -26,9 +23,8 @@ __all__ = [
     "cause_of_end",
     "cause_of_exit",
     "end",
-    "kill_forkserver",
     "preload",
-    "see_off",
+    "wait_for_end",
 ]
 
 GRACE_S = 2.0  # for workers to be there, and then to finish their tasks and close their environments
@@ -38,69 +34,12 @@ _EXIT_CODE_S = 0.2  # for the forkserver to tell of an exit that has been notice
 
 def preload(modules: Sequence[str]) -> None:
     """Have the forkserver import ``modules`` once, for all workers. Without effect once it runs."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["aiotrain.collect.forkserver_first", "aiotrain.collect.worker", *modules, "aiotrain.collect.forkserver_last"]
-    )
-
-
-def kill_forkserver() -> None:
-    """Kill the process that workers are forked from, if it runs: whoever waits for it gets an EOFError or OSError.
-
-    The next worker starts another. Those that live go on, but count as ended from now on.
-    """
-    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    here = "aiotrain.collect"
+    first, last = (f"{here}.forkserver_ignore_signals", f"{here}.worker"), f"{here}.forkserver_freeze_memory"
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*first, *modules, last])
 
 
 _T = TypeVar("_T")
-
-
-class _Popen(popen_forkserver.Popen):
-    """Starts a child that does not import the caller's script.
-
-    What a worker needs travels by cloudpickle. So a script needs no ``if __name__ == "__main__"``, and what it imports
-    (torch, say) costs the workers neither time nor memory.
-    """
-
-    def __init__(self, process_obj: BaseProcess) -> None:
-        self._reading = threading.Lock()
-        super().__init__(process_obj)
-
-    def poll(self, flag: int = os.WNOHANG) -> int | None:
-        # The exit code can be read once. The executor's thread and the event loop both ask for it, and without the lock
-        # the one that comes second takes the end of the pipe for exit code 255.
-        if self.returncode is None:
-            if not connection.wait([self.sentinel], 0 if flag == os.WNOHANG else None):
-                return None
-            with self._reading:
-                super().poll(flag)
-        return self.returncode
-
-    def _launch(self, process_obj: BaseProcess) -> None:
-        preparation = spawn.get_preparation_data(process_obj.name)
-        preparation.pop("init_main_from_name", None)
-        preparation.pop("init_main_from_path", None)
-        buffer = io.BytesIO()
-        context.set_spawning_popen(self)
-        try:
-            reduction.dump(preparation, buffer)
-            reduction.dump(process_obj, buffer)
-        finally:
-            context.set_spawning_popen(None)
-        self.sentinel, to_child = forkserver.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
-        # The child sees our death by this end closing; what is left of it closes with this object.
-        self.finalizer = util.Finalize(self, util.close_fds, (os.dup(to_child), self.sentinel))  # type: ignore[attr-defined]
-        with open(to_child, "wb") as pipe:
-            pipe.write(buffer.getbuffer())
-        self.pid = forkserver.read_signed(self.sentinel)
-
-
-class _Process(context.ForkServerProcess):
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> _Popen:
-        return _Popen(process_obj)
 
 
 class WorkerContext(context.ForkServerContext):
@@ -108,15 +47,15 @@ class WorkerContext(context.ForkServerContext):
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: list[_Process] = []
+        self.made: list[ForkServerProcess] = []
 
-    def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]
-        """As the base class's, but see ``_Popen``."""
-        self.made.append(_Process(*args, **kwargs | {"name": str(len(self.made))}))
+    def Process(self, *args: Any, **kwargs: Any) -> ForkServerProcess:  # type: ignore[override]
+        """As the base class's, but see `ForkServerProcess`."""
+        self.made.append(ForkServerProcess(*args, **kwargs | {"name": str(len(self.made))}))
         return self.made[-1]
 
     @property
-    def started(self) -> list[_Process]:
+    def started(self) -> list[ForkServerProcess]:
         """Those of the processes that were started."""
         return [process for process in self.made if process.pid is not None]
 
@@ -135,58 +74,35 @@ class WorkerContext(context.ForkServerContext):
         for process in self.started:
             process.kill()
 
-
-class _Unguarded:
-    """Stands in for the locks of queues that have one process at each end, and need none.
-
-    Real ones have a name in /dev/shm, five for each executor, which stays there if everything is killed.
-    """
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-    @property
-    def _semlock(self) -> _Unguarded:
-        return self
-
-    def _is_zero(self) -> bool:
-        """Whether the queue is full: collectors bound what is in it."""
-        return False
+    def close(self) -> None:
+        """Free what is held of the processes, which have ended."""
+        for process in self.started:
+            process.close()
+        self.made.clear()
 
 
 class _LoneWorkerContext(WorkerContext):
     """The context of an executor with one process."""
 
-    def Lock(self) -> _Unguarded:  # type: ignore[override]
-        return _Unguarded()
+    def Lock(self) -> NoLock:  # type: ignore[override]
+        return NoLock()
 
-    def BoundedSemaphore(self, value: int = 1) -> _Unguarded:  # type: ignore[override]
-        return _Unguarded()
+    def BoundedSemaphore(self, value: int = 1) -> NoLock:  # type: ignore[override]
+        return NoLock()
 
 
-class WorkerExecutor(ProcessPoolExecutor):
+class WorkerExecutor(ObservablePool):
     """An executor whose worker processes, usually one, can be looked at and killed."""
 
-    def __init__(self, processes: int = 1, initargs: tuple[Any, ...] = ()) -> None:
+    def __init__(self, processes: int = 1) -> None:
         self.context = _LoneWorkerContext() if processes == 1 else WorkerContext()
-        self._manager: threading.Thread | None = None
-        super().__init__(processes, self.context, worker.initialize, initargs)
-        self._answers: Any = self._result_queue  # which shutdown forgets
-        self._hanging_up = threading.Lock()
+        super().__init__(processes, self.context, worker.initialize)
 
     def start(self, function: Callable[..., _T], *args: Any) -> Future[_T]:
-        """Submit the first task, which starts the process, and the forkserver if need be; see ``quiet``.
+        """Submit the first task, which starts the process, and the forkserver if need be.
 
-        Blocks until the process is there. Raises EOFError or OSError if the forkserver ends before that.
+        Blocks until the process is there. SIGINT is blocked meanwhile; see ``forkserver_ignore_signals``. Raises
+        EOFError or OSError if the forkserver ends before that.
         """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
@@ -194,34 +110,19 @@ class WorkerExecutor(ProcessPoolExecutor):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As the base class does, which however does not wait where it was called without ``wait`` before."""
-        with self._shutdown_lock:
-            self._manager = self._manager or self._executor_manager_thread  # type: ignore[assignment]
-        super().shutdown(wait, cancel_futures=cancel_futures)
-        if wait and self._manager is not None:
-            self._manager.join()
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether a process has ended that it did not end itself."""
-        return bool(self._broken)
-
     @property
     def exit_code(self) -> int | None:
         """The exit code of the process that ended first, by itself; minus the signal's number if a signal killed it."""
-        if self._broken:  # by the end of a pipe, which the forkserver may tell later of
+        if self.is_broken:  # by the end of a pipe, which the forkserver may tell later of
             connection.wait([process.sentinel for process in self.context.started], _EXIT_CODE_S)
         codes = [code for process in self.context.started if (code := process.exitcode) is not None]
         # Those that the executor ends after it, it ends by SIGTERM.
         return next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else None)
 
     def kill(self) -> None:
-        """Send SIGKILL to all processes, and have the executor's thread not wait for the rest of an answer in which one
-        was killed: with our end of the pipe closed, it comes to its end."""
+        """Send SIGKILL to all processes; the executor's thread then comes to its end."""
         self.context.kill()
-        with self._hanging_up:  # closing it in two threads at once would close what has taken its number
-            self._answers._writer.close()
+        self.hang_up()
 
 
 def end(executors: Sequence[WorkerExecutor]) -> None:
@@ -233,7 +134,7 @@ def end(executors: Sequence[WorkerExecutor]) -> None:
     if asking.is_alive():
         kill_forkserver()  # it still imports, compiles or hangs
         asking.join()
-    see_off([executor.context for executor in executors])
+    wait_for_end([executor.context for executor in executors])
     for executor in executors:
         executor.kill()
     _shut_down(executors, wait=True)  # and their threads
@@ -244,7 +145,7 @@ def _shut_down(executors: Sequence[WorkerExecutor], *, wait: bool) -> None:
         executor.shutdown(wait, cancel_futures=True)
 
 
-def see_off(contexts: Sequence[WorkerContext]) -> None:
+def wait_for_end(contexts: Sequence[WorkerContext]) -> None:
     """Wait until all processes of ``contexts``, which were asked to, have ended: then SIGTERM, then SIGKILL."""
     for within_s, escalate in ((GRACE_S, WorkerContext.terminate), (_TERM_S, WorkerContext.kill)):
         if _have_ended(contexts, within_s):

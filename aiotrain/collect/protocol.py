@@ -1,7 +1,7 @@
-"""Ways to gather episodes, behind one protocol.
+"""The protocol of collectors: what the trainer asks of them, and what they answer.
 
-Each module here is one of them; ``making`` chooses, ``base`` is what all have in common, ``tasks`` what those without a
-ring in shared memory have, ``processes`` and ``startup`` are about worker processes.
+``selection`` makes the one that is configured. ``base`` holds what all have in common, ``task_collector`` what those
+have in common that play each launch in a task of its own, with weights and trajectories as values.
 """
 
 from __future__ import annotations
@@ -39,7 +39,32 @@ class CollectorSettings:
     envs_per_worker: int
     run_seed: int
     episode_timeout_s: float
+    """Longest time that one episode may take, or as much of it as fits a slot, in seconds from its own beginning.
+
+    The start of a process, the making of an environment and the wait of a launch for its turn do not count. Where the
+    time is over, the process that hangs is killed, and what it was playing is lost. Episodes that one process plays in
+    a batch share its fate; those in other processes do not.
+
+    The collector ``sequential`` cannot kill itself: it breaks an episode off after the step by which the time is over,
+    and a step that never returns hangs.
+    """
     start_timeout_s: float
+    """Longest time that the start of a process may take, with the making of its environments, in seconds."""
+
+    @property
+    def hung(self) -> str:
+        """Why a process was killed whose episode took too long."""
+        return f"hung for {self.episode_timeout_s:g} s and was killed; raise --episode-timeout-s if it is slow"
+
+    @property
+    def not_ready(self) -> str:
+        """Why a process is given up that did not start in time."""
+        return f"not ready within {self.start_timeout_s:g} s. Raise --start-timeout-s if it is slow"
+
+    @property
+    def look_every_s(self) -> float:
+        """Seconds between two looks at whether an episode takes too long."""
+        return min(1.0, self.episode_timeout_s / 4)
 
 
 class Launch(NamedTuple):

@@ -26,12 +26,15 @@ import ray
 import threadpoolctl
 from ray.exceptions import RayError, RayTaskError
 
+from aiotrain.collect.first_task import answer_of
 from aiotrain.collect.protocol import CollectorSettings, Launch, Outcome
 from aiotrain.collect.ray_session import RaySession, in_short, kill, new_actor, take_signals_back
-from aiotrain.collect.task_collector import TaskCollector
+from aiotrain.collect.task_clock import TaskClock
+from aiotrain.collect.task_collector import WholeEpisodeCollector
+from aiotrain.collect.worker import make_local_player
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.local_player import LocalPlayer, Played, make_player
+from aiotrain.play.local_player import Played
 from aiotrain.play.player import Assignment
 from aiotrain.play.policy import PolicyShape
 
@@ -48,20 +51,20 @@ _GONE_S = 5.0  # for processes to disappear that were killed
 class _PlayerActor:
     """Plays whole episodes, with environments and a policy of its own that it keeps."""
 
-    def __init__(self, path: Sequence[str], assignment: Assignment, factory: EnvFactory) -> None:
+    def __init__(self, path: Sequence[str], clock: TaskClock, assignment: Assignment, factory: EnvFactory) -> None:
         look_also_in(path)
         threadpoolctl.threadpool_limits(1)
         self._envs: list[gymnasium.Env[Any, Any]] = []
-        self._assignment, self._factory = assignment, factory
+        self._clock, self._assignment, self._factory = clock, assignment, factory
 
     def open(self) -> int:
-        """Make the environments; the process that they live in. Raises EnvError."""
-        assignment, factory = self._assignment, self._factory
-        self._player = LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, self._envs))
+        """Make the environments; return the process that they live in. Raises EnvError."""
+        self._player = make_local_player(self._clock, self._assignment, self._factory, self._envs)
         return os.getpid()
 
-    def play(self, parameters: npt.NDArray[np.float32], version: int, launch: Launch) -> Played:
-        """Play each episode of ``launch`` to its end."""
+    def play(self, parameters: npt.NDArray[np.float32], version: int, launch: Launch, task: int) -> Played:
+        """Play each episode of ``launch`` to its end, as ``task`` on the clock."""
+        self._clock.take(self._assignment.worker, task)
         return self._player.play_whole(parameters, version, launch.episodes, launch.options)
 
     def close(self) -> None:
@@ -81,7 +84,8 @@ class Actor:
 
     def __init__(self, worker: int, handle: Any, opened: Any) -> None:
         self.worker, self.handle, self.opened = worker, handle, opened
-        self.deadlines: deque[asyncio.Timeout] = deque()  # of the calls, in their order
+        self.calls: deque[int] = deque()  # numbers of tasks, in their order
+        self.turn_s = 0.0  # since when it could begin the first of them
         self.lost = asyncio.Event()
         self.cause = ""
 
@@ -96,12 +100,12 @@ class _Sent(NamedTuple):
 # ------------------------------------------------------------------ the collectors
 
 
-class RayCollector(TaskCollector):
+class RayCollector(WholeEpisodeCollector):
     """What ways to play by Ray have in common: a launch is a call of an actor, and each actor has two of them."""
 
     queued = 2  # so that none waits for the event loop between two of them
     in_order = True
-    """Whether an actor begins a call when the one before is over."""
+    """Whether an actor begins a call when the one before is over, and tells the clock."""
     starts = 5.0  # of an actor in a row that may fail
     pause_s = 0.05  # before an actor is replaced; twice as long each time that its start fails
     end_s = 2.0  # for actors to end in order when the collector closes
@@ -147,8 +151,8 @@ class RayCollector(TaskCollector):
 
     # ---------------------------------------------------------------- playing
 
-    async def _call(self, worker: int, launch: Launch, within_s: float | None = None) -> Any:
-        """What the worker's actor answers to ``launch``, within so many seconds of its turn; an Outcome if it is lost.
+    async def _call(self, worker: int, launch: Launch) -> Any:
+        """Return what the worker's actor answers to ``launch``, or an Outcome if that is lost.
 
         Raises InvalidStepError.
         """
@@ -157,35 +161,33 @@ class RayCollector(TaskCollector):
         actor = self._actors.get(worker)
         if actor is None:  # lost in the meantime
             return Outcome(launch, None, launch.episodes, ())
-        is_first = not actor.deadlines
+        task = next(self._numbers)
+        if not actor.calls:
+            actor.turn_s = time.monotonic()
+        actor.calls.append(task)
+        timed = (task,) if self.in_order else ()
+        answer = asyncio.ensure_future(actor.handle.play.remote(reference, sent.version, launch, *timed))
+
+        def fault() -> str:
+            has_turn = self.in_order and actor.calls[0] == task
+            return actor.cause or (self._clock.fault(worker, task, actor.turn_s) if has_turn else "")
+
         try:
-            async with asyncio.timeout(None) as deadline:
-                actor.deadlines.append(deadline)
-                try:
-                    self._count_down(actor, within_s)
-                    return await actor.handle.play.remote(reference, sent.version, launch)
-                finally:
-                    is_first = actor.deadlines[0] is deadline
-                    actor.deadlines.remove(deadline)
-                    self._count_down(actor, within_s)
-        except RayTaskError as error:
-            if not isinstance(error.cause, AiotrainError) or isinstance(error.cause, InvalidStepError):
-                raise error.cause from None
-            cause = str(error.cause)
-        except RayError as error:
-            cause = in_short(error)
-        except TimeoutError:
-            cause = f"hung for {within_s or 0:g} s and was killed"
+            return await answer_of(answer, fault, self._settings.look_every_s)
+        except (RayError, TimeoutError) as error:
+            failure = error.cause if isinstance(error, RayTaskError) else error
+        finally:
+            answer.cancel()
+            is_first = actor.calls[0] == task
+            actor.calls.remove(task)
+            actor.turn_s = time.monotonic() if is_first else actor.turn_s
         if self.in_order and (actor.lost.is_set() or not is_first):  # not begun
             return Outcome(launch, None, launch.episodes, ())
-        self._give_up(actor, cause)
+        if isinstance(failure, InvalidStepError) or not isinstance(failure, AiotrainError | RayError | TimeoutError):
+            raise failure
+        self._give_up(actor, in_short(failure))
         lost = self._lost(launch.episodes, f"{self._name(worker)} was lost: {actor.cause}", worker)
         return Outcome(launch, None, (), lost)
-
-    def _count_down(self, actor: Actor, within_s: float | None) -> None:
-        """Have the time of the call begin whose turn it is."""
-        if within_s and actor.deadlines and actor.deadlines[0].when() is None:
-            actor.deadlines[0].reschedule(asyncio.get_running_loop().time() + within_s)
 
     # ------------------------------------------------------------ supervision
 
@@ -198,7 +200,7 @@ class RayCollector(TaskCollector):
                     actor = await self._start_actor(worker)
             except (AiotrainError, RayError, TimeoutError) as error:
                 failures += 1
-                cause = self._too_slow if isinstance(error, TimeoutError) else in_short(error)
+                cause = self._settings.not_ready if isinstance(error, TimeoutError) else in_short(error)
                 self._warn(f"{self._name(worker)}: did not start: {cause}")
             else:
                 failures = 0
@@ -249,18 +251,11 @@ class RayCollector(TaskCollector):
         worker.ready = False
         worker.restarts += 1
         self._warn(f"{self._name(actor.worker)}: {cause}")
-        for deadline in actor.deadlines:  # Ray may take its time to find out
-            if not deadline.expired():
-                deadline.reschedule(0)
         self._in_thread(kill, actor.handle)
 
     # ------------------------------------------------------------------- end
 
     async def _end(self) -> None:
-        for work in self._background:
-            work.cancel()
-        if self._background:
-            await asyncio.wait(self._background)
         await asyncio.gather(*(self._end_actor(actor) for actor in self._actors.values()))
         if self._joining is not None:
             await asyncio.wait([self._joining], timeout=self._settings.start_timeout_s)
@@ -277,8 +272,6 @@ class RayCollector(TaskCollector):
         await self._in_thread(kill, actor.handle)
 
     def _kill(self) -> None:
-        for work in self._background:  # or what is killed here is brought up again
-            work.cancel()
         for actor in self._actors.values():
             kill(actor.handle)
 
@@ -301,10 +294,10 @@ class ActorCollector(RayCollector):
     def _create(self, worker: int) -> Any:
         here = ray.get_runtime_context().get_node_id()
         assignment = dataclasses.replace(self._assignment, worker=worker)
-        return new_actor(_PlayerActor, here, assignment, self._factory)
+        return new_actor(_PlayerActor, here, self._clock, assignment, self._factory)
 
     async def _play(self, worker: int, launch: Launch) -> Played | Outcome:
-        played: Played | Outcome = await self._call(worker, launch, self._settings.episode_timeout_s)
+        played: Played | Outcome = await self._call(worker, launch)
         return played
 
     async def _end(self) -> None:

@@ -67,13 +67,13 @@ class Node:
         self._version = -1
         self._waiting: deque[tuple[int, Mapping[str, Any]]] = deque()  # episodes, with options
         self._shares: dict[int, _Share] = {}  # by episode that is out
-        self._gathering: asyncio.Task[None] | None = None
+        self._gathering: set[asyncio.Task[None]] = set()  # one, once it is open
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> NodeReport:
         """Make the environment and start the workers. Raises EnvError, SharedMemoryError."""
         await self._collector.start()
         await self._collector.open(policy, slot_steps)
-        self._gathering = asyncio.create_task(self._gather())
+        self._gathering.add(asyncio.create_task(self._gather()))
         return self.report()
 
     async def play(self, parameters: npt.NDArray[np.float32], version: int, launch: Launch) -> NodeOutcome:
@@ -85,10 +85,10 @@ class Node:
         self._shares |= dict.fromkeys(launch.episodes, share)
         self._waiting.extend(zip(launch.episodes, launch.options or ({},) * len(launch.episodes), strict=True))
         self._submit()
-        assert self._gathering is not None
-        await asyncio.wait([share.over, self._gathering], return_when=asyncio.FIRST_COMPLETED)
-        if not share.over.done():
-            self._gathering.result()  # raises what has ended it
+        done, _ = await asyncio.wait([share.over, *self._gathering], return_when=asyncio.FIRST_COMPLETED)
+        if share.over not in done:
+            for ended in done:
+                ended.result()  # raises what has ended the gathering
         return NodeOutcome(share.trajectories(), tuple(share.lost), self.report())
 
     async def _gather(self) -> None:
@@ -132,8 +132,8 @@ class Node:
 
     async def close(self) -> NodeReport:
         """End the workers, and remove what they shared."""
-        if self._gathering is not None:
-            self._gathering.cancel()
-            await asyncio.wait([self._gathering])
+        for gathering in self._gathering:
+            gathering.cancel()
+            await asyncio.wait([gathering])
         await self._collector.close()
         return self.report()

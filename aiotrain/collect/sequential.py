@@ -1,23 +1,25 @@
 """Episodes one after the other in the main process, in the event loop's own thread: for debugging.
 
 Breakpoints in the environment work. So does everything that an environment can do to a process: what ends it ends the
-run, and what hangs hangs.
+run, and a call that never returns hangs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
+from aiotrain.collect.episode_timer import EpisodeTimer
 from aiotrain.collect.protocol import CollectorSettings, Launch
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import EnvError
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.inspection import inspect_env
+from aiotrain.play.inspection import inspect_env, make_env
 from aiotrain.play.local_player import LocalPlayer, Played, make_player
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
@@ -27,8 +29,6 @@ __all__ = ["SequentialCollector"]
 
 class SequentialCollector(TaskCollector):
     """Plays in this process, with ``envs_per_worker`` environments in a batch. There is one worker: this process."""
-
-    whole_episodes = False
 
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
         super().__init__(factory, dataclasses.replace(settings, workers=1), warn)
@@ -43,11 +43,19 @@ class SequentialCollector(TaskCollector):
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector."""
         await super().open(policy, slot_steps)
+        self._envs = [self._timed(env) for env in self._envs]
         self._player = self._make_player()
 
     def _make_player(self) -> LocalPlayer:
-        assignment, factory = self._assignment, self._factory
-        return LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, self._envs))
+        def make() -> gymnasium.Env[Any, Any]:
+            return self._timed(make_env(self._factory))
+
+        return LocalPlayer(
+            self._assignment, lambda ring: make_player(self._assignment, self._factory, ring, self._envs, make)
+        )
+
+    def _timed(self, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+        return _TimedEnv(env, self._settings, self._assignment.ring_layout.steps)
 
     async def _play(self, worker: int, launch: Launch) -> Played:
         try:
@@ -64,3 +72,29 @@ class SequentialCollector(TaskCollector):
         for env in envs:
             with contextlib.suppress(Exception):
                 env.close()
+
+
+class _TimedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Breaks an episode off, by EnvError, after the call by which its time is over."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], settings: CollectorSettings, slot_steps: int) -> None:
+        super().__init__(env)
+        self._timer, self._limit_s = EpisodeTimer(settings, slot_steps), settings.episode_timeout_s
+
+    def reset(self, **kwargs: Any) -> Any:
+        """As the environment's."""
+        self._timer.begin()
+        return self._in_time(self.env.reset, **kwargs)
+
+    def step(self, action: Any) -> Any:
+        """As the environment's."""
+        self._timer.begin_step()
+        return self._in_time(self.env.step, action)
+
+    def _in_time(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        began_s = time.monotonic()
+        answer = call(*args, **kwargs)
+        self._timer.spend(time.monotonic() - began_s)
+        if self._timer.left_s < 0:
+            raise EnvError(f"broken off after {self._limit_s:g} s; raise --episode-timeout-s if it is slow")
+        return answer

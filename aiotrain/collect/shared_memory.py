@@ -19,12 +19,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.collect import worker as task
 from aiotrain.collect.base import BaseCollector
+from aiotrain.collect.cpython_internals import kill_forkserver
 from aiotrain.collect.first_task import inspect, run_first
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end, kill_forkserver
+from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
-from aiotrain.errors import AiotrainError, WorkerError
+from aiotrain.collect.worker import join, play
+from aiotrain.errors import AiotrainError, TrainerStateError, WorkerError
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.player import Assignment, PlayResult
 from aiotrain.play.policy import PolicyShape
@@ -45,33 +46,48 @@ _DEATHS_IN_A_ROW = 5  # of every worker, without a trajectory between them, afte
 _PAUSE_S = 0.05  # before a worker is brought up again; twice as long each time that it dies in a row …
 _LONGEST_PAUSE_S = 5.0  # … up to this
 _LOOK_S = 0.1  # between two looks at workers that have nothing to do
-_BACKGROUND_S = 2.0  # for the collector's own tasks to end once they are cancelled
 
 
 class _Worker:
-    """A worker process, its successors, and the tasks it was given."""
+    """A worker: its process, and what became of those that it had before."""
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.executor: WorkerExecutor | None = None
-        self.ready = False
-        self.hung = False
-        self.tasks: deque[_Task] = deque()
-        self.unfinished: set[int] = set()  # episodes that wait in the process for further slots
+        self.process: _Process | None = None  # none while one comes up
         self.restarts = 0
         self.deaths_in_a_row = 0
         self.last_death = ""
         self.episodes = 0
-        self.head_since_s = 0.0  # when the first of the tasks came to be the one being played
         self.busy_s = 0.0
 
     @property
     def state(self) -> WorkerState:
-        if self.hung:
-            return WorkerState.HUNG
-        if not self.ready:
+        if self.process is None:
             return WorkerState.RESTARTING if self.restarts else WorkerState.STARTING
-        return WorkerState.PLAYING if self.tasks else WorkerState.WAITING
+        if self.process.hangs:
+            return WorkerState.HUNG
+        return WorkerState.PLAYING if self.process.tasks else WorkerState.WAITING
+
+
+class _Process:
+    """A worker's process that is ready to play, and the tasks that it was given."""
+
+    def __init__(self, worker: _Worker, executor: WorkerExecutor, shared: _Shared) -> None:
+        self.worker, self.executor, self.shared = worker, executor, shared
+        self.hangs = False
+        self.tasks: deque[_Task] = deque()
+        self.unfinished: set[int] = set()  # episodes that wait in the process for further slots
+        self.head_since_s = 0.0  # when the first of the tasks came to be the one being played
+
+    def is_too_long_at_it(self, now: float, settings: CollectorSettings) -> bool:
+        """Whether an episode, or what lies between two, takes longer than it may."""
+        headers = self.shared.ring.headers[self.tasks[0].slots]
+        playing = headers["began_s"][headers["state"] == PLAYING]
+        if len(playing):
+            return bool(now - playing.min() > settings.episode_timeout_s)
+        # Between two, or before the first: the one before may have taken as long as is allowed.
+        since = max(self.head_since_s, float(headers["began_s"].max()))
+        return now - since > 2 * settings.episode_timeout_s
 
 
 class _Task(NamedTuple):
@@ -81,15 +97,27 @@ class _Task(NamedTuple):
     slots: list[int]
 
 
+class _Shared(NamedTuple):
+    """What the processes of an open collector share."""
+
+    ring: Ring
+    weights: Weights
+    assignment: Assignment
+    """That of worker 0."""
+
+    def close(self) -> None:
+        self.weights.close()
+        self.ring.close()
+
+
 class SharedMemoryCollector(BaseCollector):
     """Plays episodes in worker processes of several environments each."""
 
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
         super().__init__(factory, settings, warn)
         self._workers = [_Worker(index) for index in range(settings.workers)]
-        self._ring: Ring | None = None
-        self._weights: Weights | None = None
-        self._assignment: Assignment | None = None
+        self._shared: _Shared | None = None  # while it is open
+        self._executors: set[WorkerExecutor] = set()  # whose processes are to be ended
         self._dying: set[asyncio.Task[None]] = set()  # executors of workers that were lost
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         self._task_limit = 1  # most trajectories in a task
@@ -99,62 +127,74 @@ class SharedMemoryCollector(BaseCollector):
 
     async def start(self) -> EnvSpec:
         """See Collector. The environment is made in worker 0, which keeps it."""
-        first = self._workers[0]
-        first.executor = WorkerExecutor()
-        self._spec = await inspect(first.executor, self._factory, self._settings.start_timeout_s)
+        self._first = self._make_executor()
+        self._spec = await inspect(self._first, self._factory, self._settings.start_timeout_s)
         return self._spec
+
+    def _make_executor(self) -> WorkerExecutor:
+        executor = WorkerExecutor()
+        self._executors.add(executor)
+        return executor
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Workers come up in the background; playing begins when the first is there."""
         affordable = _RING_BYTES // (self._spec.ring_layout(1, slot_steps).nbytes * _QUEUED * len(self._workers))
         self._task_limit = max(self._settings.envs_per_worker, min(affordable, _LARGEST_TASK), 1)
         slots = len(self._workers) * (_QUEUED * self._task_limit + self._settings.envs_per_worker)
-        self._ring = Ring.create(self._spec.ring_layout(slots, slot_steps))
-        self._weights = Weights.create(policy.size)
-        self._assignment = self._make_assignment(policy, self._ring.layout)
+        ring = Ring.create(self._spec.ring_layout(slots, slot_steps))
+        try:
+            weights = Weights.create(policy.size)
+        except BaseException:
+            ring.close()
+            raise
+        shared = self._shared = _Shared(ring, weights, self._make_assignment(policy, ring.layout))
         for worker in self._workers:
-            self._spawn(self._bring_up(worker))
+            self._spawn(self._bring_up(worker, shared, None if worker.index else self._first))
         self._spawn(self._watch_for_hung())
         self._spawn(self._watch_for_dead())
 
-    async def _bring_up(self, worker: _Worker) -> None:
-        """Start the worker's process and let it join, again and again until it does or the run fails."""
-        assert self._assignment is not None
-        assert self._ring is not None
-        assert self._weights is not None
-        attach = self._ring.name, self._weights.name
-        while not worker.ready:
+    async def _bring_up(self, worker: _Worker, shared: _Shared, executor: WorkerExecutor | None = None) -> None:
+        """Start the worker's process and let it join, again and again until it does or the run fails.
+
+        The first attempt is made with ``executor``, if there is one.
+        """
+        assignment = dataclasses.replace(shared.assignment, worker=worker.index)
+        timeout_s = self._settings.start_timeout_s
+        what = (assignment, self._factory, shared.ring.name, shared.weights.name, timeout_s)
+        while worker.process is None and self._failure is None:
             if worker.deaths_in_a_row:
                 doublings = min(worker.deaths_in_a_row - 1, 99)  # far more would be no float
                 await asyncio.sleep(min(_PAUSE_S * 2.0**doublings, _LONGEST_PAUSE_S))
             try:
                 async with self._starting:
-                    worker.executor = worker.executor or WorkerExecutor()
-                    assignment = dataclasses.replace(self._assignment, worker=worker.index)
-                    await run_first(
-                        worker.executor, self._settings.start_timeout_s, task.join, assignment, self._factory, *attach
-                    )
+                    executor = executor or self._make_executor()
+                    await run_first(executor, timeout_s, join, *what)
             except (AiotrainError, BrokenProcessPool, OSError, EOFError) as error:  # TimeoutError is an OSError
-                cause = cause_of_end(error, worker.executor)
+                cause = cause_of_end(error, executor)
                 if isinstance(error, TimeoutError):
-                    cause = str(error) or self._too_slow
-                self._count_death(worker, f"did not start: {cause}")
-                if self._failure is not None:
-                    return
+                    cause = str(error) or self._settings.not_ready
+                self._count_death(worker, executor, f"did not start: {cause}")
+                executor = None
             else:
-                worker.ready = True
+                worker.process = _Process(worker, executor, shared)
                 self._news.set()
 
     # ---------------------------------------------------------------- playing
 
+    @property
+    def _ready(self) -> list[_Process]:
+        """The processes that can be given tasks, in the order of workers."""
+        return [worker.process for worker in self._workers if worker.process is not None]
+
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
         """See Collector."""
-        assert self._weights is not None
-        self._weights.publish(parameters, version)
+        if self._shared is None:
+            raise TrainerStateError("weights are published to a collector that is not open")
+        self._shared.weights.publish(parameters, version)
 
     def room(self, wanted: int) -> int:
         """See Collector. Tasks are large enough to be cheap and small enough that all workers get one."""
-        places = sum(_QUEUED - len(worker.tasks) for worker in self._workers if worker.ready)
+        places = sum(_QUEUED - len(process.tasks) for process in self._ready)
         if self._closing or not places or not wanted:
             return 0
         cheap, least = (
@@ -166,113 +206,106 @@ class SharedMemoryCollector(BaseCollector):
 
     def submit(self, launch: Launch) -> None:
         """See Collector."""
-        ready = [worker for worker in self._workers if worker.ready]
-        worker = min(ready, key=lambda worker: len(worker.tasks))
-        self._send(worker, launch, len(launch.episodes))
+        process = min(self._ready, key=lambda process: len(process.tasks))
+        self._send(process, launch, len(launch.episodes))
 
     def submit_unfinished(self) -> None:
         """See Collector. What a queued task will go on with anyway is left to it."""
-        for worker in self._workers:
-            if worker.ready and worker.unfinished and not worker.tasks:
-                self._send(worker, Launch(-1, ()), len(worker.unfinished))
+        for process in self._ready:
+            if process.unfinished and not process.tasks:
+                self._send(process, Launch(-1, ()), len(process.unfinished))
 
-    def _send(self, worker: _Worker, launch: Launch, count: int) -> None:
-        assert self._ring is not None
-        assert worker.executor is not None
-        sent = _Task(launch, self._ring.lend(count))
-        if not worker.tasks:
-            worker.head_since_s = time.monotonic()
-        worker.tasks.append(sent)
+    def _send(self, process: _Process, launch: Launch, count: int) -> None:
+        sent = _Task(launch, process.shared.ring.lend(count))
+        if not process.tasks:
+            process.head_since_s = time.monotonic()
+        process.tasks.append(sent)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[PlayResult]
         try:
-            future = loop.run_in_executor(worker.executor, task.play, sent.slots, launch.episodes, launch.options)
+            future = loop.run_in_executor(process.executor, play, sent.slots, launch.episodes, launch.options)
         except BrokenProcessPool as error:  # the worker died with nothing to do, so that no future told of it
             future = loop.create_future()
             future.set_exception(error)
-        future.add_done_callback(self._settling(self._task_done, worker, sent))
+        future.add_done_callback(self._settling(self._task_done, process, sent))
 
-    def _task_done(self, worker: _Worker, sent: _Task, future: asyncio.Future[PlayResult]) -> None:
+    def _task_done(self, process: _Process, sent: _Task, future: asyncio.Future[PlayResult]) -> None:
         """The commit: what the future's slots hold counts from here on."""
         if future.cancelled():
             return
         error = future.exception()  # looked at even while closing: asyncio reports those that nobody has seen
-        if self._closing or self._ring is None:
+        if self._closing:
             return
         now = time.monotonic()
-        worker.busy_s += now - worker.head_since_s
-        worker.head_since_s = now
-        worker.tasks.remove(sent)
+        process.worker.busy_s += now - process.head_since_s
+        process.head_since_s = now
+        process.tasks.remove(sent)
         if error is not None:
-            self._outcomes.append(self._salvage(worker, sent, error))
+            self._outcomes.append(self._salvage(process, sent, error))
         else:
-            self._outcomes.append(self._accept(worker, sent, future.result()))
-        self._ring.take_back(sent.slots)
+            self._outcomes.append(self._accept(process, sent, future.result()))
+        process.shared.ring.take_back(sent.slots)
         self._news.set()
 
-    def _accept(self, worker: _Worker, sent: _Task, result: PlayResult) -> Outcome:
-        """The outcome of a task that came back."""
-        trajectories = self._copy_out(worker, sent)
+    def _accept(self, process: _Process, sent: _Task, result: PlayResult) -> Outcome:
+        """Return the outcome of a task that came back."""
+        trajectories = self._copy_out(process, sent)
         if trajectories is not None:
             cost = result.cpu_s / len(trajectories.headers)
             self._trajectory_cpu_s += (cost - self._trajectory_cpu_s) * (0.1 if self._trajectory_cpu_s else 1.0)
         for failure in result.failures:
-            worker.unfinished.discard(failure.episode)
+            process.unfinished.discard(failure.episode)
         return self._outcome(sent.launch, trajectories, result.unused, result.failures, result.unnamed)
 
-    def _copy_out(self, worker: _Worker, sent: _Task) -> Trajectories | None:
-        assert self._ring is not None
-        sealed = self._ring.sealed(sent.slots)
+    def _copy_out(self, process: _Process, sent: _Task) -> Trajectories | None:
+        ring = process.shared.ring
+        sealed = ring.sealed(sent.slots)
         if not sealed:
             return None
-        worker.deaths_in_a_row = 0
-        trajectories = self._ring.copy_out(sealed)
+        process.worker.deaths_in_a_row = 0
+        trajectories = ring.copy_out(sealed)
         for ended, episode in zip(*(trajectories.headers[name].tolist() for name in ("ended", "episode")), strict=True):
             if ended:
-                worker.episodes += 1
-                worker.unfinished.discard(episode)
+                process.worker.episodes += 1
+                process.unfinished.discard(episode)
             else:
-                worker.unfinished.add(episode)
+                process.unfinished.add(episode)
         return trajectories
 
     # ------------------------------------------------------------ supervision
 
-    def _salvage(self, worker: _Worker, sent: _Task, error: BaseException) -> Outcome:
-        """The outcome of a task whose worker is lost: what was sealed counts, what was being played is lost."""
-        assert self._ring is not None
-        trajectories = self._copy_out(worker, sent)
-        if worker.ready:
-            self._replace(worker, error)
-        headers = self._ring.headers[sent.slots]
+    def _salvage(self, process: _Process, sent: _Task, error: BaseException) -> Outcome:
+        """Return the outcome of a task whose worker is lost: sealed slots count, what was being played is lost."""
+        worker = process.worker
+        trajectories = self._copy_out(process, sent)
+        if worker.process is process:
+            self._replace(process, error)
+        headers = process.shared.ring.headers[sent.slots]
         begun_not_sealed = np.isin(headers["state"], (PLAYING, BROKEN_OFF))
-        playing = set(headers["episode"][begun_not_sealed].tolist()) | worker.unfinished
-        worker.unfinished.clear()
+        playing = set(headers["episode"][begun_not_sealed].tolist()) | process.unfinished
+        process.unfinished.clear()
         begun = playing | (set() if trajectories is None else set(trajectories.headers["episode"].tolist()))
         unused = tuple(episode for episode in sent.launch.episodes if episode not in begun)
         lost = self._lost(playing, f"worker {worker.index} was lost: {worker.last_death}", worker.index)
         return Outcome(sent.launch, trajectories, unused, lost)
 
-    def _replace(self, worker: _Worker, error: BaseException) -> None:
-        """Give up the worker's process, whatever is left of it, and bring up another."""
-        assert worker.executor is not None
-        worker.ready = False
+    def _replace(self, process: _Process, error: BaseException) -> None:
+        """Give up the process, whatever is left of it, and bring up another."""
+        worker = process.worker
+        worker.process = None
         worker.restarts += 1
-        if worker.hung:
-            cause = f"hung for {self._settings.episode_timeout_s:g} s and was killed"
-        else:
-            cause = cause_of_end(error, worker.executor)
-        worker.hung = False
-        self._count_death(worker, cause)
+        cause = self._settings.hung if process.hangs else cause_of_end(error, process.executor)
+        self._count_death(worker, process.executor, cause)
         if self._failure is None:
-            self._spawn(self._bring_up(worker))
+            self._spawn(self._bring_up(worker, process.shared))
 
-    def _count_death(self, worker: _Worker, cause: str) -> None:
+    def _count_death(self, worker: _Worker, executor: WorkerExecutor | None, cause: str) -> None:
         """Note why the worker's process ended; the run fails when no worker can live."""
         worker.last_death = cause
         worker.deaths_in_a_row += 1
         self._warn(f"worker {worker.index}: {cause}")
-        executor, worker.executor = worker.executor, None
         if executor is not None:  # else it could not even be made, for lack of file descriptors
+            self._executors.discard(executor)
             executor.kill()
             dying = asyncio.create_task(asyncio.to_thread(executor.shutdown))  # its tasks fail, each with an outcome
             self._dying.add(dying)
@@ -287,41 +320,27 @@ class SharedMemoryCollector(BaseCollector):
             )
 
     async def _watch_for_dead(self) -> None:
-        """Replace a worker that has died with nothing to do, so that no future tells of it, before it is needed."""
+        """Replace a process that has died with nothing to do, so that no future tells of it, before it is needed."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            for worker in self._workers:
-                if worker.ready and not worker.tasks and not worker.unfinished:
-                    assert worker.executor is not None
-                    if worker.executor.is_broken:
-                        self._replace(worker, BrokenProcessPool())
+            for process in self._ready:
+                if not process.tasks and not process.unfinished and process.executor.is_broken:
+                    self._replace(process, BrokenProcessPool())
 
     async def _watch_for_hung(self) -> None:
-        """Kill a worker that has been at one trajectory for longer than allowed; its future then fails."""
-        assert self._ring is not None
+        """Kill a process that has been at one trajectory for longer than allowed; its future then fails."""
         while True:
-            await asyncio.sleep(min(1.0, self._settings.episode_timeout_s / 4))
+            await asyncio.sleep(self._settings.look_every_s)
             now = time.monotonic()
-            for worker in self._workers:
-                if worker.ready and worker.tasks and self._hangs(worker, now):
-                    worker.hung = True
-                    assert worker.executor is not None
-                    worker.executor.kill()
-
-    def _hangs(self, worker: _Worker, now: float) -> bool:
-        assert self._ring is not None
-        headers = self._ring.headers[worker.tasks[0].slots]
-        playing = headers["began_s"][headers["state"] == PLAYING]
-        if len(playing):
-            return bool(now - playing.min() > self._settings.episode_timeout_s)
-        # Between two, or before the first: the one before may have taken as long as is allowed.
-        since = max(worker.head_since_s, float(headers["began_s"].max()))
-        return now - since > 2 * self._settings.episode_timeout_s
+            for process in self._ready:
+                if process.tasks and process.is_too_long_at_it(now, self._settings):
+                    process.hangs = True
+                    process.executor.kill()
 
     def describe(self) -> CollectorStatus:
         """See Collector."""
         now = time.monotonic()
-        ring = self._ring
+        ring = None if self._shared is None else self._shared.ring
         return CollectorStatus(
             workers=tuple(
                 WorkerStatus(WorkerState.ENDED if self._closed else w.state, w.restarts, w.episodes)
@@ -330,7 +349,8 @@ class SharedMemoryCollector(BaseCollector):
             slots=ring.layout.slots if ring else 0,
             slots_in_use=ring.layout.slots - ring.free_slots if ring else 0,
             ring_bytes=ring.layout.nbytes if ring else 0,
-            busy_s=sum(w.busy_s + (now - w.head_since_s if w.tasks else 0.0) for w in self._workers),
+            busy_s=sum(worker.busy_s for worker in self._workers)
+            + sum(now - process.head_since_s for process in self._ready if process.tasks),
         )
 
     # ------------------------------------------------------------------- end
@@ -338,31 +358,22 @@ class SharedMemoryCollector(BaseCollector):
     async def close(self) -> None:
         """See Collector. Asks the workers to end, then SIGTERM, then SIGKILL; then removes the segments."""
         self._closing = True
-        for background in list(self._background):
-            background.cancel()
-        if self._background:
-            await asyncio.wait(self._background, timeout=_BACKGROUND_S)
-        executors = [worker.executor for worker in self._workers if worker.executor is not None]
-        await asyncio.gather(asyncio.to_thread(end, executors), *self._dying)
+        await self._end_background()
+        await asyncio.gather(asyncio.to_thread(end, list(self._executors)), *self._dying)
+        self._executors.clear()
         for worker in self._workers:
-            worker.executor, worker.ready = None, False
-            worker.tasks.clear()
-        if self._weights is not None:
-            self._weights.close()
-        if self._ring is not None:
-            self._ring.close()
-        self._ring = self._weights = None
+            worker.process = None
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
         self._closed = True
 
     def abort(self) -> None:
         """See Collector."""
         self._closing = True
-        for background in self._background:  # or what is killed here is brought up again
-            background.cancel()
-        for worker in self._workers:
-            if worker.executor is not None:
-                worker.executor.kill()
+        self._cancel_background()  # or what is killed here is brought up again
+        for executor in self._executors:
+            executor.kill()
         kill_forkserver()  # it would end with the caller, but not before it has compiled
-        for segment in (self._weights, self._ring):
-            if segment is not None:
-                segment.close()
+        if self._shared is not None:
+            self._shared.close()

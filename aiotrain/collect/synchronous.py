@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
-from aiotrain.collect.env_process import Raised, serve_env
-from aiotrain.collect.processes import GRACE_S, WorkerContext, cause_of_exit, see_off
+from aiotrain.collect.env_process import Answer, serve_env
+from aiotrain.collect.episode_timer import EpisodeTimer
+from aiotrain.collect.processes import GRACE_S, WorkerContext, cause_of_exit, wait_for_end
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import EnvError
@@ -33,8 +35,6 @@ class SynchronousCollector(TaskCollector):
     ``barriers`` - 1 times a step, all processes are asked for an answer besides, as older designs did for the
     simulator's true state.
     """
-
-    whole_episodes = False
 
     def __init__(
         self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None], *, barriers: int = 1
@@ -58,7 +58,7 @@ class SynchronousCollector(TaskCollector):
 
     def _make_env(self) -> _RemoteEnv:
         self._leave_if_closing()
-        return _RemoteEnv(self._factory, self._settings)
+        return _RemoteEnv(self._factory, self._settings, self._assignment.ring_layout.steps)
 
     def _leave_if_closing(self) -> None:
         if self._closing:
@@ -104,9 +104,9 @@ class SynchronousCollector(TaskCollector):
         if not wait([self._thread.submit(self._hang_up)], GRACE_S).done:
             self._kill()  # a step hangs
         self._thread.shutdown()
-        see_off([env.context for env in self._envs])
-        self._envs.clear()
-        self.__dict__.pop("_player", None)  # which has them too: with them, their pipes close
+        wait_for_end([env.context for env in self._envs])
+        for env in self._envs:
+            env.close()
 
     def _hang_up(self) -> None:
         for env in self._envs:
@@ -120,11 +120,13 @@ class SynchronousCollector(TaskCollector):
 class _RemoteEnv:
     """An environment in a process of its own: `send_step` to all of them, then `step` for the answer of each.
 
-    Raises EnvError for what the environment raised, for the end of its process, and where no answer comes in time.
+    Raises EnvError for what the environment raised, for the end of its process, and where no answer comes in time. What
+    others take while all wait for the slowest does not count.
     """
 
-    def __init__(self, factory: EnvFactory, settings: CollectorSettings) -> None:
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings, slot_steps: int) -> None:
         self._settings = settings
+        self._timer, self._sent_s = EpisodeTimer(settings, slot_steps), 0.0
         self.context = WorkerContext()
         self._connection, theirs = self.context.Pipe()
         with theirs:
@@ -135,13 +137,15 @@ class _RemoteEnv:
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Any:
         """As in gymnasium.Env."""
         if not self._is_made:
-            self._receive(self._settings.start_timeout_s, "--start-timeout-s")
+            self._receive(self._settings.start_timeout_s, self._settings.not_ready)
             self._is_made = True
+        self._timer.begin()
         self._send("reset", seed=seed, options=options)
         return self.receive()
 
     def send_step(self, action: Any) -> None:
         """Have the environment step while others do."""
+        self._timer.begin_step()
         self._send("step", action)
 
     def step(self, action: Any) -> Any:
@@ -154,30 +158,34 @@ class _RemoteEnv:
 
     def receive(self) -> Any:
         """Wait for the answer to what was sent."""
-        return self._receive(self._settings.episode_timeout_s, "--episode-timeout-s")
+        left_s = self._timer.left_s - (time.monotonic() - self._sent_s)
+        return self._receive(max(0.0, left_s), self._settings.hung)
 
     def hang_up(self) -> None:
         """Have the process close the environment and end."""
         self._connection.close()
 
     def close(self) -> None:
-        """End the process, and wait for its end."""
+        """End the process, wait for its end, and free what is held of it."""
         self.hang_up()
-        see_off([self.context])
+        wait_for_end([self.context])
+        self.context.close()
 
     def _send(self, name: str, *args: Any, **kwargs: Any) -> None:
+        self._sent_s = time.monotonic()
         with contextlib.suppress(OSError):  # the process has gone: receiving tells
             self._connection.send((name, args, kwargs))
 
-    def _receive(self, within_s: float, setting: str) -> Any:
+    def _receive(self, within_s: float, fault: str) -> Any:
         try:
             if not self._connection.poll(within_s):
                 self._process.kill()
-                raise EnvError(f"hung for {within_s:g} s and was killed; raise {setting} if it is slow")
-            answer = self._connection.recv()
+                raise EnvError(fault)
+            answer: Answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(GRACE_S)  # so that it has an exit code
             raise EnvError(cause_of_exit(self._process.exitcode)) from None
-        if isinstance(answer, Raised):
+        self._timer.spend(answer.took_s)
+        if answer.report:
             raise EnvError(f"the environment raised\n{answer.report}")
-        return answer
+        return answer.value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
+import itertools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,16 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.collect.base import BaseCollector
+from aiotrain.collect.cpython_internals import kill_forkserver
 from aiotrain.collect.first_task import inspect
-from aiotrain.collect.processes import WorkerExecutor, end, kill_forkserver
+from aiotrain.collect.processes import WorkerExecutor, end
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
+from aiotrain.collect.task_clock import TaskClock
 from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError
 from aiotrain.play.factory import EnvFactory
 from aiotrain.play.local_player import Played
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
 
-__all__ = ["Policy", "TaskCollector", "TaskWorker"]
+__all__ = ["Policy", "TaskCollector", "TaskWorker", "WholeEpisodeCollector"]
 
 
 class Policy(NamedTuple):
@@ -50,8 +54,6 @@ class TaskCollector(BaseCollector, abc.ABC):
     """
 
     queued = 1
-    whole_episodes = True
-    """Whether an episode ends within its task, so that it must end at all."""
 
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
         super().__init__(factory, settings, warn)
@@ -113,12 +115,7 @@ class TaskCollector(BaseCollector, abc.ABC):
         return self._spec
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """See Collector. Raises ConfigError for an environment whose episodes may never end, if they must."""
-        if self.whole_episodes and self._spec.max_episode_steps is None:
-            raise ConfigError(
-                f"{self._spec.name} tells no time limit, and this collector plays every episode to its end. "
-                "Set --max-episode-steps, or choose --collector shared_memory"
-            )
+        """See Collector."""
         self._assignment = self._make_assignment(policy, self._spec.ring_layout(self._task_size, slot_steps))
         self._opened = True
         self._news.set()
@@ -181,8 +178,7 @@ class TaskCollector(BaseCollector, abc.ABC):
             workers, episodes, ended = (played.trajectories.headers[name] for name in ("worker", "episode", "ended"))
             for worker in workers[ended].tolist():
                 self._workers[worker].episodes += 1
-            if not self.whole_episodes:
-                self._unfinished = self._unfinished.union(episodes.tolist()).difference(episodes[ended].tolist())
+            self._unfinished = self._unfinished.union(episodes.tolist()).difference(episodes[ended].tolist())
         for failure in played.failures:
             self._unfinished.discard(failure.episode)
         return self._outcome(launch, *played)
@@ -211,6 +207,7 @@ class TaskCollector(BaseCollector, abc.ABC):
         for work in self._tasks:
             work.cancel()
         if not self._closed:
+            await self._end_background()
             await asyncio.gather(asyncio.to_thread(end, list(self._executors)), self._end(), *self._ending)
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -221,9 +218,41 @@ class TaskCollector(BaseCollector, abc.ABC):
     def abort(self) -> None:
         """See Collector."""
         self._closing = True
+        self._cancel_background()  # or what is killed here is brought up again
         for work in self._tasks:
             work.cancel()
         for executor in self._executors:
             executor.kill()
         self._kill()
         kill_forkserver()
+
+
+class WholeEpisodeCollector(TaskCollector):
+    """Has other processes play each task's episodes to their end, and a clock say since when they are at it."""
+
+    _clock: TaskClock
+
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
+        super().__init__(factory, settings, warn)
+        self._numbers = itertools.count()  # of tasks
+        self._segments = contextlib.ExitStack()
+
+    async def open(self, policy: PolicyShape, slot_steps: int) -> None:
+        """See Collector. Raises ConfigError for an environment whose episodes may never end."""
+        if self._spec.max_episode_steps is None:
+            raise ConfigError(
+                f"{self._spec.name} tells no time limit, and this collector plays every episode to its end. "
+                "Set --max-episode-steps, or choose --collector shared_memory"
+            )
+        self._clock = self._segments.enter_context(contextlib.closing(TaskClock.create(self._settings)))
+        await super().open(policy, slot_steps)
+
+    async def close(self) -> None:
+        """See Collector."""
+        await super().close()
+        self._segments.close()
+
+    def abort(self) -> None:
+        """See Collector."""
+        super().abort()
+        self._segments.close()

@@ -1,8 +1,8 @@
-"""What runs in a worker process: make environments, take slots, play episodes into them.
+"""Tasks of a worker process: make environments, attach to shared memory, play episodes.
 
-Each public function here is a task that the event loop submits to the worker's executor. A worker keeps its
-environments, its copy of the weights and any episode that outgrew its slots between tasks. All randomness of episode i
-comes from (run seed, i), so that it does not matter which worker plays it.
+The event loop submits these functions to the executor of a worker. Between tasks a worker keeps its environments, its
+copy of the weights and any episode that outgrew its slots. All randomness of episode i comes from (run seed, i), so
+that it does not matter which worker plays it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import multiprocessing.connection
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium
@@ -24,13 +23,15 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
-from aiotrain.errors import EnvError
+from aiotrain.collect.cpython_internals import at_end_of_child
+from aiotrain.collect.task_clock import TaskClock, not_counted
+from aiotrain.errors import EnvError, WorkerError
 from aiotrain.play.factory import EnvFactory
-from aiotrain.play.inspection import inspect_env
+from aiotrain.play.inspection import inspect_env, make_env
 from aiotrain.play.local_player import EpisodePlayer, LocalPlayer, Played, make_player
 from aiotrain.play.player import Assignment, PlayResult
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import Ring
+from aiotrain.transport.ring import BROKEN_OFF, PLAYING, Ring
 from aiotrain.transport.weights import Weights
 
 __all__ = ["NICENESS", "initialize", "inspect", "join", "play", "play_in_pool", "play_whole"]
@@ -39,26 +40,23 @@ NICENESS = 10
 """Below the main process: loop, learner and console stay prompt with more workers than cores."""
 
 
-def initialize(begun: Connection | None = None) -> None:
-    """Set the process up: priority, signals, one BLAS thread, and a watch on the parent.
-
-    ``begun`` is told which tasks are begun; see ``play_in_pool``.
-    """
-    _state.begun = begun
+def initialize() -> None:
+    """Set the process up: priority, signals, one BLAS thread, and a watch on the parent."""
     os.nice(NICENESS)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process alone decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threadpoolctl.threadpool_limits(1)
+    at_end_of_child(_close_envs)
     parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker is a child process"
-    multiprocessing.util.Finalize(None, _close_envs, exitpriority=10)
+    if parent is None:
+        raise WorkerError("this is no child process: workers are started by multiprocessing")
     _leave_with_parent(parent.sentinel)
 
 
 def _close_envs() -> None:
     """Let the environments end what they own, when the process ends of itself."""
-    for env in _state.envs:
+    for env in _kept.envs:
         with contextlib.suppress(Exception):
             env.close()
 
@@ -76,17 +74,26 @@ def _leave_with_parent(sentinel: int) -> None:
 
 
 def inspect(factory: EnvFactory) -> EnvSpec:
-    """Make an environment, which the worker keeps, and tell what it is like; see ``inspect_env``."""
+    """Make an environment, which the worker keeps, and return its spec; see ``inspect_env``."""
     env, spec = inspect_env(factory)
-    _state.envs.append(env)
+    _kept.envs.append(env)
     return spec
 
 
-def join(assignment: Assignment, factory: EnvFactory, ring_name: str, weights_name: str) -> None:
+def join(
+    assignment: Assignment, factory: EnvFactory, ring_name: str, weights_name: str, start_timeout_s: float
+) -> None:
     """Attach to ring and weights and make the environments. Raises EnvError."""
     ring = Ring.attach(ring_name, assignment.ring_layout)
-    _state.weights = Weights.attach(weights_name, assignment.policy.size)
-    _state.player = make_player(assignment, factory, ring, _state.envs)
+
+    def make() -> gymnasium.Env[Any, Any]:
+        is_begun = np.isin(ring.headers["state"], (PLAYING, BROKEN_OFF))
+        own = np.flatnonzero(is_begun & (ring.headers["worker"] == assignment.worker))
+        with not_counted(ring.headers["began_s"], own, start_timeout_s):
+            return make_env(factory)
+
+    weights = Weights.attach(weights_name, assignment.policy.size)
+    _kept.joined = _Joined(weights, make_player(assignment, factory, ring, _kept.envs, make))
 
 
 def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]]) -> PlayResult:
@@ -94,17 +101,17 @@ def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mappin
 
     ``options`` are what the environment's reset is given, for each of ``episodes``, or none at all.
     """
-    assert _state.player is not None, "play before join, or after a task that broke the worker"
-    assert _state.weights is not None
-    player, _state.player = _state.player, None  # if this raises, no queued task goes on with what is left
-    _state.version = _state.weights.pull(player.parameters, _state.version)
-    player.refresh(_state.version)
-    result = player.play(slots, episodes, options)
-    _state.player = player
+    joined, _kept.joined = _kept.joined, None  # if playing raises, no queued task goes on with what is left
+    if joined is None:
+        raise WorkerError("the worker has no player: the task before broke it")
+    result = joined.play(slots, episodes, options)
+    _kept.joined = joined
     return result
 
 
 def play_whole(
+    clock: TaskClock,
+    task: int,
     assignment: Assignment,
     factory: EnvFactory,
     parameters: npt.NDArray[np.float32],
@@ -113,16 +120,15 @@ def play_whole(
     options: Sequence[Mapping[str, Any]],
     rebuild_env: bool = False,
 ) -> Played:
-    """Play each of ``episodes`` to its end with these weights.
+    """Play each of ``episodes`` to its end with these weights, as ``task`` on the clock.
 
     The process keeps its environments for the next task, unless it is to rebuild them. Raises EnvError.
     """
+    clock.take(assignment.worker, task)
     keeps = False
     try:
-        _state.local = _state.local or LocalPlayer(
-            assignment, lambda ring: make_player(assignment, factory, ring, _state.envs)
-        )
-        played = _state.local.play_whole(parameters, version, episodes, options)
+        _kept.local = _kept.local or make_local_player(clock, assignment, factory, _kept.envs)
+        played = _kept.local.play_whole(parameters, version, episodes, options)
         keeps = not rebuild_env
         return played
     except EnvError as error:
@@ -130,29 +136,51 @@ def play_whole(
     finally:
         if not keeps:
             _close_envs()
-            _state.envs.clear()
-            _state.local = None
+            _kept.envs.clear()
+            _kept.local = None
 
 
-def play_in_pool(number: int, play: Callable[..., Any], assignment: Assignment, *args: Any) -> Any:
-    """What ``play`` (such as ``play_whole``) returns, in one process of a pool, which first tells that it begins task
-    ``number``."""
+def play_in_pool(play: Callable[..., Any], clock: TaskClock, task: int, assignment: Assignment, *args: Any) -> Any:
+    """Return what ``play`` (such as ``play_whole``) returns, in one process of a pool, whose number is the worker's."""
     worker = int(multiprocessing.current_process().name)
-    assert _state.begun is not None
-    _state.begun.send((worker, number))
-    return play(dataclasses.replace(assignment, worker=worker), *args)
+    clock.take(worker, task)
+    return play(clock, task, dataclasses.replace(assignment, worker=worker), *args)
 
 
-class _State:
+def make_local_player(
+    clock: TaskClock, assignment: Assignment, factory: EnvFactory, envs: list[gymnasium.Env[Any, Any]]
+) -> LocalPlayer:
+    """Return a player in ``envs``, to which it adds, that tells the clock when episodes begin. Raises EnvError."""
+    worker = assignment.worker
+
+    def make() -> gymnasium.Env[Any, Any]:
+        with clock.not_counted(worker):
+            return make_env(factory)
+
+    return LocalPlayer(
+        assignment, lambda ring: make_player(assignment, factory, ring, envs, make), lambda: clock.begin(worker)
+    )
+
+
+class _Joined:
+    """A worker that shares memory: its player, and the weights that this acts by."""
+
+    def __init__(self, weights: Weights, player: EpisodePlayer) -> None:
+        self._weights, self._player, self._version = weights, player, -1
+
+    def play(self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]]) -> PlayResult:
+        self._version = self._weights.pull(self._player.parameters, self._version)
+        self._player.refresh(self._version)
+        return self._player.play(slots, episodes, options)
+
+
+class _Kept:
     """What the process keeps between tasks."""
 
     def __init__(self) -> None:
         self.envs: list[gymnasium.Env[Any, Any]] = []
-        self.player: EpisodePlayer | None = None
-        self.weights: Weights | None = None
-        self.version = -1
+        self.joined: _Joined | None = None
         self.local: LocalPlayer | None = None
-        self.begun: Connection | None = None
 
 
-_state = _State()
+_kept = _Kept()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -60,27 +61,41 @@ class Played(NamedTuple):
 
 
 def make_player(
-    assignment: Assignment, factory: EnvFactory, ring: Ring, envs: list[gymnasium.Env[Any, Any]]
+    assignment: Assignment,
+    factory: EnvFactory,
+    ring: Ring,
+    envs: list[gymnasium.Env[Any, Any]],
+    make: Callable[[], gymnasium.Env[Any, Any]] | None = None,
 ) -> EpisodePlayer:
     """Return what plays ``assignment`` into ``ring``: compiled code where it can, else ``envs``, to which it adds.
 
-    Raises EnvError.
+    ``make`` makes environments, by default from the factory. Raises EnvError.
     """
     whole = assignment.ring_layout.steps >= (assignment.spec.max_episode_steps or math.inf)
     if factory.compiled_player is not None and whole:
         player: EpisodePlayer = named(factory.compiled_player)(assignment, ring, factory)
         return player
+    make = make or functools.partial(make_env, factory)
     while len(envs) < assignment.envs:
-        envs.append(make_env(factory))
-    return Player(assignment, ring, envs, lambda: make_env(factory))
+        envs.append(make())
+    return Player(assignment, ring, envs, make)
 
 
 class LocalPlayer:
-    """Plays tasks of at most as many trajectories as the assignment's layout has slots."""
+    """Plays tasks of at most as many trajectories as the assignment's layout has slots.
 
-    def __init__(self, assignment: Assignment, make: Callable[[Ring], EpisodePlayer]) -> None:
+    ``when_begun`` is called whenever episodes begin, or go on in further slots.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        make: Callable[[Ring], EpisodePlayer],
+        when_begun: Callable[[], None] = lambda: None,
+    ) -> None:
         self._ring = Ring.private(assignment.ring_layout)
         self._player = make(self._ring)
+        self._when_begun = when_begun
 
     @property
     def unfinished(self) -> int:
@@ -131,6 +146,7 @@ class LocalPlayer:
 
     def _fill(self, count: int, episodes: Sequence[int], options: Sequence[Mapping[str, Any]] = ()) -> Played:
         slots = self._ring.lend(count)
+        self._when_begun()
         result: PlayResult = self._player.play(slots, episodes, options)
         sealed = self._ring.sealed(slots)
         trajectories = self._ring.copy_out(sealed) if sealed else None

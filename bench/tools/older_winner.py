@@ -52,6 +52,8 @@ class OlderWinner(ExecutorCollector):
 
 
 def play_older(
+    clock: Any,
+    task: int,
     assignment: Assignment,
     factory: EnvFactory,
     state_dict: Mapping[str, npt.NDArray[np.float32]],

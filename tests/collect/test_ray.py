@@ -249,7 +249,7 @@ def test_ray_of_ones_own_is_silent_and_leaves_nothing() -> None:
 )
 def test_addresses_that_cannot_work(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        Config(env=Toy, workflow="none", **settings)
+        Config(env=Toy, **settings)
 
 
 def test_without_ray_a_word_on_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,4 +257,4 @@ def test_without_ray_a_word_on_how_to_install_it(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'aiotrain\[ray\]'"):
-        make_collector(Config(env=Toy, workflow="none", collector="ray"), EnvFactory.of(Toy), print)
+        make_collector(Config(env=Toy, collector="ray"), SEED, EnvFactory.of(Toy), print)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.process
 import functools
-import multiprocessing.forkserver
 import os
 import signal
 import subprocess
@@ -27,9 +26,10 @@ from envs import Endless, Toy, Waiting
 from playing import SEED, WITHIN_S, Play
 
 
-def pids(one: Play) -> list[int]:
-    executors = [each.executor for each in one.collector._workers if each.executor is not None]
-    return [process.pid for executor in executors for process in executor.context.started]
+def pids() -> list[int]:
+    """The workers, in the order in which they were started: children of this process's forkserver."""
+    workers = [worker for child in psutil.Process().children() for worker in child.children()]
+    return [worker.pid for worker in sorted(workers, key=lambda worker: worker.create_time())]
 
 
 def is_running(pid: int) -> bool:
@@ -41,7 +41,8 @@ def is_running(pid: int) -> bool:
 
 
 async def until_ready(one: Play) -> None:
-    await one.until(lambda: all(each.ready for each in one.collector._workers), "all workers are ready")
+    up = (WorkerState.WAITING, WorkerState.PLAYING)
+    await one.until(lambda: all(each.state in up for each in one.collector.describe().workers), "all are ready")
 
 
 @pytest.mark.asyncio
@@ -101,7 +102,7 @@ async def test_worker_killed_while_it_has_nothing_to_do_is_replaced() -> None:
     async with Play(Toy, workers=2) as one:
         await one.open()
         await until_ready(one)
-        os.kill(pids(one)[1], signal.SIGKILL)
+        os.kill(pids()[1], signal.SIGKILL)
         await one.until(lambda: one.collector.describe().workers[1].restarts == 1, "its death is noticed")
         await until_ready(one)
     (warning,) = one.warnings
@@ -116,10 +117,11 @@ async def test_worker_killed_while_it_has_nothing_to_do_may_be_given_a_task(monk
     async with Play(Toy, workers=2) as one:
         await one.open()
         await until_ready(one)
-        victim, _ = pids(one)
+        victim, _ = pids()
         os.kill(victim, signal.SIGKILL)
         await one.until(lambda: not psutil.pid_exists(victim), "the worker is dead")
-        await one.until(lambda: one.collector._workers[0].executor._broken, "its executor knows")  # type: ignore[union-attr]
+        executor = one.collector._workers[0].process.executor
+        await one.until(lambda: executor.is_broken, "its executor knows")
         assert (await one.play(30)).headers["episode"].tolist() == list(range(30))
         assert one.lost == [], "nothing was begun"
         assert one.collector.describe().workers[0].restarts == 1
@@ -166,7 +168,7 @@ async def test_ctrl_c_is_ignored_by_workers_and_by_what_starts_them() -> None:
     async with Play(Toy, workers=2) as one:
         await one.open()
         await until_ready(one)
-        for pid in (*pids(one), multiprocessing.forkserver._forkserver._forkserver_pid):  # type: ignore[attr-defined]
+        for pid in {*pids(), *(psutil.Process(pid).ppid() for pid in pids())}:
             masks = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
             assert int(masks["SigIgn"], 16) >> (signal.SIGINT - 1) & 1
 
@@ -175,15 +177,13 @@ async def test_ctrl_c_is_ignored_by_workers_and_by_what_starts_them() -> None:
 async def test_no_thread_of_a_worker_outlives_close(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither of one that was lost and replaced, nor of one that ends with the collector."""
     manager = concurrent.futures.process._ExecutorManagerThread  # type: ignore[attr-defined]
-    end = manager.join_executor_internals
-
-    late = threading.Event()
+    run, late = manager.run, threading.Event()
 
     def ends_late(thread: threading.Thread) -> None:
-        end(thread)
+        run(thread)
         assert late.wait(WITHIN_S)
 
-    monkeypatch.setattr(manager, "join_executor_internals", ends_late)
+    monkeypatch.setattr(manager, "run", ends_late)
     async with Play(faulty(Toy, "kill", episodes=[3], run_seed=SEED, marks=tmp_path)) as one:
         await one.open()
         await one.play(5)
@@ -208,7 +208,7 @@ async def test_worker_that_does_not_end_when_asked_is_killed(monkeypatch: pytest
         await one.open()
         playing = asyncio.create_task(one.play(5))
         await one.until(lambda: list(tmp_path.iterdir()), "the worker plays")
-        (pid,) = pids(one)
+        (pid,) = pids()
         playing.cancel()
         await asyncio.wait([playing])
     assert not psutil.pid_exists(pid)
@@ -251,7 +251,7 @@ async def main():
         await until_ready(one)
         playing = asyncio.create_task(one.play(8))
         await one.until(lambda: len(list(MARKS.iterdir())) == 8, "all play")
-        print(*pids(one), one.collector._ring.name, one.collector._weights.name, flush=True)
+        print(*pids(), *(path.name for path in Path("/dev/shm").glob(f"aiotrain-{{os.getpid()}}-*")), flush=True)
         os.kill(os.getpid(), 9)
     finally:
         one.collector.abort()

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from aiotrain.cage2 import Cage2
-from aiotrain.collect import worker
 from aiotrain.config import Config
 from aiotrain.errors import EnvError, InvalidStepError, UnsupportedSpaceError
 from aiotrain.play.factory import EnvFactory
+from aiotrain.play.inspection import inspect_env
 from aiotrain.play.local_player import LocalPlayer, make_player
 from aiotrain.play.player import Assignment, Player, episode_streams
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
@@ -367,37 +367,32 @@ def test_masks_that_the_first_reset_did_not_announce_are_refused(player: Make) -
     assert "step 1: the environment returned an action_mask, which the info of its first reset lacked" in failure.reason
 
 
-def test_inspect_finds_out_whether_there_are_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_state", worker._State())
-    assert worker.inspect(EnvFactory.of(Masked)).has_action_mask
-    assert not worker.inspect(EnvFactory.of(Toy)).has_action_mask
-    assert worker.inspect(Config(env=Cage2(actions="compact", observation="memory")).env_factory()).has_action_mask
+def test_inspect_finds_out_whether_there_are_masks() -> None:
+    assert inspect_env(EnvFactory.of(Masked))[1].has_action_mask
+    assert not inspect_env(EnvFactory.of(Toy))[1].has_action_mask
+    assert inspect_env(Config(env=Cage2(actions="compact", observation="memory")).env_factory())[1].has_action_mask
     with pytest.raises(InvalidStepError, match=r"first reset.*allows no action"):
-        worker.inspect(EnvFactory.of(Masked, wrong_at=0, wrong=np.zeros(5, np.int8)))
+        inspect_env(EnvFactory.of(Masked, wrong_at=0, wrong=np.zeros(5, np.int8)))
 
 
 @pytest.mark.parametrize("at", ["make", "reset"])
 @pytest.mark.parametrize("fault", ["raise", "sys.exit"])
-def test_inspect_says_what_the_environment_raised(at: Moment, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_state", worker._State())
+def test_inspect_says_what_the_environment_raised(at: Moment, fault: Fault) -> None:
     with pytest.raises(EnvError, match="Traceback") as caught:
-        worker.inspect(EnvFactory.of(faulty(Toy, fault, at=at)))
+        inspect_env(EnvFactory.of(faulty(Toy, fault, at=at)))
     assert "a fault that was injected" in str(caught.value)
     assert ("cannot be made" if at == "make" else "first reset") in str(caught.value)
 
 
-def test_inspect_refuses_a_first_observation_of_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_state", worker._State())
-
+def test_inspect_refuses_a_first_observation_of_another_shape() -> None:
     class Wrong(Toy):
         def observe(self) -> Any:
             return np.zeros(2, np.float32)
 
     with pytest.raises(InvalidStepError, match="shape"):
-        worker.inspect(EnvFactory.of(Wrong))
+        inspect_env(EnvFactory.of(Wrong))
 
 
-def test_inspect_passes_on_unsupported_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_state", worker._State())
+def test_inspect_passes_on_unsupported_spaces() -> None:
     with pytest.raises(UnsupportedSpaceError):
-        worker.inspect(EnvFactory.of("Blackjack-v1"))
+        inspect_env(EnvFactory.of("Blackjack-v1"))
