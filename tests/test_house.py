@@ -24,9 +24,6 @@ LONG_FUNCTIONS = {
     "runs/playback.py: __init__",
 }
 LONG_TEST_FILES = {
-    "cage2/oracle.py",
-    "cage2/test_search_runs.py",
-    "cage2/test_workflow_search.py",
     "collect/test_collectors.py",
     "runs/test_checkpoints.py",
     "runs/test_evaluate.py",

@@ -9,7 +9,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from oracle import EXPLOITS, Event, Oracle, Proc, RedSession
+from oracle import Oracle
+from oracle_hosts import EXPLOITS, Event, Proc, RedSession
 
 from aiotrain.cage2.engine import NO_TAPE, allocate, reset_batch, step_batch
 from aiotrain.cage2.scenario import HOST_INDEX, HOSTS
