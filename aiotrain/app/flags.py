@@ -21,7 +21,7 @@ from aiotrain.domains import DEFAULT_ENV, domain_of, domains
 from aiotrain.errors import ConfigError
 from aiotrain.runs.checkpoints import Checkpoint, load_checkpoint
 
-__all__ = ["Arguments", "TrainFlags", "parse_flags"]
+__all__ = ["TrainFlags", "parse_flags"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TrainFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(Config):
+class _Arguments(Config):
     """The flags as tyro reads them."""
 
     # These are narrower than from Python. Their help is that of Config and its base.
@@ -71,12 +71,12 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> TrainFlags:
             domain = checkpoint.config.domain
     elif domain is not None and domain.ppo is not None:
         defaults["ppo"] = domain.ppo
-    kind: Any = Arguments
+    kind: Any = _Arguments
     group = "env"
     if domain is not None:
         defaults["env"], group = domain.env_id, type(domain).__name__  # which heads these flags in the help
         field = (group, type(domain), dataclasses.field(default=domain))
-        kind = dataclasses.make_dataclass("Arguments", [field], bases=(Arguments,), frozen=True, kw_only=True)
+        kind = dataclasses.make_dataclass("_Arguments", [field], bases=(_Arguments,), frozen=True, kw_only=True)
     default = kind(**defaults)
     _refuse_flags_of_others(arguments, default, default.env if env is None else env)
     omit = (tyro.conf.OmitArgPrefixes,)
@@ -99,9 +99,9 @@ def _settings(config: Config) -> dict[str, Any]:
     return {each.name: getattr(config, each.name) for each in dataclasses.fields(Config)}
 
 
-def _refuse_flags_of_others(arguments: Sequence[str], own: Arguments, env: str) -> None:
+def _refuse_flags_of_others(arguments: Sequence[str], own: _Arguments, env: str) -> None:
     """Raise ConfigError for a flag that is not among ``own``, those for ``env``, but is one of another domain."""
-    given = {each.partition("=")[0].replace("_", "-").replace("--no-", "--") for each in arguments}
+    given = {each.partition("=")[0].replace("_", "-") for each in arguments}
     given -= set(_flags_of(own))
     for env_id, kind in domains().items():
         if strange := given.intersection(_flags_of(kind())):

@@ -19,11 +19,10 @@ from rich.console import Console
 
 from aiotrain.app.commands import command
 from aiotrain.app.console import printable_lines
-from aiotrain.app.flags import Arguments
 from aiotrain.app.train_command import train
 from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
 
-__all__ = ["Arguments", "main", "run"]
+__all__ = ["main", "run"]
 
 _MAKE_NO_ENVIRONMENT: Final = ("plot", "export")
 

@@ -29,17 +29,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ladder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The id of a domain that is installed, in this process and in those that it starts."""
-    announcement = tmp_path / "site" / "ladder-1.0.dist-info"
+def maze(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The id of a domain that is installed, in this process and in those that it starts: tests/other_domain."""
+    announcement = tmp_path / "site" / "maze-1.0.dist-info"
     announcement.mkdir(parents=True)
-    (announcement / "METADATA").write_text("Metadata-Version: 2.1\nName: ladder\nVersion: 1.0\n")
-    (announcement / "entry_points.txt").write_text("[aiotrain.domains]\nladder = ladder:Ladder\n")
-    monkeypatch.syspath_prepend(announcement.parent)
-    paths = (str(announcement.parent), str(HERE), os.environ.get("PYTHONPATH"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    (announcement / "METADATA").write_text("Metadata-Version: 2.1\nName: maze\nVersion: 1.0\n")
+    (announcement / "entry_points.txt").write_text("[aiotrain.domains]\nmaze = maze_domain.domain:Maze\n")
+    for path in (HERE.parent / "other_domain", announcement.parent):
+        monkeypatch.syspath_prepend(path)
+        monkeypatch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)
     domains.cache_clear()
-    yield "tests/Ladder-v0"
+    yield "maze/Corridor-v0"
     domains.cache_clear()
 
 

@@ -6,32 +6,30 @@ import json
 from pathlib import Path
 
 import pytest
-from ladder import Ladder
 
 from aiotrain.app.main import main
 from aiotrain.config import Config
 
 
-def run_of(config: Config, folder: str) -> str:
-    """Make the folder of a run with these settings, which has not learned anything."""
+def run_of(env: str, folder: str) -> None:
+    """Make the folder of a run on this environment, which has not learned anything."""
     Path(folder).mkdir()
-    Path(folder, "config.json").write_text(json.dumps(config.resolved()))
-    return folder
+    Path(folder, "config.json").write_text(json.dumps(Config(env=env).resolved()))
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["--seed", "3", "run", "--greedy"], ["no-run", "run"]])
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--seed", "3"], ["no-run", "run"]])
 def test_the_command_of_the_runs_domain_takes_the_general_ones_place(
-    arguments: list[str], ladder: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], maze: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_of(Config(env=Ladder()), "run")
-    assert main(["evaluate", *arguments]) == 41
-    assert capsys.readouterr().out == f"the ladder is evaluated: {' '.join(arguments)}\n"
+    run_of(maze, "run")
+    assert main(["replay", *arguments]) == 3
+    assert capsys.readouterr().out == f"a walk of {arguments[0]}\n"
 
 
-def test_runs_of_other_environments_have_the_general_commands(ladder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run_of(Config(env="CartPole-v1"), "run")
-    run_of(Config(env=Ladder()), "other")
-    assert main(["evaluate", "run"]) == 2
+def test_runs_of_other_environments_have_the_general_commands(maze: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_of("CartPole-v1", "run")
+    run_of(maze, "other")
+    assert main(["replay", "run"]) == 2
     assert "there is no file run/weights.safetensors" in capsys.readouterr().err
     assert main(["export", "other"]) == 2, "the domain has no such command"
     assert "there is no file other/weights.safetensors" in capsys.readouterr().err
@@ -45,9 +43,9 @@ def test_runs_of_other_environments_have_the_general_commands(ladder: str, capsy
         ('{"format": 2, "env": {"domain": "tests/Raft-v0"}}', "unknown domain 'tests/Raft-v0'"),
     ],
 )
-@pytest.mark.parametrize("command", ["evaluate", "export"])
+@pytest.mark.parametrize("command", ["replay", "export"])
 def test_a_run_that_cannot_be_read_is_refused_with_the_reason(
-    command: str, config: str, expected: str, ladder: str, capsys: pytest.CaptureFixture[str]
+    command: str, config: str, expected: str, maze: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("run").mkdir()
     Path("run", "config.json").write_text(config)
@@ -55,15 +53,16 @@ def test_a_run_that_cannot_be_read_is_refused_with_the_reason(
     assert expected in capsys.readouterr().err
 
 
-def test_a_domain_may_have_commands_of_its_own(ladder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["paint", "--colour", "red"]) == 42
-    assert capsys.readouterr().out == "the ladder is painted: --colour red\n"
+def test_a_domain_may_have_commands_of_its_own(maze: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_of(maze, "run")
+    assert main(["corridor", "run"]) == 0
+    assert capsys.readouterr().out == "G·······\n"
 
 
-def test_unknown_commands_are_refused_with_the_nearest(ladder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["print"]) == 2
+def test_unknown_commands_are_refused_with_the_nearest(maze: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["corider"]) == 2
     err = capsys.readouterr().err
-    assert "unknown command 'print'; did you mean paint" in err
+    assert "unknown command 'corider'; did you mean corridor" in err
     assert "training has flags alone" in err
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ladder import Grip, Ladder
 
 from aiotrain.app.flags import parse_flags
 from aiotrain.cage2 import Cage2
 from aiotrain.config import Config, PPOConfig
+from aiotrain.domains import domains
 from aiotrain.errors import ConfigError
 
 
@@ -39,19 +40,20 @@ def test_flags_reach_the_settings_of_every_group() -> None:
     assert (flags.plain, flags.override) == (True, True)
 
 
-def test_of_a_flag_that_is_there_twice_the_last_one_counts(ladder: str) -> None:
-    twice = ["--workers", "3", "--env", "CartPole-v1", "--env", ladder, "--n-workers", "4", "--rungs", "2"]
+def test_of_a_flag_that_is_there_twice_the_last_one_counts(maze: str) -> None:
+    twice = ["--workers", "3", "--env", "CartPole-v1", "--env", maze, "--n-workers", "4", "--length", "5"]
     config = parse_flags(twice).config
-    assert (config.workers, config.env) == (4, Ladder(rungs=2))
+    assert (config.workers, config.env) == (4, made(maze, length=5))
 
 
-def test_a_domain_brings_its_flags_and_its_defaults(ladder: str) -> None:
-    assert parse_flags(["--env", ladder]).config.ppo == Ladder.ppo
-    config = parse_flags(["--env", ladder, "--gamma", "0.5", "--wet-hands"]).config
-    assert config.env == Ladder(grip=Grip(wet_hands=True))
-    assert config.ppo == dataclasses.replace(Ladder.ppo, gamma=0.5)
-    with pytest.raises(ConfigError, match="rungs must lie between 1 and 8, not at 9"):
-        parse_flags(["--env", ladder, "--rungs", "9"])
+def test_a_domain_brings_its_flags_and_its_defaults(maze: str) -> None:
+    domain = made(maze)
+    assert parse_flags(["--env", maze]).config.ppo == domain.ppo != PPOConfig()
+    config = parse_flags(["--env", maze, "--gamma", "0.5", "--enough", "0.25"]).config
+    assert config.env == made(maze, lessons=dataclasses.replace(domain.lessons, enough=0.25))
+    assert config.ppo == dataclasses.replace(domain.ppo, gamma=0.5)
+    with pytest.raises(ConfigError, match="length must be at least 2, not 1"):
+        parse_flags(["--env", maze, "--length", "1"])
 
 
 def test_an_environment_without_a_domain_has_the_general_defaults() -> None:
@@ -63,20 +65,21 @@ def test_an_environment_without_a_domain_has_the_general_defaults() -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--env", "CartPole-v1", "--rungs", "2"], "--rungs is a setting of tests/Ladder-v0 .* nothing to CartPole-v1"),
-        (
-            ["--env", "tests/Ladder-v0", "--red-agent=mixed"],
-            "--red-agent is a setting of aiotrain/Cage2-v0 .* to tests/Ladder",
-        ),
-        (["--env", "tests/Ladder-v0", "--gp-beta", "1"], "--gp-beta is a setting of aiotrain/Cage2-v0"),
-        (["--rungs", "2"], "nothing to aiotrain/Cage2-v0; leave it out, or choose --env tests/Ladder-v0"),
-        (["--no-wet-hands"], "--wet-hands is a setting of tests/Ladder-v0"),
-        (["--wet_hands"], "--wet-hands is a setting of tests/Ladder-v0"),
+        (["--env", "CartPole-v1", "--lamp", "on"], "--lamp is a setting of maze/Corridor-v0 .* nothing to CartPole-v1"),
+        (["--env", "maze/Corridor-v0", "--red-agent=mixed"], "--red-agent .* aiotrain/Cage2-v0 .* to maze/Corridor-v0"),
+        (["--env", "maze/Corridor-v0", "--gp-beta", "1"], "--gp-beta is a setting of aiotrain/Cage2-v0"),
+        (["--enough=1"], "nothing to aiotrain/Cage2-v0; leave it out, or choose --env maze/Corridor-v0"),
+        (["--env", "maze/Corridor-v0", "--red_agent", "x"], "--red-agent is a setting of aiotrain/Cage2-v0"),
     ],
 )
-def test_flags_of_another_domain_are_refused(flags: list[str], expected: str, ladder: str) -> None:
+def test_flags_of_another_domain_are_refused(flags: list[str], expected: str, maze: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         parse_flags(flags)
+
+
+def made(env_id: str, **settings: Any) -> Any:
+    """Return the settings of an installed domain."""
+    return domains()[env_id](**settings)
 
 
 @pytest.mark.parametrize("flags", [["--env"], ["--resume"], ["--env", "--seed", "3"], ["--workers", "many"], ["x"]])

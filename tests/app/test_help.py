@@ -11,13 +11,11 @@ import textwrap
 from collections.abc import Iterator
 
 import pytest
-from ladder import Ladder
 from program import Start
 from rich.cells import cell_len
 
-from aiotrain.cage2 import Cage2
-from aiotrain.config import Config, PPOConfig
-from aiotrain.domains import Domain
+from aiotrain.config import Config
+from aiotrain.domains import DEFAULT_ENV, domain_of
 
 
 def fields_of(settings: object) -> Iterator[tuple[type, str]]:
@@ -54,23 +52,24 @@ def told_by(help_text: str) -> dict[str, str]:
     return told
 
 
-@pytest.mark.parametrize(("flags", "domain"), [((), Cage2()), (("--env", "tests/Ladder-v0"), Ladder())])
+@pytest.mark.parametrize("env", [None, "maze/Corridor-v0"])
 def test_each_field_of_the_settings_is_a_flag_with_its_docstring_and_default(
-    flags: tuple[str, ...], domain: Domain, ladder: str, start: Start, monkeypatch: pytest.MonkeyPatch
+    env: str | None, maze: str, start: Start
 ) -> None:
+    flags = () if env is None else ("--env", env)
     process = start(*flags, "--help", columns=100)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     told = told_by(out)
-    config = Config(env="CartPole-v1")
-    for kind, name in (*fields_of(config), *fields_of(domain)):
+    domain = domain_of(env or DEFAULT_ENV)
+    for kind, name in (*fields_of(Config(env="CartPole-v1")), *fields_of(domain)):
         text, colon, default = told.get(name.replace("_", "-"), "is no flag").partition("(default:")
         documented = "".join(docstring_of(kind, name).split())
         assert documented, f"{kind.__name__}.{name} has no docstring"
         assert text == documented, f"--{name} tells otherwise than the docstring of {kind.__name__}.{name}"
         assert (colon, default[-1:]) == ("(default:", ")"), f"--{name} does not tell its default"
     assert {"plain", "resume", "override"} <= told.keys()
-    assert told["learning-rate"].endswith(f"(default:{(domain.ppo or PPOConfig()).learning_rate})"), "not the domain's"
+    assert told["learning-rate"].endswith(f"(default:{Config(env=domain).ppo.learning_rate})"), "not the domain's"
 
 
 def test_help_fits_a_terminal_of_80_columns(start: Start) -> None:
@@ -79,9 +78,9 @@ def test_help_fits_a_terminal_of_80_columns(start: Start) -> None:
     assert not wide, f"wider than 80 cells: {wide}"
 
 
-def test_help_tells_the_other_commands(ladder: str, start: Start) -> None:
+def test_help_tells_the_other_commands(maze: str, start: Start) -> None:
     out, _ = start("--help").communicate(timeout=60)
-    for name in ("plot", "evaluate", "export", "replay", "paint"):
+    for name in ("plot", "evaluate", "export", "replay", "corridor"):
         assert f"aiotrain {name} --help" in out, f"the command {name} is missing:\n{out}"
     assert out.count("aiotrain evaluate RUN") == 1
-    assert Ladder.__doc__ not in out, "of an environment that was not asked for"
+    assert "--lamp" not in out, "of an environment that was not asked for"

@@ -72,50 +72,43 @@ def test_a_run_on_cage_2_tells_what_plays_it(start: Start) -> None:
     assert re.search("^simulator   csle-cyborg itself$", out, re.MULTILINE), out
 
 
-def test_a_domain_shows_its_settings_curriculum_and_metrics_while_it_trains_and_after_a_resume(
-    ladder: str, start: Start, capsys: pytest.CaptureFixture[str]
+def test_a_run_of_a_domain_goes_on_with_its_settings(
+    maze: str, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ("--workers", "1", "--total-episodes", "30", "--episodes-per-update", "10", "--deterministic")
-    process = start("--env", ladder, "--rungs", "2", "--wet-hands", "--colour", "red", "--run-dir", "run", *flags)
+    process = start("--env", maze, "--length", "4", "--lamp", "off", "--run-dir", "run", *SMALL)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    assert "\ncolour      red\n" in out, "details of the domain"
-    rows = updates_of("run")
-    assert rows[0]["curriculum"] == "rungs-1"
-    assert list(rows[0]) == [*columns_of(("success",)), "curriculum"]
-    assert re.search(rf" rungs=\d success={float(rows[-1]['success']):.4g} policy_loss=", out.splitlines()[-8]), out
-    assert re.search(r"^ladder      \d rungs at last$", out, re.MULTILINE), out
-    env = json.loads(Path("run", "config.json").read_text())["env"]
-    assert env == {"domain": ladder, "rungs": 2, "colour": "red", "grip": {"wet_hands": True}}
-    assert main(["evaluate", "run/checkpoints/update-000003.safetensors"]) == 41, "not the domain's command"
-    assert main(["--resume", "run", "--rungs", "3"]) == 2
-    assert "rungs was 2, and is now 3" in capsys.readouterr().err
-    process = start("--resume", "run", "--env", ladder, "--total-episodes", "40")
+    assert main(["replay", "run/checkpoints/update-000002.safetensors"]) == 3, "it is not the domain's command"
+    capsys.readouterr()
+    assert main(["--resume", "run", "--length", "5"]) == 2
+    assert "length was 4, and is now 5" in capsys.readouterr().err
+    process = start("--resume", "run", "--env", maze, "--total-episodes", "30")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    assert "\nresumed     after 3 updates\n" in out
-    assert len(updates_of("run")) == 4
+    assert "\nresumed     after 2 updates\n" in out
+    assert len(updates_of("run")) == 3
 
 
-def test_curriculum_and_metrics_can_be_given_for_any_environment(ladder: str, start: Start) -> None:
-    process = start("--env", "ladder:Climb", "--curriculum", "ladder:Higher", "--metrics", "success", "height", *SMALL)
+def test_curriculum_and_metrics_can_be_given_for_any_environment(start: Start) -> None:
+    process = start(
+        *("--env", "tiny_envs:Leveled", "--curriculum", "tiny_envs:Harder", "--metrics", "success", "level"), *SMALL
+    )
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     (run,) = Path("runs").iterdir()
-    rows = updates_of(run)
-    assert list(rows[0]) == [*columns_of(("success", "height")), "curriculum"]
-    assert [row["success_count"] for row in rows] == ["10", "10"]
-    assert rows[0]["curriculum"] == "rungs-1"
-    assert re.search(r" success=\S+ height=\S+ policy_loss=", out), out
-    assert "rungs=" not in out, "a panel of a domain that does not train"
+    first, second = updates_of(run)
+    assert list(first) == [*columns_of(("success", "level")), "curriculum"]
+    assert (first["curriculum"], first["level"], first["level_count"]) == ("level 1", "1.0", "10")
+    assert (second["curriculum"], second["success"], second["success_count"]) == ("level 2", "1.0", "10")
+    assert " success=1 level=2 policy_loss=" in out, out
 
 
-def test_a_curriculum_of_ones_own_is_not_shown_by_the_domains_panel(ladder: str, start: Start) -> None:
-    process = start("--env", ladder, "--curriculum", "aiotrain.training.curriculum:Curriculum", *SMALL)
+def test_a_curriculum_of_ones_own_is_not_shown_by_the_domains_panel(maze: str, start: Start) -> None:
+    process = start("--env", maze, "--curriculum", "tiny_envs:Harder", *SMALL, "--max-policy-lag", "0")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    assert "update=2" in out
-    assert "rungs" not in out
+    assert "update=2 " in out
+    assert "lesson" not in out, "the panel shows lessons, and there are none"
 
 
 def updates_of(run: str | Path) -> list[dict[str, str]]:

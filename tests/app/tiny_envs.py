@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import gymnasium
+
+from aiotrain.training.curriculum import Curriculum
 
 
 class Tiny(gymnasium.Env[Any, Any]):
@@ -24,6 +27,31 @@ class Tiny(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.steps += 1
         return self.steps % 3, float(action), self.steps >= 5, False, {}
+
+
+class Leveled(Tiny):
+    """Tells in each step whether it succeeds, and the level that its reset was given."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.level = (options or {}).get("level", 0)
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        *told, _ = super().step(action)
+        return *told, {"success": True, "level": self.level}  # type: ignore[return-value]
+
+
+class Harder(Curriculum):
+    """Raises the level with each batch."""
+
+    def plan(self, batch: int) -> Sequence[Mapping[str, Any]]:
+        return [{"level": batch + 1}]
+
+    def label(self, batch: int) -> str:
+        return f"level {batch + 1}"
+
+    def status(self) -> str:
+        return "a level"
 
 
 class Unsupported(Tiny):
