@@ -101,8 +101,3 @@ def kendall(first: ArrayLike, second: ArrayLike) -> NDArray[np.int64]:
     ``first`` and ``second`` are numbers of orders: integer arrays that broadcast against each other.
     """
     return np.asarray((PRECEDENCE[np.asarray(first)] != PRECEDENCE[np.asarray(second)]).sum(axis=-1))
-
-
-def spearman(first: ArrayLike, second: ArrayLike) -> NDArray[np.int64]:
-    """Return Spearman's footrule: the sum of the types' displacements in places, 0 to 12. Arguments: see `kendall`."""
-    return np.asarray(np.abs(RANKS[np.asarray(first)] - RANKS[np.asarray(second)]).sum(axis=-1, dtype=np.int64))

@@ -3,35 +3,20 @@
 A curriculum plans each batch before its episodes are played, hears what the learner made of it, and may go on from
 there. It is saved and restored with the run.
 
-    class Harder(Curriculum):
-        level = 0
-
-        def plan(self, batch):
-            return [{"level": self.level}]
-
-        def learned(self, batch, episodes, parts):
-            if len(episodes) and episodes["success"].mean() > 0.9:
-                self.level += 1
-
-        def state_dict(self):
-            return {"level": self.level}
-
-        def load_state_dict(self, state):
-            self.level = int(state["level"])
-
-``--curriculum module:Harder`` or ``Config(curriculum=Harder)`` trains by it.
+docs/curriculum.md has an example. ``--curriculum module:Class`` or ``Config(curriculum=Class)`` trains by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from aiotrain.config import Config
-from aiotrain.errors import ConfigError
+from aiotrain.errors import ConfigError, documented
 from aiotrain.play.factory import named
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -43,25 +28,19 @@ Options = Mapping[str, Any]
 """What ``env.reset(options=…)`` is given."""
 
 
+@documented
+@dataclass(frozen=True)
 class RunServices:
     """What a curriculum may use of the run."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        *,
-        event: Callable[..., None],
-        row: Callable[[str, Mapping[str, Any]], None],
-        save_policy: Callable[[str], None],
-    ) -> None:
-        self.learner = learner
-        """The learner. Only `Curriculum.advance` and `Curriculum.end` may change it."""
-        self.event = event
-        """``event(kind, **details)`` notes an event in events.jsonl."""
-        self.row = row
-        """``row(name, values)`` appends a row to the file of that name in the run's folder, as CSV."""
-        self.save_policy = save_policy
-        """``save_policy(name)`` writes the policy, as it is now, to the file of that name in the run's folder."""
+    learner: Learner
+    """The learner. Only `Curriculum.advance` and `Curriculum.end` may change it."""
+    event: Callable[..., None]
+    """``event(kind, **details)`` notes an event in events.jsonl."""
+    row: Callable[[str, Mapping[str, Any]], None]
+    """``row(name, values)`` appends a row to the file of that name in the run's folder, as CSV."""
+    save_policy: Callable[[str], None]
+    """``save_policy(name)`` writes the policy, as it is now, to the file of that name in the run's folder."""
 
 
 class Curriculum:
