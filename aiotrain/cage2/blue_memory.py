@@ -2,7 +2,7 @@
 
 A record of MEMORY is updated with the 52 bits that blue sees after each step and with blue's action. The observation
 and the mask of the compact actions are made from it; ``aiotrain.cage2.blue_view`` tells what their bits mean. Compiled
-loops such as ``rollout.play_episodes`` call the helpers, and environments that Python steps call `update_memories`.
+loops such as ``rollout.play_episodes`` call the helpers, and environments that Python steps call `update_all`.
 """
 
 from __future__ import annotations
@@ -27,33 +27,12 @@ from aiotrain.cage2.blue_view import (
     OPENING,
     TIMES,
 )
+from aiotrain.cage2.engine import tables
 from aiotrain.cage2.engine.compilation import compiled, compiled_helper, lowest_bit
 from aiotrain.cage2.engine.state import SOURCES
-from aiotrain.cage2.engine.tables import (
-    ACTION_HOST,
-    ACTION_KIND,
-    ANALYSE,
-    DECOY_HOSTS,
-    DECOY_OPENS,
-    FIRST_DECOY,
-    NOTHING,
-    NUM_HOSTS,
-    REMOVE,
-    RESTORE,
-    USER0,
-)
 from aiotrain.cage2.scenario import HOST_ACTIONS, HOST_INDEX, HOSTS, NUM_ACTIONS, NUM_BITS, SUBNETS, action_index
 
-__all__ = [
-    "DECOY_OF_ACTION",
-    "MEMORY",
-    "clear_memory",
-    "list_memory_ones",
-    "list_table_ones",
-    "update_memories",
-    "update_memory",
-    "write_mask",
-]
+__all__ = ["DECOY_OF_ACTION", "MEMORY", "clear", "list_ones", "list_table_ones", "update", "update_all", "write_mask"]
 
 MEMORY: Final = np.dtype(
     [
@@ -101,23 +80,24 @@ _ALL_EVENTS: Final = (1 << MOST_EVENTS) - 1
 _ALL_DECOYS: Final = (1 << _NUM_DECOYS) - 1
 
 _DEFENDED: Final = np.array([HOST_INDEX[host] for host in DEFENDED], np.uint8)
-_PLACE: Final = np.array([[*_DEFENDED, h].index(h) for h in range(NUM_HOSTS)], np.uint8)
+_PLACE: Final = np.array([[*_DEFENDED, h].index(h) for h in range(tables.NUM_HOSTS)], np.uint8)
 """uint8 [13]: a host's place in DEFENDED; 8 for the other hosts."""
-_DECOYS: Final = [(HOST_INDEX[host], HOST_ACTIONS.index(kind) - FIRST_DECOY) for host, kind in DECOYS]
+_DECOYS: Final = [(HOST_INDEX[host], HOST_ACTIONS.index(kind) - tables.FIRST_DECOY) for host, kind in DECOYS]
 _DECOYS_OF_HOST: Final = np.array(
-    [sum(1 << i for i, (where, _) in enumerate(_DECOYS) if where == host) for host in range(NUM_HOSTS)], np.uint32
+    [sum(1 << i for i, (where, _) in enumerate(_DECOYS) if where == host) for host in range(tables.NUM_HOSTS)],
+    np.uint32,
 )
 """uint32 [13]: the set of a host's decoys."""
 DECOY_OF_ACTION: Final = np.zeros(NUM_ACTIONS, np.uint32)
 """uint32 [145]: the set that holds the decoy which an action places; empty for most actions."""
 for _action in range(action_index("DecoyApache", HOSTS[0]), action_index("Restore", HOSTS[0])):
-    _host, _kind = int(ACTION_HOST[_action]), ACTION_KIND[_action] - FIRST_DECOY
-    if DECOY_HOSTS[_kind] >> _host & 1:
+    _host, _kind = int(tables.ACTION_HOST[_action]), tables.ACTION_KIND[_action] - tables.FIRST_DECOY
+    if tables.DECOY_HOSTS[_kind] >> _host & 1:
         for _i, (_where, _decoy) in enumerate(_DECOYS):
-            if _where == _host and DECOY_OPENS[_decoy] == DECOY_OPENS[_kind]:
+            if _where == _host and tables.DECOY_OPENS[_decoy] == tables.DECOY_OPENS[_kind]:
                 DECOY_OF_ACTION[_action] = 1 << _i
 _NUMBER_OF_KIND: Final = np.array(
-    [{ANALYSE: 0, REMOVE: 1, RESTORE: 3}.get(kind, 2) for kind in range(NOTHING)], np.uint8
+    [{tables.ANALYSE: 0, tables.REMOVE: 1, tables.RESTORE: 3}.get(kind, 2) for kind in range(tables.NOTHING)], np.uint8
 )
 """uint8 [11]: the number in ACTION_KINDS of each kind of action on a host."""
 _LATEST: Final = TIMES[-1]
@@ -128,7 +108,7 @@ _AGE_OF: Final = np.array([sum(age >= each for each in AGES) - 1 for age in rang
 
 
 @compiled_helper
-def clear_memory(memory: Any) -> None:
+def clear(memory: Any) -> None:
     """Begin an episode."""
     memory.steps = 0
     memory.seen = 0
@@ -149,7 +129,7 @@ def clear_memory(memory: Any) -> None:
 
 
 @compiled_helper
-def update_memory(memory: Any, table: Any, action: Any) -> None:
+def update(memory: Any, table: Any, action: Any) -> None:
     """Take in a step: blue's ``action`` among the 145, and the 52 bits of the ``table`` after it."""
     memory.steps += 1
     for i in range(ACTIONS_KEPT - 1, 0, -1):
@@ -157,14 +137,14 @@ def update_memory(memory: Any, table: Any, action: Any) -> None:
     memory.recent_actions[0] = action
     # A decoy fails if its port is taken. The same decoy stands then, so that the set does not change.
     memory.to_place &= ~DECOY_OF_ACTION[action]
-    if ACTION_KIND[action] == RESTORE:
-        host = ACTION_HOST[action]
+    if tables.ACTION_KIND[action] == tables.RESTORE:
+        host = tables.ACTION_HOST[action]
         memory.to_place |= _DECOYS_OF_HOST[host]
         place = np.int64(_PLACE[host])
         if place < _NUM_DEFENDED:
             memory.restored |= 1 << place
             memory.events &= ~(_ALL_EVENTS << (MOST_EVENTS * place))
-    for host in range(NUM_HOSTS):
+    for host in range(tables.NUM_HOSTS):
         if table[4 * host] != 0:
             _record_event(memory, host, table[4 * host + 1])
 
@@ -187,8 +167,8 @@ def _record_event(memory: Any, host: Any, exploit: Any) -> None:
     memory.recent_hosts[0] = host + 1
     memory.recent_exploits[0] = exploit
     step = np.int64(memory.steps) - _FIRST_STEP
-    if 0 <= step < len(OPENING) and host >= USER0:
-        memory.opening |= ((1 << (host - USER0)) | (exploit << _USER_HOSTS)) << (step * (_USER_HOSTS + 1))
+    if 0 <= step < len(OPENING) and host >= tables.USER0:
+        memory.opening |= ((1 << (host - tables.USER0)) | (exploit << _USER_HOSTS)) << (step * (_USER_HOSTS + 1))
     place = np.int64(_PLACE[host])
     if place < _NUM_DEFENDED:
         memory.last_event[place] = memory.steps
@@ -201,7 +181,7 @@ def _record_event(memory: Any, host: Any, exploit: Any) -> None:
 
 
 @compiled_helper
-def list_memory_ones(memory: Any, table: Any, inputs: Any) -> Any:
+def list_ones(memory: Any, table: Any, inputs: Any) -> Any:
     """List which bits of ``observation="memory"`` are 1. Return how many.
 
     Args:
@@ -226,19 +206,19 @@ def list_memory_ones(memory: Any, table: Any, inputs: Any) -> Any:
         inputs[count] = _RECENT + i * _NUM_AGES + _AGE_OF[min(age, OLD - 1)]
         count += (last > 0) & (age < OLD)
     for i in range(EVENTS_KEPT):
-        at = _LAST_EVENTS + i * (NUM_HOSTS + 1)
+        at = _LAST_EVENTS + i * (tables.NUM_HOSTS + 1)
         inputs[count] = at + memory.recent_hosts[i] - 1
         count += memory.recent_hosts[i] > 0
-        inputs[count] = at + NUM_HOSTS
+        inputs[count] = at + tables.NUM_HOSTS
         count += memory.recent_exploits[i]
     for i in range(ACTIONS_KEPT):
         action = memory.recent_actions[i]
-        kind = ACTION_KIND[action]
-        if kind != NOTHING:
+        kind = tables.ACTION_KIND[action]
+        if kind != tables.NOTHING:
             at = _LAST_ACTIONS + i * (_KINDS + _NUM_DEFENDED)
             inputs[count] = at + _NUMBER_OF_KIND[kind]
             count += 1
-            place = _PLACE[ACTION_HOST[action]]
+            place = _PLACE[tables.ACTION_HOST[action]]
             inputs[count] = at + _KINDS + place
             count += place < _NUM_DEFENDED
     return count
@@ -288,7 +268,7 @@ def write_mask(memory: Any, table: Any, mask: Any) -> None:
 
 
 @compiled
-def update_memories(
+def update_all(
     memories: Any,
     tables: NDArray[np.int8],
     actions: NDArray[np.int64],
@@ -310,12 +290,12 @@ def update_memories(
         memory = memories[index]
         table = tables[index]
         if actions[index] == BEGUN:
-            clear_memory(memory)
+            clear(memory)
         else:
-            update_memory(memory, table, actions[index])
+            update(memory, table, actions[index])
         if observations.shape[1] > 0:
             observations[index] = 0
-            for i in range(list_memory_ones(memory, table, inputs)):
+            for i in range(list_ones(memory, table, inputs)):
                 observations[index, inputs[i]] = 1
         if masks.shape[1] > 0:
             write_mask(memory, table, masks[index])

@@ -11,52 +11,25 @@ import numpy as np
 from numba import uint64
 from numpy.typing import NDArray
 
+from aiotrain.cage2.engine import tables
 from aiotrain.cage2.engine.compilation import compiled, compiled_helper
 from aiotrain.cage2.engine.red import play_b_line, play_meander
-from aiotrain.cage2.engine.tables import (
-    ACTION_HOST,
-    ACTION_KIND,
-    ALL_BUT_USER0,
-    ANALYSE,
-    B_LINE,
-    COST,
-    DECOY_HOSTS,
-    DECOY_NEEDS,
-    DECOY_OPENS,
-    FIRST_DECOY,
-    HARAKA,
-    HOST_TYPE,
-    LEADERBOARD,
-    MEANDER,
-    NOTHING,
-    NUM_HOSTS,
-    OP_SERVER0,
-    OT_SERVICE_COST,
-    PORTS,
-    REMOVE,
-    RESTORE,
-    RESTORE_COST,
-    SERVICES,
-    TYPE_HOSTS,
-    USER0,
-    USER_SUBNET,
-)
 from aiotrain.cage2.scenario import NUM_BITS
 
-_USER0_BIT = 1 << USER0
+_USER0_BIT = 1 << tables.USER0
 
 
 @compiled_helper
 def _count_fix(env: Any, host: Any) -> Any:
     """Judge a Remove or Restore by the order of host types, at the moment before it acts."""
-    taken = env.held & ALL_BUT_USER0
+    taken = env.held & tables.ALL_BUT_USER0
     if taken == 0:
         return
     env.fixes += 1
     for place in range(5):
         kind = env.order[place]
-        if (TYPE_HOSTS[kind] & taken) != 0:
-            if kind == HOST_TYPE[host]:
+        if (tables.TYPE_HOSTS[kind] & taken) != 0:
+            if kind == tables.HOST_TYPE[host]:
                 env.compliant_fixes += 1
             return
 
@@ -81,19 +54,19 @@ def _restore(env: Any, host: Any) -> Any:
     env.durable[host] = 0
     env.files &= ~bit
     # The backup of User0 holds the session from which red started.
-    lost = bit & ALL_BUT_USER0
+    lost = bit & tables.ALL_BUT_USER0
     if (env.privileged & lost) != 0:
-        env.burden -= COST[host]
+        env.burden -= tables.COST[host]
     env.held &= ~lost
     env.privileged &= ~lost
-    if host == OP_SERVER0:
+    if host == tables.OP_SERVER0:
         # The backup forgets which process belongs to OTService, so that stopping the service no longer ends
         # it.
         env.ot_immune = 1
         if env.ot_down != 0:
             env.ot_down = 0
-            env.burden -= OT_SERVICE_COST
-    if env.rules == LEADERBOARD and (SERVICES[host] & HARAKA) != 0:
+            env.burden -= tables.OT_SERVICE_COST
+    if env.rules == tables.LEADERBOARD and (tables.SERVICES[host] & tables.HARAKA) != 0:
         # The backup garbles the mail server's version, and the exploit refuses an unknown one.
         env.broken_mail |= bit
     row = env.observation
@@ -121,7 +94,7 @@ def restart_one(state: Any, index: Any) -> None:
     env.privileged = _USER0_BIT
     env.files = 0
     env.broken_mail = 0
-    for host in range(NUM_HOSTS):
+    for host in range(tables.NUM_HOSTS):
         env.decoys[host] = 0
         env.remembered[host] = 0
         env.removable[host] = 0
@@ -132,7 +105,7 @@ def restart_one(state: Any, index: Any) -> None:
     env.stage = 0
     env.target = 0
     env.server_attacked = 0
-    env.known_subnets = 1 << USER_SUBNET
+    env.known_subnets = 1 << tables.USER_SUBNET
     env.swept = 0
     env.known_addresses = _USER0_BIT
     env.known_names = _USER0_BIT
@@ -189,32 +162,32 @@ def step_one(state: Any, index: Any, action: Any, tape: Any) -> Any:
     row[4 * active] = 0
     row[4 * active + 1] = 0
 
-    kind = ACTION_KIND[action]
-    host = np.int64(ACTION_HOST[action])
+    kind = tables.ACTION_KIND[action]
+    host = np.int64(tables.ACTION_HOST[action])
     decoyed: Any = -1
     infected = False
     cost = 0
-    if kind == NOTHING:
+    if kind == tables.NOTHING:
         pass
-    elif kind == ANALYSE:
+    elif kind == tables.ANALYSE:
         infected = ((env.files >> host) & 1) != 0
-    elif kind == REMOVE:
+    elif kind == tables.REMOVE:
         _count_fix(env, host)
         _remove(env, host)
-    elif kind == RESTORE:
+    elif kind == tables.RESTORE:
         _count_fix(env, host)
         _restore(env, host)
-        cost = RESTORE_COST
+        cost = tables.RESTORE_COST
     else:
-        decoy = kind - FIRST_DECOY
-        taken = (PORTS[host] | env.decoys[host]) & DECOY_NEEDS[decoy]
-        if taken == 0 and ((DECOY_HOSTS[decoy] >> host) & 1) != 0:
-            env.decoys[host] |= DECOY_OPENS[decoy]
+        decoy = kind - tables.FIRST_DECOY
+        taken = (tables.PORTS[host] | env.decoys[host]) & tables.DECOY_NEEDS[decoy]
+        if taken == 0 and ((tables.DECOY_HOSTS[decoy] >> host) & 1) != 0:
+            env.decoys[host] |= tables.DECOY_OPENS[decoy]
             decoyed = host
 
-    if env.red == B_LINE:
+    if env.red == tables.B_LINE:
         play_b_line(state, index, tape, decoyed)
-    elif env.red == MEANDER:
+    elif env.red == tables.MEANDER:
         play_meander(state, index, tape, decoyed)
 
     if infected:

@@ -9,29 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from aiotrain.cage2.engine import tables
 from aiotrain.cage2.engine.chance import choose, draw, happens
 from aiotrain.cage2.engine.compilation import compiled, compiled_helper
-from aiotrain.cage2.engine.tables import (
-    B_LINE,
-    BEST_OPTION,
-    ENTERPRISE2,
-    ENTERPRISE_SUBNET,
-    ENTRY_SERVER,
-    ESCALATE,
-    EXPLOIT,
-    FIRST_USER_TARGET,
-    IMPACT,
-    MEANDER,
-    NUM_OPTIONS,
-    ODDS_OF_BEST,
-    OP_SERVER0,
-    OTHER_OPTIONS,
-    SCAN,
-    STAGE_ACTION,
-    STAGE_ROLE,
-    SWEEP,
-    USER_SUBNET,
-)
 
 IDLE: Final = -1
 """In place of SWEEP ... IMPACT, where red sleeps."""
@@ -52,53 +32,53 @@ def foresee_one(state: Any, index: Any, tape: Any) -> Any:
 
     """
     env = state[index]
-    if env.red == B_LINE:
+    if env.red == tables.B_LINE:
         action, target = _b_line(state, index, tape)
-    elif env.red == MEANDER:
+    elif env.red == tables.MEANDER:
         action, target = _meander(state, index, tape)
     else:
         action, target = np.int64(IDLE), np.int64(0)
-    return action, target, _service(state, index, tape, target) if action == EXPLOIT else np.int64(0)
+    return action, target, _service(state, index, tape, target) if action == tables.EXPLOIT else np.int64(0)
 
 
 @compiled_helper
 def _b_line(state: Any, index: Any, tape: Any) -> Any:
     """Tell B_lineAgent's action, and its host or subnet."""
     env = state[index]
-    action, role = np.int64(STAGE_ACTION[env.stage]), STAGE_ROLE[env.stage]
-    if action == SWEEP:
-        return action, np.int64(USER_SUBNET if env.stage == 0 else ENTERPRISE_SUBNET)
+    action, role = np.int64(tables.STAGE_ACTION[env.stage]), tables.STAGE_ROLE[env.stage]
+    if action == tables.SWEEP:
+        return action, np.int64(tables.USER_SUBNET if env.stage == 0 else tables.ENTERPRISE_SUBNET)
     if role == 0:
-        return action, np.int64(env.target) if env.target else FIRST_USER_TARGET + draw(state, index, tape, 4)
+        return action, np.int64(env.target) if env.target else tables.FIRST_USER_TARGET + draw(state, index, tape, 4)
     if role == 1:
-        return action, np.int64(ENTRY_SERVER[env.target])
-    return action, np.int64(ENTERPRISE2 if role == 2 else OP_SERVER0)
+        return action, np.int64(tables.ENTRY_SERVER[env.target])
+    return action, np.int64(tables.ENTERPRISE2 if role == 2 else tables.OP_SERVER0)
 
 
 @compiled_helper
 def _meander(state: Any, index: Any, tape: Any) -> Any:
     """Tell RedMeanderAgent's action, and its host or subnet."""
     env = state[index]
-    if (env.escalated >> OP_SERVER0) & 1 != 0:
-        return np.int64(IMPACT), np.int64(OP_SERVER0)
+    if (env.escalated >> tables.OP_SERVER0) & 1 != 0:
+        return np.int64(tables.IMPACT), np.int64(tables.OP_SERVER0)
     unswept = env.known_subnets & ~env.swept
     if unswept != 0:
-        return np.int64(SWEEP), np.int64(0 if unswept & 1 else (1 if unswept & 2 else 2))
+        return np.int64(tables.SWEEP), np.int64(0 if unswept & 1 else (1 if unswept & 2 else 2))
     candidates = env.known_addresses & ~env.scanned
     if candidates != 0:
-        return np.int64(SCAN), choose(state, index, tape, candidates)
+        return np.int64(tables.SCAN), choose(state, index, tape, candidates)
     candidates = env.known_names & ~env.escalated & ~(env.mapped & ~env.exploited)
     if candidates != 0:
-        return np.int64(ESCALATE), choose(state, index, tape, candidates)
-    return np.int64(EXPLOIT), choose(state, index, tape, env.known_addresses & ~env.exploited)
+        return np.int64(tables.ESCALATE), choose(state, index, tape, candidates)
+    return np.int64(tables.EXPLOIT), choose(state, index, tape, env.known_addresses & ~env.exploited)
 
 
 @compiled_helper
 def _service(state: Any, index: Any, tape: Any, host: Any) -> Any:
     """Tell the service that red attacks on a host."""
     ports = state[index].remembered[host]
-    if NUM_OPTIONS[ports] > 1:
-        other = OTHER_OPTIONS[ports, draw(state, index, tape, NUM_OPTIONS[ports] - 1)]
-        if not happens(state, index, tape, ODDS_OF_BEST):
+    if tables.NUM_OPTIONS[ports] > 1:
+        other = tables.OTHER_OPTIONS[ports, draw(state, index, tape, tables.NUM_OPTIONS[ports] - 1)]
+        if not happens(state, index, tape, tables.ODDS_OF_BEST):
             return np.int64(other)
-    return np.int64(BEST_OPTION[ports])
+    return np.int64(tables.BEST_OPTION[ports])

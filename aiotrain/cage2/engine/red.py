@@ -8,45 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from aiotrain.cage2.engine import tables
 from aiotrain.cage2.engine.chance import choose, draw, happens
 from aiotrain.cage2.engine.compilation import compiled_helper
-from aiotrain.cage2.engine.tables import (
-    BEST_OPTION,
-    BIT_COUNT,
-    COST,
-    DEFENDER,
-    ENTERPRISE,
-    ENTERPRISE2,
-    ENTRY_SERVER,
-    ESCALATE,
-    EXPLOIT,
-    FIRST_USER_TARGET,
-    HARAKA,
-    LAST_STAGE,
-    LEADERBOARD,
-    LEARNED,
-    MORE_PORTS,
-    NUM_OPTIONS,
-    ODDS_OF_BEST,
-    ODDS_OF_DETECTION,
-    OP_SERVER0,
-    OPERATIONAL,
-    OT_SERVICE_COST,
-    OTHER_OPTIONS,
-    PORTS,
-    ROOT_SERVICES,
-    SCAN,
-    SERVICES,
-    SSH,
-    STAGE_ACTION,
-    STAGE_AFTER_FAILURE,
-    STAGE_ROLE,
-    SUBNET,
-    SUBNET_HOSTS,
-    SWEEP,
-)
 
-_OP_SERVER0_BIT = 1 << OP_SERVER0
+_OP_SERVER0_BIT = 1 << tables.OP_SERVER0
 
 
 @compiled_helper
@@ -64,16 +30,16 @@ def _show(env: Any, host: Any, exploit: Any) -> Any:
 @compiled_helper
 def _reachable(env: Any, host: Any) -> Any:
     """Tell whether User0 reaches a host: the operational subnet only from an enterprise foothold."""
-    return ((1 << host) & OPERATIONAL) == 0 or (env.held & ENTERPRISE) != 0
+    return ((1 << host) & tables.OPERATIONAL) == 0 or (env.held & tables.ENTERPRISE) != 0
 
 
 @compiled_helper
 def _sweep(env: Any, subnet: Any) -> None:
     # The operational subnet is the only one that a sweep may find closed.
-    if SUBNET_HOSTS[subnet] == OPERATIONAL and (env.held & ENTERPRISE) == 0:
+    if tables.SUBNET_HOSTS[subnet] == tables.OPERATIONAL and (env.held & tables.ENTERPRISE) == 0:
         return
     env.known_subnets |= 1 << subnet
-    env.known_addresses |= SUBNET_HOSTS[subnet]
+    env.known_addresses |= tables.SUBNET_HOSTS[subnet]
 
 
 @compiled_helper
@@ -83,13 +49,13 @@ def _scan(env: Any, host: Any, decoyed: Any) -> None:
     A scan that cannot be routed succeeds too, with nothing found.
     """
     if _reachable(env, host):
-        ports = PORTS[host] | env.decoys[host]
-        if env.rules == LEADERBOARD:
+        ports = tables.PORTS[host] | env.decoys[host]
+        if env.rules == tables.LEADERBOARD:
             env.remembered[host] |= ports
         else:
             env.remembered[host] = ports
         # Blue's view of a scan of fewer than three ports is swallowed by the report of the new decoy.
-        if BIT_COUNT[ports] + MORE_PORTS[host] >= 3 or decoyed != host:
+        if tables.BIT_COUNT[ports] + tables.MORE_PORTS[host] >= 3 or decoyed != host:
             _show(env, host, False)
 
 
@@ -97,31 +63,31 @@ def _scan(env: Any, host: Any, decoyed: Any) -> None:
 def _gain(env: Any, host: Any) -> Any:
     """Make red root or SYSTEM on a host where it was not."""
     env.privileged |= 1 << host
-    env.burden += COST[host]
+    env.burden += tables.COST[host]
 
 
 @compiled_helper
 def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
     env = state[index]
     ports = env.remembered[host]
-    options = NUM_OPTIONS[ports]
+    options = tables.NUM_OPTIONS[ports]
     if options == 0:
         return False
-    service = BEST_OPTION[ports]
+    service = tables.BEST_OPTION[ports]
     if options > 1:
-        other = OTHER_OPTIONS[ports, draw(state, index, tape, options - 1)]
-        if not happens(state, index, tape, ODDS_OF_BEST):
+        other = tables.OTHER_OPTIONS[ports, draw(state, index, tape, options - 1)]
+        if not happens(state, index, tape, tables.ODDS_OF_BEST):
             service = other
     if not _reachable(env, host):
         return False
-    genuine = (SERVICES[host] & service) != 0
+    genuine = (tables.SERVICES[host] & service) != 0
     if not genuine and (env.decoys[host] & service) == 0:
         return False  # remembered, but no longer (or never) there: nothing to see
     bit = 1 << host
-    if service == SSH:
+    if service == tables.SSH:
         # Ten attempts at a login are seen whatever comes of them. The session's process is never reported.
         _show(env, host, True)
-        if not genuine or host == DEFENDER:
+        if not genuine or host == tables.DEFENDER:
             return False
         env.durable[host] += 1
     elif not genuine:
@@ -129,18 +95,18 @@ def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
         # an exploit.
         _show(env, host, decoyed == host)
         return False
-    elif service == HARAKA and (env.broken_mail & bit) != 0:
+    elif service == tables.HARAKA and (env.broken_mail & bit) != 0:
         if decoyed != host:
             _show(env, host, False)
         return False
     else:
         env.files |= bit
-        detected = happens(state, index, tape, ODDS_OF_DETECTION)
+        detected = happens(state, index, tape, tables.ODDS_OF_DETECTION)
         if detected:
             _show(env, host, True)
         elif decoyed != host:
             _show(env, host, False)
-        if (ROOT_SERVICES[host] & service) != 0:
+        if (tables.ROOT_SERVICES[host] & service) != 0:
             if (env.privileged & bit) == 0:
                 _gain(env, host)
         elif detected:
@@ -168,9 +134,9 @@ def _escalate(state: Any, index: Any, tape: Any, host: Any) -> Any:
             env.durable[host] -= 1
         env.files |= bit
         _gain(env, host)
-    env.known_addresses |= LEARNED[host]
-    env.known_subnets |= 1 << SUBNET[host]
-    if host == OP_SERVER0:
+    env.known_addresses |= tables.LEARNED[host]
+    env.known_subnets |= 1 << tables.SUBNET[host]
+    if host == tables.OP_SERVER0:
         env.ot_known = 1
     return True
 
@@ -181,7 +147,7 @@ def _impact(env: Any) -> Any:
         return False
     if env.ot_immune == 0 and env.ot_down == 0:
         env.ot_down = 1
-        env.burden += OT_SERVICE_COST
+        env.burden += tables.OT_SERVICE_COST
     return True
 
 
@@ -190,22 +156,22 @@ def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
     """Play B_lineAgent: a fixed line to Op_Server0 that falls back a little at each failure."""
     env = state[index]
     stage = env.stage
-    action = STAGE_ACTION[stage]
-    role = STAGE_ROLE[stage]
-    if action == SWEEP:
+    action = tables.STAGE_ACTION[stage]
+    role = tables.STAGE_ROLE[stage]
+    if action == tables.SWEEP:
         env.stage = stage + 1  # both of its sweeps are of subnets that are always open
         return
     if role == 0:
         if env.target == 0:
-            env.target = FIRST_USER_TARGET + draw(state, index, tape, 4)
+            env.target = tables.FIRST_USER_TARGET + draw(state, index, tape, 4)
         host: Any = np.int64(env.target)
     elif role == 1:
-        host = np.int64(ENTRY_SERVER[env.target])
+        host = np.int64(tables.ENTRY_SERVER[env.target])
     elif role == 2:
-        host = ENTERPRISE2
+        host = tables.ENTERPRISE2
     else:
-        host = OP_SERVER0
-    if action == SCAN:
+        host = tables.OP_SERVER0
+    if action == tables.SCAN:
         _scan(env, host, decoyed)
         env.stage = stage + 1
         # The first time that a scan of Op_Server0 finds nothing, it starts again from the user host. Once
@@ -213,17 +179,17 @@ def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
         if role == 3 and env.server_attacked == 0 and not _reachable(env, host):
             env.stage = 1
         return
-    if action == EXPLOIT:
+    if action == tables.EXPLOIT:
         if role == 3:
             env.server_attacked = 1
         succeeded = _exploit(state, index, tape, host, decoyed)
-    elif action == ESCALATE:
+    elif action == tables.ESCALATE:
         succeeded = _escalate(state, index, tape, host)
     else:
         succeeded = _impact(env)
     if not succeeded:
-        env.stage = STAGE_AFTER_FAILURE[stage]
-    elif stage < LAST_STAGE:
+        env.stage = tables.STAGE_AFTER_FAILURE[stage]
+    elif stage < tables.LAST_STAGE:
         env.stage = stage + 1
 
 
@@ -267,8 +233,8 @@ def play_meander(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
         else:
             # It gives up the operational hosts that it escalated, or else the enterprise hosts, and starts
             # over.
-            lost = env.escalated & OPERATIONAL
+            lost = env.escalated & tables.OPERATIONAL
             if lost == 0:
-                lost = env.escalated & ENTERPRISE
+                lost = env.escalated & tables.ENTERPRISE
             env.escalated &= ~lost
             env.exploited &= ~lost

@@ -20,25 +20,7 @@ from numba import float32
 from numpy.typing import NDArray
 
 from aiotrain.cage2.engine.compilation import compiled_helper
-from aiotrain.cage2.play.simd import (
-    LANES,
-    add,
-    broadcast,
-    broadcast_at,
-    broadcast_last,
-    exp,
-    less_equal,
-    load,
-    max_of_lanes,
-    maximum,
-    multiply,
-    multiply_add,
-    prefix_sums,
-    store,
-    subtract,
-    sum_of_lanes,
-    tanh,
-)
+from aiotrain.cage2.play import simd
 
 __all__ = [
     "GROUP",
@@ -51,7 +33,7 @@ __all__ = [
     "set_weights",
 ]
 
-TILE: Final = 2 * LANES
+TILE: Final = 2 * simd.LANES
 """Outputs of a layer that are computed together. With four rows, these are eight sums, which hide add latency."""
 
 GROUP: Final = 16
@@ -136,14 +118,14 @@ def first_layer(network: Any, row: Any, count: Any) -> None:
     put = row * len(network.probabilities)
     tile = TILE * (1 + network.sizes[0])
     for at in range(0, tile * -(-network.sizes[1] // TILE), tile):
-        a0 = load(weights, at)
-        a1 = load(weights, at + LANES)
+        a0 = simd.load(weights, at)
+        a1 = simd.load(weights, at + simd.LANES)
         for i in range(count):
             source = at + TILE * (1 + bits[i])
-            a0 = add(a0, load(weights, source))
-            a1 = add(a1, load(weights, source + LANES))
-        store(activations, put, a0)
-        store(activations, put + LANES, a1)
+            a0 = simd.add(a0, simd.load(weights, source))
+            a1 = simd.add(a1, simd.load(weights, source + simd.LANES))
+        simd.store(activations, put, a0)
+        simd.store(activations, put + simd.LANES, a1)
         put += TILE
 
 
@@ -156,8 +138,8 @@ def later_layers(network: Any, rows: Any) -> Any:
     for layer in range(1, len(sizes) - 1):
         fan_in = sizes[layer]
         for row in range(rows):
-            for place in range(source + row * width, source + row * width + fan_in, LANES):
-                store(activations, place, tanh(load(activations, place)))
+            for place in range(source + row * width, source + row * width + fan_in, simd.LANES):
+                simd.store(activations, place, simd.tanh(simd.load(activations, place)))
         for column in range(0, sizes[layer + 1], TILE):
             for row in range(0, rows, _ROWS):
                 _multiply_tile(network, source + row * width, fan_in, at, target + row * width + column)
@@ -171,32 +153,32 @@ def _multiply_tile(network: Any, source: Any, fan_in: Any, at: Any, put: Any) ->
     """Compute TILE outputs of _ROWS rows, from the tile of weights at ``at``."""
     weights, x, width = network.weights, network.activations, len(network.probabilities)
     first0, first1, first2, first3 = source, source + width, source + 2 * width, source + 3 * width
-    a0 = b0 = c0 = d0 = load(weights, at)
-    a1 = b1 = c1 = d1 = load(weights, at + LANES)
+    a0 = b0 = c0 = d0 = simd.load(weights, at)
+    a1 = b1 = c1 = d1 = simd.load(weights, at + simd.LANES)
     for i in range(fan_in):
         at += TILE
-        w0 = load(weights, at)
-        w1 = load(weights, at + LANES)
-        a = broadcast_at(x, first0 + i)
-        a0 = multiply_add(a, w0, a0)
-        a1 = multiply_add(a, w1, a1)
-        b = broadcast_at(x, first1 + i)
-        b0 = multiply_add(b, w0, b0)
-        b1 = multiply_add(b, w1, b1)
-        c = broadcast_at(x, first2 + i)
-        c0 = multiply_add(c, w0, c0)
-        c1 = multiply_add(c, w1, c1)
-        d = broadcast_at(x, first3 + i)
-        d0 = multiply_add(d, w0, d0)
-        d1 = multiply_add(d, w1, d1)
-    store(x, put, a0)
-    store(x, put + LANES, a1)
-    store(x, put + width, b0)
-    store(x, put + width + LANES, b1)
-    store(x, put + 2 * width, c0)
-    store(x, put + 2 * width + LANES, c1)
-    store(x, put + 3 * width, d0)
-    store(x, put + 3 * width + LANES, d1)
+        w0 = simd.load(weights, at)
+        w1 = simd.load(weights, at + simd.LANES)
+        a = simd.broadcast_at(x, first0 + i)
+        a0 = simd.multiply_add(a, w0, a0)
+        a1 = simd.multiply_add(a, w1, a1)
+        b = simd.broadcast_at(x, first1 + i)
+        b0 = simd.multiply_add(b, w0, b0)
+        b1 = simd.multiply_add(b, w1, b1)
+        c = simd.broadcast_at(x, first2 + i)
+        c0 = simd.multiply_add(c, w0, c0)
+        c1 = simd.multiply_add(c, w1, c1)
+        d = simd.broadcast_at(x, first3 + i)
+        d0 = simd.multiply_add(d, w0, d0)
+        d1 = simd.multiply_add(d, w1, d1)
+    simd.store(x, put, a0)
+    simd.store(x, put + simd.LANES, a1)
+    simd.store(x, put + width, b0)
+    simd.store(x, put + width + simd.LANES, b1)
+    simd.store(x, put + 2 * width, c0)
+    simd.store(x, put + 2 * width + simd.LANES, c1)
+    simd.store(x, put + 3 * width, d0)
+    simd.store(x, put + 3 * width + simd.LANES, d1)
 
 
 @compiled_helper
@@ -222,22 +204,22 @@ def sample(network: Any, at: Any, noise: Any) -> Any:
     """
     logits, probabilities, cumulative = network.activations, network.probabilities, network.cumulative
     actions = network.sizes[-1]
-    most = load(logits, at)
-    for place in range(LANES, actions, LANES):
-        most = maximum(most, load(logits, at + place))
-    top = max_of_lanes(most)
-    total = broadcast(float32(0))
-    for place in range(0, actions, LANES):
-        probability = exp(subtract(load(logits, at + place), broadcast(top)))
-        sums = prefix_sums(probability)
-        store(probabilities, place, probability)
-        store(cumulative, place, add(total, sums))
-        total = add(total, broadcast_last(sums))
-    passed = multiply(broadcast(noise), total)
-    count = broadcast(float32(0))
-    for place in range(0, actions, LANES):
-        count = add(count, less_equal(load(cumulative, place), passed))
-    chosen = min(int(sum_of_lanes(count)), actions - 1)
+    most = simd.load(logits, at)
+    for place in range(simd.LANES, actions, simd.LANES):
+        most = simd.maximum(most, simd.load(logits, at + place))
+    top = simd.max_of_lanes(most)
+    total = simd.broadcast(float32(0))
+    for place in range(0, actions, simd.LANES):
+        probability = simd.exp(simd.subtract(simd.load(logits, at + place), simd.broadcast(top)))
+        sums = simd.prefix_sums(probability)
+        simd.store(probabilities, place, probability)
+        simd.store(cumulative, place, simd.add(total, sums))
+        total = simd.add(total, simd.broadcast_last(sums))
+    passed = simd.multiply(simd.broadcast(noise), total)
+    count = simd.broadcast(float32(0))
+    for place in range(0, actions, simd.LANES):
+        count = simd.add(count, simd.less_equal(simd.load(cumulative, place), passed))
+    chosen = min(int(simd.sum_of_lanes(count)), actions - 1)
     while chosen > 0 and probabilities[chosen] == 0:  # rounding drew an action of probability 0
         chosen -= 1
-    return chosen, logits[at + chosen] - top - float32(math.log(max_of_lanes(total)))
+    return chosen, logits[at + chosen] - top - float32(math.log(simd.max_of_lanes(total)))

@@ -10,27 +10,11 @@ import numpy as np
 from numba import float32
 from numpy.typing import ArrayLike, NDArray
 
-from aiotrain.cage2.blue_memory import (
-    MEMORY,
-    clear_memory,
-    list_memory_ones,
-    list_table_ones,
-    update_memory,
-    write_mask,
-)
+from aiotrain.cage2 import blue_memory
 from aiotrain.cage2.blue_view import NUM_INPUTS, Actions, Observation, actions_of, inputs_of
 from aiotrain.cage2.engine import NO_TAPE, allocate, compiled, reset_one, step_one
 from aiotrain.cage2.engine.compilation import compiled_helper
-from aiotrain.cage2.play.policy_network import (
-    GROUP,
-    Network,
-    allocate_network,
-    first_layer,
-    later_layers,
-    mask_logits,
-    sample,
-    set_weights,
-)
+from aiotrain.cage2.play import policy_network
 from aiotrain.cage2.red_agents import SHARES, compiled_red_agent, drawn_red_agent, shares_of
 from aiotrain.cage2.scenario import HOST_TYPES, NUM_BITS, Rules
 
@@ -108,7 +92,7 @@ class Rollout:
             raise ValueError(f"layers {list(layers)}: each must have as many inputs as the previous one has outputs")
         self._inputs = inputs
         self._size = 2 * inputs + sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
-        self._network = allocate_network(layers)
+        self._network = policy_network.allocate_network(layers)
         self._red_agent, self._rules = compiled_red_agent(red_agent), rules
         self._shares = shares_of(red_agent, red_shares)
         self._masked = actions == "compact"
@@ -135,7 +119,7 @@ class Rollout:
                 "these parameters normalise the inputs, but compiled rollouts take bits as they are: the first numbers "
                 "must be a mean of 0 and a scale of 1 for each input"
             )
-        set_weights(self._network, parameters[2 * self._inputs :])
+        policy_network.set_weights(self._network, parameters[2 * self._inputs :])
 
     def play(
         self,
@@ -181,7 +165,7 @@ class Rollout:
         state = self._prepare(seeds, _input("orders", orders, np.uint8, (count, _TYPES)))
         play_episodes(
             state,
-            np.zeros(count if self._remembers else 0, MEMORY),
+            np.zeros(count if self._remembers else 0, blue_memory.MEMORY),
             seeds,
             noise,
             slots,
@@ -253,7 +237,7 @@ def play_episodes(
     seeds: NDArray[np.uint64],
     noise: NDArray[np.float32],
     slots: NDArray[np.int64],
-    network: Network,
+    network: policy_network.Network,
     menu: NDArray[np.int64],
     observations: NDArray[np.int8],
     actions: NDArray[np.int16],
@@ -270,8 +254,8 @@ def play_episodes(
     """
     steps = noise.shape[1]
     width = len(network.probabilities)
-    for first in range(0, len(state), GROUP):
-        rows = min(GROUP, len(state) - first)
+    for first in range(0, len(state), policy_network.GROUP):
+        rows = min(policy_network.GROUP, len(state) - first)
         for row in range(rows):
             _reset(state, memories, first + row, seeds[first + row])
         for step in range(steps):
@@ -279,17 +263,17 @@ def play_episodes(
                 slot = slots[first + row]
                 count = _list_ones(state, memories, first + row, network)
                 _write_bits(network, count, observations[slot, step])
-                first_layer(network, row, count)
+                policy_network.first_layer(network, row, count)
                 if masks.shape[2] > 0:
-                    write_mask(memories[first + row], state[first + row].observation, masks[slot, step])
-            logits = later_layers(network, rows)
+                    blue_memory.write_mask(memories[first + row], state[first + row].observation, masks[slot, step])
+            logits = policy_network.later_layers(network, rows)
             # All draws come before all steps. A step branches on its action: the longer the action has been known, the
             # sooner the processor notices a wrong prediction.
             for row in range(rows):
                 slot = slots[first + row]
                 if masks.shape[2] > 0:
-                    mask_logits(network, logits + row * width, masks[slot, step])
-                action, log_prob = sample(network, logits + row * width, noise[first + row, step])
+                    policy_network.mask_logits(network, logits + row * width, masks[slot, step])
+                action, log_prob = policy_network.sample(network, logits + row * width, noise[first + row, step])
                 actions[slot, step] = action
                 log_probs[slot, step] = log_prob
             for row in range(rows):
@@ -300,7 +284,7 @@ def play_episodes(
                 action = menu[actions[slot, step]]
                 rewards[slot, step] = float32(step_one(state, index, action, NO_TAPE) / 10.0)
                 if len(memories) > 0:
-                    update_memory(memories[index], env.observation, action)
+                    blue_memory.update(memories[index], env.observation, action)
                 if bonuses.shape[1] > 0:
                     bonuses[slot, step] = alignment_lambda * (_compliance(env) - compliance)
         for row in range(rows):
@@ -312,7 +296,7 @@ def play_episodes(
 def _reset(state: Any, memories: Any, index: Any, seed: Any) -> None:
     reset_one(state, index, seed)
     if len(memories) > 0:
-        clear_memory(memories[index])
+        blue_memory.clear(memories[index])
 
 
 @compiled_helper
@@ -321,10 +305,10 @@ def _list_ones(state: Any, memories: Any, index: Any, network: Any) -> Any:
     env, bits, inputs = state[index], network.bits, network.sizes[0]
     if inputs >= NUM_INPUTS:
         own_bits = NUM_INPUTS
-        count = list_memory_ones(memories[index], env.observation, bits)
+        count = blue_memory.list_ones(memories[index], env.observation, bits)
     else:
         own_bits = NUM_BITS
-        count = list_table_ones(env.observation, bits)
+        count = blue_memory.list_table_ones(env.observation, bits)
     if inputs > own_bits:
         for place in range(_TYPES):
             bits[count] = own_bits + _TYPES * place + env.order[place]

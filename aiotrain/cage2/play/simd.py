@@ -17,28 +17,6 @@ from numba.extending import models, register_model
 
 from aiotrain.cage2.engine.compilation import compiled_helper, intrinsic
 
-__all__ = [
-    "LANES",
-    "add",
-    "broadcast",
-    "broadcast_at",
-    "broadcast_last",
-    "divide",
-    "exp",
-    "less_equal",
-    "load",
-    "max_of_lanes",
-    "maximum",
-    "minimum",
-    "multiply",
-    "multiply_add",
-    "prefix_sums",
-    "store",
-    "subtract",
-    "sum_of_lanes",
-    "tanh",
-]
-
 LANES: Final = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 """Numbers in a vector. Both lengths are correct on any machine; 16 is faster with AVX-512, 8 without."""
 

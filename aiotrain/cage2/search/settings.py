@@ -15,29 +15,29 @@ __all__ = ["SearchConfig"]
 @documented
 @dataclass(frozen=True)
 class SearchConfig:
-    """Settings of the search over workflows, the orders in which CAGE 2's types of hosts are to be fixed."""
+    """Settings of the search over workflows, which are the priorities of host types in CAGE 2."""
 
     search: Literal["gp-ucb", "random", "round-robin"] = "gp-ucb"
-    """How the next order is chosen."""
+    """Strategy that chooses the next order of host types."""
     gp_beta: float | Literal["schedule"] = 2.0
-    """Deviations that GP-UCB's bound lies above the mean, or schedule: those of Srinivas et al. (2010)."""
+    """Width of GP-UCB's confidence bound in standard deviations, or schedule: that of Srinivas et al. (2010)."""
     alignment_lambda: float = 2.0
     """Bonus for raising an episode's compliance from 0 to 1."""
     compliance_threshold: float = 0.95
-    """Compliance, over as many episodes as an update has, at which the training of an order ends."""
+    """The training of an order ends at this compliance, judged over as many episodes as an update has."""
     patience: int = 20
-    """Judgements in a row, each over so many episodes, without a gain of compliance, after which it ends."""
+    """The training of an order ends after so many judgements in a row without a gain of compliance."""
     max_episodes_per_workflow: int = 2_500
-    """Episodes after which it ends in any case."""
+    """The training of an order ends after so many episodes in any case."""
     fixed_episodes: int | None = None
-    """Train each order for so many episodes, in whole updates, whatever its compliance (ablation)."""
+    """Train each order for so many episodes, in whole updates, whatever its compliance (for ablations)."""
     inherit: Literal["latest", "nearest", "none"] = "latest"
-    """What an order begins from: the policy as it is, that of the nearest trained order (or its own), or a new one."""
+    """Policy that an order begins with: the current one, the nearest trained order's (or its own), or a new one."""
     parallel_workflows: int = 16
-    """Orders that are trained together, with one policy and a part of every batch each (an episode at least)."""
+    """Orders that are trained together, with one policy. Each has a part of every batch, of at least one episode."""
 
     def faults(self) -> list[str]:
-        """Return what cannot work, a sentence each."""
+        """Return one sentence for each setting that cannot work."""
         faults = Faults(self)
         if not faults.of_right_type():
             return faults.found
@@ -55,13 +55,13 @@ class SearchConfig:
         faults.at_least("parallel_workflows", 1)
         faults.check(
             self.parallel_workflows <= len(ORDERS) // 2,
-            f"parallel-workflows ({self.parallel_workflows}) is more than {len(ORDERS) // 2}, half of the orders "
-            "that there are: the others may have to rest",
+            f"parallel-workflows ({self.parallel_workflows}) is more than {len(ORDERS) // 2}, half of the orders: the "
+            "others may have to rest",
         )
         faults.check(
             self.parallel_workflows == 1 or self.inherit == "latest",
-            f"inherit {self.inherit} gives each order a policy of its own, and orders that are trained together "
-            "have one: choose parallel-workflows 1, or inherit latest",
+            f"inherit {self.inherit} gives each order its own policy, but orders that are trained together share one; "
+            "choose parallel-workflows 1, or inherit latest",
         )
         faults.at_least("fixed_episodes", 1)
         return faults.found

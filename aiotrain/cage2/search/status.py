@@ -1,4 +1,4 @@
-"""A search over workflows at one moment, as the console shows it."""
+"""Status of the search over workflows, for the console."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["OrderEstimate", "TrainingStatus", "WorkflowStatus"]
 
 @dataclass(frozen=True, slots=True)
 class OrderEstimate:
-    """What a search believes of an order that it has trained."""
+    """The search's estimate of an order that was trained."""
 
     workflow: str
-    """The order: five host types with commas between, most urgent first."""
+    """The order: five host types separated by commas, most urgent first."""
     mean: float
     """Posterior mean of its environment return."""
     std: float
-    """Posterior standard deviation of the same."""
+    """Posterior standard deviation of its environment return."""
     complied: bool
     """Whether its last training reached the compliance threshold."""
 
@@ -26,26 +26,26 @@ class TrainingStatus:
     """The training of an order at one moment."""
 
     workflow: str
-    """The order: five host types with commas between."""
+    """The order: five host types separated by commas."""
     iteration: int
     """Number of this training, from 1."""
     episodes: int
     """Episodes learned in this training."""
     compliance: float
-    """Mean compliance when it was judged last, 0 to 1; NaN if there is none yet or most episodes fixed nothing."""
+    """Mean compliance at the last judgement, 0 to 1; NaN before the first, or if most episodes fixed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowStatus:
-    """A search over workflows at one moment."""
+    """The search over workflows at one moment."""
 
     running: tuple[TrainingStatus, ...]
-    """The orders in training now, or, while the next are chosen, those trained last; at least one."""
+    """The orders in training, or, while the next ones are chosen, the last ones; at least one."""
     threshold: float
     """Compliance at which a training ends, 0 to 1."""
     trainings: int
-    """Trainings that have ended, and were not cut off."""
+    """Finished trainings, without those that were cut off."""
     complied: int
     """How many of these reached the threshold."""
     best: tuple[OrderEstimate, ...]
-    """The best orders trained so far, at most 5, the best first: those that complied, then by posterior mean."""
+    """The best trained orders, at most 5: those that complied first, then by posterior mean."""

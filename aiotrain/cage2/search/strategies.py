@@ -1,12 +1,13 @@
-"""Which order of the host types to train next: GP-UCB over all 120, and two searches to compare it with.
+"""Strategies that choose the next order to train: GP-UCB over all 120 orders, and two baselines.
 
-A `Search` is asked for an order (`propose`), which is trained, and told what came of it (`observe`). Several orders may
-be out at once. An order whose training missed the compliance threshold rests for a number of proposals that grows with
-each failure in a row, so that no search can get stuck on it; its return is an observation like any other.
+A `Search` proposes an order (`propose`). The caller trains it and reports the return (`observe`). Several orders may be
+pending, that is proposed and not yet observed. An order rests after a training that missed the compliance threshold,
+for a number of proposals that grows with each failure in a row. No strategy can therefore get stuck on one order. The
+return of such a training is an observation like any other.
 
-A search is a function of its seed and its history alone: restored from `state_dict`, it goes on exactly as it would
-have. Nothing here is asynchronous; a proposal takes milliseconds to some tenths of a second of CPU, and the first one
-imports scikit-learn (about a second), so an event loop calls it in a thread.
+A search depends on its seed and its history only. Restored from `state_dict`, it continues exactly. A proposal takes
+milliseconds to some tenths of a second of CPU, and the first one imports scikit-learn (about a second): an event loop
+should call it in a thread.
 """
 
 from __future__ import annotations
@@ -24,54 +25,54 @@ from aiotrain.cage2.workflows import ORDER_INDEX, ORDERS, PRECEDENCE, Order, ken
 __all__ = ["SEARCHES", "GpUcb", "Observation", "Posterior", "RandomSearch", "RoundRobin", "Search"]
 
 FIRST_REST: Final = 10
-"""Proposals that an order rests after it missed the threshold once; doubled for every further time in a row."""
+"""Proposals for which an order rests after its first failure. Each further failure in a row doubles the rest."""
 LONGEST_REST: Final = 60
-"""Every proposal fails at most once, so of the 120 orders about this many rest at a time, at most."""
+"""Longest rest in proposals. A proposal fails at most once, so that at most about this many of the 120 orders rest."""
 SCHEDULE_DELTA: Final = 0.1
 """Probability with which the bound behind the theoretical schedule of beta may fail."""
 
 HYPER_PRIOR: Final = ((1.0, 1.6), (4.0, 1.4), (0.5, 1.6))
-"""Signal and noise variance (of standardised returns) and length scale are log-normal: (signal, length, noise), each
-as its median and the factor that a standard deviation is.
+"""Log-normal priors of signal variance, length scale and noise variance, for standardised returns.
 
-A length of 4 ties orders at Kendall distance 1 by 0.88 and an order to its reverse by 0.29. Without a prior, ten or
-twenty noisy returns are often explained by no noise at all: the best order found after 20 was then twice as far off
-(`bench/search.py`). A hundred observations outweigh it.
+Each is given by its median and by the factor of one standard deviation. With a length of 4, the correlation is 0.88 at
+Kendall distance 1 and 0.29 between an order and its reverse. Without a prior, the fit often explains ten or twenty
+noisy returns without any noise, and the best order found after 20 is twice as far from the optimum (`bench/search.py`).
+A hundred observations outweigh the prior.
 """
 
 Beta = float | Literal["schedule"]
 
 
 class Observation(NamedTuple):
-    """What came of training an order."""
+    """The result of training an order."""
 
     order: Order
     value: float
-    """Its mean environment return."""
+    """Mean environment return."""
     complied: bool
-    """Whether it reached the compliance threshold."""
+    """Whether the training reached the compliance threshold."""
     proposals: int
-    """How many proposals had been made when this became known."""
+    """Number of proposals that were made before this observation."""
 
 
 class Posterior(NamedTuple):
-    """What the Gaussian process believes of each order's return, in the order of ``ORDERS``; float64 [120] each.
+    """The Gaussian process's posterior of each order's return; float64 [120] each, indexed like ``ORDERS``.
 
-    All NaN before the first observation.
+    All values are NaN before the first observation.
     """
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
-    """Standard deviation of the return itself, without the noise of one more observation."""
+    """Standard deviation of the noiseless return."""
     ucb: NDArray[np.float64]
     """Upper confidence bound: ``mean + width * std``, with `Search.width`."""
 
 
 class Search(ABC):
-    """The history of a search, what a Gaussian process makes of it, and a way to choose the next order.
+    """Holds the history of a search and its posterior. Subclasses choose the next order.
 
-    ``seed``: decides everything that is left to chance. ``beta``: deviations that an upper confidence bound lies above
-    the mean, or ``"schedule"`` for the growing width of `width`.
+    ``seed`` decides all random draws. ``beta`` is the width of the upper confidence bound in standard deviations, or
+    ``"schedule"`` for a width that grows; see `width`.
     Raises ValueError for a beta that is negative or not finite.
     """
 
@@ -85,22 +86,19 @@ class Search(ABC):
         """Numbers of the orders that were proposed and not yet observed."""
         self.proposals = 0
         self._fitted: tuple[tuple[Observation, ...], _GaussianProcess] | None = None
-        """The observations of the last `posterior`, and what was fitted to them: it is asked for several times."""
+        """Cache of `posterior`: the observations of its last call, and the process that was fitted to them."""
 
     @abstractmethod
     def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
-        """The next order's number, one of ``candidates``."""
+        """Return the number of the next order, one of ``candidates``."""
 
     def propose(self) -> Order:
-        """The order to train next: never one that is still out.
-
-        Raises ValueError if all 120 are out.
-        """
+        """Return the order to train next. It is not pending. Raises ValueError if all 120 are."""
         free = np.setdiff1d(np.arange(len(ORDERS)), self.pending)
         if not len(free):
             raise ValueError("all 120 orders are proposed and none of them observed yet")
         rest = self.rest[free]
-        # The shortest rest is none at all, unless nearly all orders are out or rest.
+        # The shortest rest is 0, unless nearly all orders are pending or rest.
         candidates = free[rest == rest.min()]
         chosen = self._choose(candidates, np.random.default_rng((self.seed, self.proposals)))
         self.proposals += 1
@@ -108,10 +106,9 @@ class Search(ABC):
         return ORDERS[chosen]
 
     def observe(self, order: Order, value: float, complied: bool = True) -> None:
-        """Learn that training ``order`` gave a mean environment return of ``value``, proposed or not.
+        """Add the observation that training ``order``, proposed or not, gave a mean environment return of ``value``.
 
-        Observations of the same order all count. Raises ValueError for what is no order, and for a value that is not
-        finite.
+        All observations of the same order count. Raises ValueError if ``order`` is none or ``value`` not finite.
         """
         if not math.isfinite(value):
             raise ValueError(
@@ -125,7 +122,7 @@ class Search(ABC):
 
     @property
     def failures(self) -> NDArray[np.int64]:
-        """int64 [120]: how many times in a row each order has now missed the compliance threshold."""
+        """int64 [120]: how often in a row each order has missed the compliance threshold until now."""
         failures = np.zeros(len(ORDERS), np.int64)
         for observation in self.observations:
             index = ORDER_INDEX[observation.order]
@@ -134,7 +131,7 @@ class Search(ABC):
 
     @property
     def rest(self) -> NDArray[np.int64]:
-        """int64 [120]: for how many more proposals each order rests, 0 if it may be proposed now."""
+        """int64 [120]: the number of further proposals for which each order rests; 0 if it may be proposed now."""
         last = np.zeros(len(ORDERS), np.int64)
         for observation in self.observations:
             last[ORDER_INDEX[observation.order]] = observation.proposals
@@ -145,18 +142,18 @@ class Search(ABC):
 
     @property
     def tries(self) -> NDArray[np.int64]:
-        """int64 [120]: how often each order has been observed or is out."""
+        """int64 [120]: how often each order was observed, plus 1 if it is pending."""
         tried: list[int] = [ORDER_INDEX[observation.order] for observation in self.observations] + self.pending
         counts: NDArray[np.int64] = np.bincount(np.array(tried, np.int64), minlength=len(ORDERS))
         return counts
 
     @property
     def width(self) -> float:
-        """Deviations between mean and upper confidence bound.
+        """Width of the upper confidence bound, in standard deviations above the mean.
 
-        With the schedule it is sqrt(beta_t), beta_t = 2 log(|D| t² π² / (6 δ)): theorem 1 of Srinivas, Krause, Kakade
-        and Seeger, "Gaussian Process Optimization in the Bandit Setting", 2010, for |D| = 120 orders, the t-th
-        proposal and δ = ``SCHEDULE_DELTA``.
+        With the schedule it is sqrt(beta_t), beta_t = 2 log(|D| t² π² / (6 δ)), for |D| = 120 orders, the t-th proposal
+        and δ = ``SCHEDULE_DELTA``: theorem 1 of Srinivas, Krause, Kakade and Seeger, "Gaussian Process Optimization in
+        the Bandit Setting", 2010.
         """
         if self.beta != "schedule":
             return float(self.beta)
@@ -164,10 +161,10 @@ class Search(ABC):
         return math.sqrt(2 * math.log(len(ORDERS) * t**2 * math.pi**2 / (6 * SCHEDULE_DELTA)))
 
     def posterior(self) -> Posterior:
-        """The belief from all observations, with those that are out taken into account.
+        """Return the posterior, given all observations and the pending orders.
 
-        The deviations are smaller for orders that are out: their results are imagined to equal the mean, which leaves
-        all means as they are (GP-BUCB: Desautels, Krause and Burdick, 2014).
+        A pending order counts as observed at its mean. This lowers standard deviations and leaves all means unchanged
+        (GP-BUCB: Desautels, Krause and Burdick, 2014).
         """
         values = np.array([observation.value for observation in self.observations])
         if not len(values):
@@ -182,20 +179,20 @@ class Search(ABC):
         return Posterior(mean, std, mean + self.width * std)
 
     def ranking(self) -> list[Order]:
-        """The orders that have been trained, those with the highest posterior mean first.
+        """Return the observed orders: first those that complied the last time, then the others.
 
-        Orders that complied the last time go before those that did not.
+        Within each group, the highest posterior mean comes first.
         """
         complied = {ORDER_INDEX[o.order]: o.complied for o in self.observations}
         mean = self.posterior().mean
         return [ORDERS[i] for i in sorted(complied, key=lambda index: (complied[index], mean[index]), reverse=True)]
 
     def best(self) -> Order | None:
-        """The first of `ranking`, or None."""
+        """Return the first order of `ranking`; None if there is none."""
         return next(iter(self.ranking()), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """The history as plain data for JSON, for `load_state_dict` of a search with the same seed and beta."""
+        """Return the history as plain data for JSON, for `load_state_dict` of a search with the same seed and beta."""
         return {
             "proposals": self.proposals,
             "pending": [order_text(ORDERS[index]) for index in self.pending],
@@ -203,7 +200,7 @@ class Search(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a history. Raises KeyError, TypeError or ValueError if it is not one, and then changes nothing."""
+        """Replace the history. For an invalid one, raise KeyError, TypeError or ValueError and change nothing."""
         observations = [Observation(**{**row, "order": parse_order(row["order"])}) for row in state["observations"]]
         if not all(math.isfinite(each.value) and type(each.proposals) is int for each in observations):
             raise ValueError("an observation has no return, or was made at no time")
@@ -213,7 +210,7 @@ class Search(ABC):
 
 
 class GpUcb(Search):
-    """The order with the highest upper confidence bound; the first two as far from each other as can be."""
+    """Chooses the order with the highest upper confidence bound. The first two are as distant as possible."""
 
     def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
         tried = np.flatnonzero(self.tries)
@@ -223,13 +220,13 @@ class GpUcb(Search):
             score = kendall(candidates[:, None], tried).min(axis=1).astype(np.float64)
         else:
             score = self.posterior().ucb[candidates]
-        # Orders that are alike in everything observed differ by rounding only: chance, not their number, decides.
+        # Orders with equal scores may differ by rounding errors. A random draw decides between them, not their numbers.
         ties = candidates[score >= score.max() - 1e-9 * np.ptp(score)]
         return int(generator.choice(ties))
 
 
 class RandomSearch(Search):
-    """Any of the orders that have been tried least."""
+    """Chooses one of the least tried orders at random."""
 
     def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
         tries = self.tries[candidates]
@@ -237,7 +234,7 @@ class RandomSearch(Search):
 
 
 class RoundRobin(Search):
-    """The first in the sequence of ``ORDERS`` that has been tried least."""
+    """Chooses the first of the least tried orders, in the sequence of ``ORDERS``."""
 
     def _choose(self, candidates: NDArray[np.int64], generator: np.random.Generator) -> int:
         return int(candidates[self.tries[candidates].argmin()])
@@ -247,15 +244,14 @@ SEARCHES: Final[dict[str, type[Search]]] = {"gp-ucb": GpUcb, "random": RandomSea
 
 
 class _GaussianProcess:
-    """A Gaussian process on orders, fitted to ``values`` (float64 [n], standardised) of ``observed`` ones, by number.
+    """A Gaussian process on orders, fitted to the standardised ``values`` (float64 [n]) of ``observed`` order numbers.
 
     The kernel is signal × RBF + noise over the ±1 precedence vectors. Their squared distance is four times Kendall's
     distance K, so the RBF of length l is exp(-2K / l²): the Mallows kernel (Jiao and Vert, 2015). Within their bounds
     the three hyper-parameters maximise the marginal likelihood times the prior of `HYPER_PRIOR`.
 
-    What is observed of an order n times counts as its mean, whose noise is an n-th. Together with the scatter around
-    the means this is the same likelihood and the same posterior, and however many trainings there are, the matrices
-    have at most 120 rows.
+    The n observations of an order are replaced by their mean, which has an n-th of the noise, and by their scatter
+    around it. Likelihood and posterior stay the same, and the matrices never have more than 120 rows.
     """
 
     def __init__(self, observed: list[int], values: NDArray[np.float64]) -> None:
@@ -271,15 +267,15 @@ class _GaussianProcess:
 
         def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             likelihood, gradient = process.log_marginal_likelihood(theta, eval_gradient=True, clone_kernel=False)
-            around = scatter / np.exp(theta[-1])  # the noise's part: that of normal deviations from the orders' means
+            around = scatter / np.exp(theta[-1])  # likelihood of the deviations from the orders' means
             likelihood -= (repeats * theta[-1] + around) / 2
             gradient = gradient - np.array([0.0, 0.0, (repeats - around) / 2])
             deviations = (theta - medians) / spreads
             return deviations @ deviations / 2 - likelihood, deviations / spreads - gradient
 
-        with threadpool_limits(1, "blas"):  # the matrices are small, and the other cores play
-            # Not by fit(), which knows no prior, and warns of every bound that is reached.
-            starts = (medians, medians + spreads * (0, -2, -2))  # smooth under much noise, rough under little
+        with threadpool_limits(1, "blas"):  # the matrices are small, and workers need the other cores
+            # fit() supports no prior, and warns about every bound that is reached.
+            starts = (medians, medians + spreads * (0, -2, -2))  # smooth with much noise; rough with little
             bounds = process.kernel_.bounds
             found = [minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds) for start in starts]
             self._theta = min(found, key=lambda result: result.fun).x
@@ -288,9 +284,9 @@ class _GaussianProcess:
             self._mean = self._fitted.predict(PRECEDENCE.astype(np.float64))
 
     def posterior(self, pending: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of the noiseless function, float64 [120] each.
+        """Return mean and standard deviation of the noiseless function, float64 [120] each.
 
-        ``pending``: numbers of orders whose values are imagined to equal the mean.
+        ``pending``: numbers of orders that count as observed at their means.
         """
         from threadpoolctl import threadpool_limits
 
@@ -301,12 +297,12 @@ class _GaussianProcess:
                 rows = np.flatnonzero(counts)
                 process = self._process(rows, counts[rows], self._mean[rows], self._theta)
             std = process.predict(PRECEDENCE.astype(np.float64), return_std=True)[1]
-        # scikit-learn counts the noise of one more observation in.
+        # scikit-learn includes the noise of another observation.
         return self._mean, np.sqrt(np.maximum(std**2 - np.exp(self._theta[-1]), 0.0))
 
     @staticmethod
     def _process(rows: NDArray[np.int64], counts: NDArray[np.int64], means: NDArray[np.float64], theta: Any) -> Any:
-        """scikit-learn's process with hyper-parameters ``theta`` on orders that were observed ``counts`` times."""
+        """Return scikit-learn's process with hyper-parameters ``theta``. Row i was observed ``counts[i]`` times."""
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 

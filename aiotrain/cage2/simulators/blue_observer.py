@@ -27,9 +27,9 @@ class BlueObserver:
         """Whether blue sees and does just what the simulator shows and offers, so that nothing is remembered."""
         if self.is_plain:
             return
-        from aiotrain.cage2.blue_memory import MEMORY  # imports Numba, which csle-cyborg does not need
+        from aiotrain.cage2 import blue_memory  # imports Numba, which csle-cyborg does not need
 
-        self._memories = np.zeros(num_envs, MEMORY)
+        self._memories = np.zeros(num_envs, blue_memory.MEMORY)
         self._observations = np.zeros((num_envs, NUM_INPUTS if observation == "memory" else 0), np.int8)
         self._masks = np.zeros((num_envs, len(self.menu) if actions == "compact" else 0), np.int8)
 
@@ -47,8 +47,8 @@ class BlueObserver:
         """
         if self.is_plain:
             return tables, {}
-        from aiotrain.cage2.blue_memory import update_memories
+        from aiotrain.cage2 import blue_memory
 
-        update_memories(self._memories, tables, np.asarray(actions, np.int64), self._observations, self._masks)
+        blue_memory.update_all(self._memories, tables, np.asarray(actions, np.int64), self._observations, self._masks)
         seen = self._observations.copy() if self._observations.size else tables
         return seen, {"action_mask": self._masks.copy()} if self._masks.size else {}
