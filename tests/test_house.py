@@ -24,7 +24,6 @@ LONG_FUNCTIONS = {
     "runs/playback.py: __init__",
 }
 LONG_TEST_FILES = {
-    "collect/test_collectors.py",
     "runs/test_checkpoints.py",
     "runs/test_evaluate.py",
     "runs/test_playback.py",
@@ -35,13 +34,10 @@ HALF_OBJECTS = {
     "app/console/svg_animation.py",
     "app/evaluate_command.py",
     "cage2/playback/screen.py",
-    "collect/ray_node.py",
-    "collect/shared_memory.py",
-    "collect/worker.py",
     "runs/evaluation_episodes.py",
 }
 """Files that assert that something is not None."""
-TAKEN_APART = {"collect/synchronous.py"}
+TAKEN_APART: set[str] = set()
 """Files that reach into an object's ``__dict__``."""
 LAZY_PACKAGES = {"__init__.py", "cage2/__init__.py"}
 """Packages that import what they hand on when it is first asked for."""
@@ -70,7 +66,6 @@ SPEAK_OF_CAGE_2 = {
     "runs/load.py",
     "runs/playback.py",
     "runs/plot.py",
-    "transport/segments.py",  # aligns arrays in memory
 }
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
+from aiotrain.collect.cpython_internals import kill_forkserver
+from aiotrain.collect.processes import WorkerExecutor
 from aiotrain.collect.protocol import CollectorSettings, Launch, Outcome
 from aiotrain.errors import InvalidStepError
 from aiotrain.play.factory import EnvFactory
@@ -31,6 +34,8 @@ class BaseCollector:
         self._failure: BaseException | None = None
         self._news = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
+        self._executors: set[WorkerExecutor] = set()  # whose processes may live
+        self._segments = contextlib.ExitStack()  # which close with it
         self._closing = self._closed = False
         self._unnamed: set[str] = set()  # numbers in info that the run has warned of
 
@@ -88,15 +93,29 @@ class BaseCollector:
         self._background.add(started)
         started.add_done_callback(ended)
 
+    def _cancel_background(self) -> None:
+        for work in list(self._background):
+            work.cancel()
+
     async def _end_background(self) -> None:
         """Cancel what ``_spawn`` runs, and wait for its end."""
         self._cancel_background()
         if self._background:
             await asyncio.wait(self._background, timeout=_BACKGROUND_S)
 
-    def _cancel_background(self) -> None:
-        for work in list(self._background):
-            work.cancel()
+    def _add(self, executor: WorkerExecutor) -> WorkerExecutor:
+        """Answer for the processes of ``executor`` until their end."""
+        self._executors.add(executor)
+        return executor
+
+    def abort(self) -> None:
+        """See Collector."""
+        self._closing = True
+        self._cancel_background()  # or what is killed here is brought up again
+        for executor in self._executors:
+            executor.kill()
+        kill_forkserver()  # it would end with the caller, but not before it has compiled
+        self._segments.close()
 
     def _outcome(
         self,

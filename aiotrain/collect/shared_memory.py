@@ -8,6 +8,7 @@ each worker, so that none waits for the loop between two of them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import math
 import time
@@ -20,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.collect.base import BaseCollector
-from aiotrain.collect.cpython_internals import kill_forkserver
 from aiotrain.collect.first_task import inspect, run_first
 from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
@@ -105,10 +105,6 @@ class _Shared(NamedTuple):
     assignment: Assignment
     """That of worker 0."""
 
-    def close(self) -> None:
-        self.weights.close()
-        self.ring.close()
-
 
 class SharedMemoryCollector(BaseCollector):
     """Plays episodes in worker processes of several environments each."""
@@ -117,7 +113,6 @@ class SharedMemoryCollector(BaseCollector):
         super().__init__(factory, settings, warn)
         self._workers = [_Worker(index) for index in range(settings.workers)]
         self._shared: _Shared | None = None  # while it is open
-        self._executors: set[WorkerExecutor] = set()  # whose processes are to be ended
         self._dying: set[asyncio.Task[None]] = set()  # executors of workers that were lost
         self._starting = asyncio.Semaphore(_STARTING_AT_ONCE)
         self._task_limit = 1  # most trajectories in a task
@@ -127,26 +122,17 @@ class SharedMemoryCollector(BaseCollector):
 
     async def start(self) -> EnvSpec:
         """See Collector. The environment is made in worker 0, which keeps it."""
-        self._first = self._make_executor()
+        self._first = self._add(WorkerExecutor())
         self._spec = await inspect(self._first, self._factory, self._settings.start_timeout_s)
         return self._spec
-
-    def _make_executor(self) -> WorkerExecutor:
-        executor = WorkerExecutor()
-        self._executors.add(executor)
-        return executor
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Workers come up in the background; playing begins when the first is there."""
         affordable = _RING_BYTES // (self._spec.ring_layout(1, slot_steps).nbytes * _QUEUED * len(self._workers))
         self._task_limit = max(self._settings.envs_per_worker, min(affordable, _LARGEST_TASK), 1)
         slots = len(self._workers) * (_QUEUED * self._task_limit + self._settings.envs_per_worker)
-        ring = Ring.create(self._spec.ring_layout(slots, slot_steps))
-        try:
-            weights = Weights.create(policy.size)
-        except BaseException:
-            ring.close()
-            raise
+        ring = self._segments.enter_context(contextlib.closing(Ring.create(self._spec.ring_layout(slots, slot_steps))))
+        weights = self._segments.enter_context(contextlib.closing(Weights.create(policy.size)))
         shared = self._shared = _Shared(ring, weights, self._make_assignment(policy, ring.layout))
         for worker in self._workers:
             self._spawn(self._bring_up(worker, shared, None if worker.index else self._first))
@@ -167,7 +153,7 @@ class SharedMemoryCollector(BaseCollector):
                 await asyncio.sleep(min(_PAUSE_S * 2.0**doublings, _LONGEST_PAUSE_S))
             try:
                 async with self._starting:
-                    executor = executor or self._make_executor()
+                    executor = executor or self._add(WorkerExecutor())
                     await run_first(executor, timeout_s, join, *what)
             except (AiotrainError, BrokenProcessPool, OSError, EOFError) as error:  # TimeoutError is an OSError
                 cause = cause_of_end(error, executor)
@@ -363,17 +349,6 @@ class SharedMemoryCollector(BaseCollector):
         self._executors.clear()
         for worker in self._workers:
             worker.process = None
-        if self._shared is not None:
-            self._shared.close()
-            self._shared = None
+        self._segments.close()
+        self._shared = None
         self._closed = True
-
-    def abort(self) -> None:
-        """See Collector."""
-        self._closing = True
-        self._cancel_background()  # or what is killed here is brought up again
-        for executor in self._executors:
-            executor.kill()
-        kill_forkserver()  # it would end with the caller, but not before it has compiled
-        if self._shared is not None:
-            self._shared.close()

@@ -32,8 +32,7 @@ _EPISODES_PER_ENV = 4  # in a task: an environment whose episode is over begins 
 class SynchronousCollector(TaskCollector):
     """Steps ``workers`` times ``envs_per_worker`` environments in lockstep, in a thread of its own.
 
-    ``barriers`` - 1 times a step, all processes are asked for an answer besides, as older designs did for the
-    simulator's true state.
+    ``barriers`` are round trips a step; more than one only in benchmarks, of designs that asked for the true state too.
     """
 
     def __init__(

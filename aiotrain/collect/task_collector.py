@@ -1,4 +1,4 @@
-"""What collectors without a ring in shared memory have in common: each launch is a task of the event loop."""
+"""What collectors have in common that play each launch in a task of the event loop, without a ring."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.collect.base import BaseCollector
-from aiotrain.collect.cpython_internals import kill_forkserver
 from aiotrain.collect.first_task import inspect
 from aiotrain.collect.processes import WorkerExecutor, end
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
@@ -61,7 +60,6 @@ class TaskCollector(BaseCollector, abc.ABC):
         self._task_size = settings.envs_per_worker
         self._tasks: set[asyncio.Task[Played | Outcome]] = set()
         self._unfinished: set[int] = set()  # episodes that outgrew the slots of their task
-        self._executors: set[WorkerExecutor] = set()  # whose processes may live
         self._ending: set[asyncio.Task[None]] = set()  # ends of executors
         self._opened = False
 
@@ -75,7 +73,7 @@ class TaskCollector(BaseCollector, abc.ABC):
         """
 
     async def _inspect(self) -> EnvSpec:
-        """Make an environment, and tell what it is like. Raises EnvError."""
+        """Make an environment and return its spec. Raises EnvError."""
         executor = self._add(WorkerExecutor())
         try:
             return await inspect(executor, self._factory, self._settings.start_timeout_s)
@@ -83,20 +81,15 @@ class TaskCollector(BaseCollector, abc.ABC):
             await asyncio.shield(self._end_executor(executor))
 
     async def _end(self) -> None:
-        """Close what there is beside executors. Tasks have ended or are cancelled."""
+        """Close what the collector has beside executors. Tasks have ended or are cancelled."""
 
     def _kill(self) -> None:
-        """Kill at once what there is beside executors."""
+        """Kill at once what the collector has beside executors."""
 
     # --------------------------------------------------------------- executors
 
-    def _add(self, executor: WorkerExecutor) -> WorkerExecutor:
-        """Answer for the processes of ``executor`` until their end."""
-        self._executors.add(executor)
-        return executor
-
     def _end_executor(self, executor: WorkerExecutor) -> asyncio.Task[None]:
-        """End its processes, whoever waits for that."""
+        """End the processes of ``executor``; the task goes on if its caller is cancelled."""
 
         def ended(ending: asyncio.Task[None]) -> None:
             self._ending.discard(ending)
@@ -173,7 +166,7 @@ class TaskCollector(BaseCollector, abc.ABC):
             self._fail(error)
 
     def _accept(self, launch: Launch, played: Played) -> Outcome:
-        """The outcome of a task that came back."""
+        """Return the outcome of a task that came back."""
         if played.trajectories is not None:
             workers, episodes, ended = (played.trajectories.headers[name] for name in ("worker", "episode", "ended"))
             for worker in workers[ended].tolist():
@@ -213,18 +206,15 @@ class TaskCollector(BaseCollector, abc.ABC):
             await asyncio.wait(self._tasks)
         await asyncio.gather(*self._ending)
         self._executors.clear()
+        self._segments.close()
         self._closed = True
 
     def abort(self) -> None:
         """See Collector."""
-        self._closing = True
-        self._cancel_background()  # or what is killed here is brought up again
         for work in self._tasks:
             work.cancel()
-        for executor in self._executors:
-            executor.kill()
         self._kill()
-        kill_forkserver()
+        super().abort()
 
 
 class WholeEpisodeCollector(TaskCollector):
@@ -235,7 +225,6 @@ class WholeEpisodeCollector(TaskCollector):
     def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
         super().__init__(factory, settings, warn)
         self._numbers = itertools.count()  # of tasks
-        self._segments = contextlib.ExitStack()
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Raises ConfigError for an environment whose episodes may never end."""
@@ -246,13 +235,3 @@ class WholeEpisodeCollector(TaskCollector):
             )
         self._clock = self._segments.enter_context(contextlib.closing(TaskClock.create(self._settings)))
         await super().open(policy, slot_steps)
-
-    async def close(self) -> None:
-        """See Collector."""
-        await super().close()
-        self._segments.close()
-
-    def abort(self) -> None:
-        """See Collector."""
-        super().abort()
-        self._segments.close()

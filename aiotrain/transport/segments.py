@@ -22,7 +22,7 @@ __all__ = ["Fields", "Segment", "free_bytes", "human_bytes", "size_of"]
 Fields = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]
 """The arrays in a segment: name -> (shape, dtype)."""
 
-_ALIGNMENT = 64  # a cache line, so that two writers never share one
+_CACHE_LINE = 64  # bytes; where arrays begin, so that two writers never share one
 _SHM_DIR = "/dev/shm"
 _NAME = re.compile(r"aiotrain-\d+-[0-9a-f]{16}")  # the pid is for people; nothing is concluded from it
 
@@ -51,8 +51,8 @@ def _offsets(fields: Fields) -> tuple[dict[str, int], int]:
     for name, (shape, dtype) in fields.items():
         offsets[name] = end
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return offsets, max(end, _ALIGNMENT)
+        end += -(-size // _CACHE_LINE) * _CACHE_LINE
+    return offsets, max(end, _CACHE_LINE)
 
 
 def size_of(fields: Fields) -> int:
