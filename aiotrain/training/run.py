@@ -184,14 +184,15 @@ class TrainingRun:
         The checkpoint comes first: what the end cuts off goes on from it.
         """
         updates, mean = len(self._ledger.returns), self._ledger.recent_return()
-        if self._folder is not None:
-            self._folder.save(updates, mean, is_whole=self._is_whole)
-        phase = self._events.phase
-        self.curriculum.end("budget" if phase == "finished" else phase)
-        account = self.batcher.counts.account()
-        self._events.note("end", phase=phase, episodes=self._ledger.episodes, **account)
-        if self._folder is not None:
-            self._folder.close()
+        phase, account = self._events.phase, self.batcher.counts.account()
+        try:
+            if self._folder is not None:
+                self._folder.save(updates, mean, is_whole=self._is_whole)
+            self.curriculum.end("budget" if phase == "finished" else phase)
+        finally:
+            self._events.note("end", phase=phase, episodes=self._ledger.episodes, **account)
+            if self._folder is not None:
+                self._folder.close()
 
 
 def make_learner(ppo: Any, config: Config, spec: EnvSpec) -> Learner:

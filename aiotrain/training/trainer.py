@@ -25,7 +25,7 @@ from typing import Any, Self
 from aiotrain.collect.protocol import Collector
 from aiotrain.collect.selection import make_collector
 from aiotrain.config import Config
-from aiotrain.errors import CheckpointError, TrainerStateError
+from aiotrain.errors import TrainerStateError
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import Checkpoint, load_checkpoint
 from aiotrain.runs.journals import refuse_old_run, refuse_running
@@ -76,7 +76,7 @@ class Trainer:
         self._collector: Collector = make_collector(config, config.seed, self._factory, self._events.warn)
         self._thread = ThreadPoolExecutor(1, "aiotrain-learner")
         self._run: TrainingRun | None = None  # there once the environment is known
-        self._unsaved: CheckpointError | None = None
+        self._unsaved: Exception | None = None
         self._learning: asyncio.Task[Update | None] | None = None  # the update that is under way
         self._iterating = False
 
@@ -180,7 +180,7 @@ class Trainer:
     def _save(self, run: TrainingRun) -> None:
         try:
             run.save()
-        except CheckpointError as error:
+        except Exception as error:  # a curriculum's too: by then everything else is closed
             self._unsaved = error
             self._events.error(error)
             self._events.end("failed")

@@ -114,11 +114,13 @@ def test_what_is_no_plan_ends_the_run_with_a_message(planned: Any, words: str, m
         run(train(config(curriculum=Planning)))
 
 
-@pytest.mark.parametrize("where", ["plan", "learned", "advance", "published", "label"])
-def test_an_error_in_a_curriculum_ends_the_run(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["plan", "learned", "advance", "published", "label", "end", "state_dict"])
+def test_an_error_in_a_curriculum_ends_the_run(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Broken, "where", where)
     with pytest.raises(ZeroDivisionError, match=f"in {where}"):
-        run(train(config(curriculum=Broken)))
+        run(train(config(curriculum=Broken, run_dir=str(tmp_path / "run"))))
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "end"
 
 
 # ----------------------------------------------------------------------- naming
