@@ -24,7 +24,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -39,6 +39,7 @@ TAKES = "10 minutes"
 SMALLEST = "HEAD --repeats 1 --jobs cartpole --share 0.05"
 
 STARTUP_WORKERS = 100
+WARM_UP_SHARE = 0.1
 NO_REPEATS = 3
 FEW_REPEATS = 5
 LEAST_CHANGE = 0.03
@@ -103,7 +104,7 @@ def compare(trees: dict[str, Path], jobs: Sequence[str], repeats: int, share: fl
         for job in jobs:
             if job != "first start":
                 say(f"warming up {name}: {job}")
-                JOBS[job].do(tree, min(share, 0.1))
+                JOBS[job].do(tree, min(share, WARM_UP_SHARE))
     figures = Figures()
     for repeat in range(repeats):
         for job in jobs:
@@ -118,9 +119,14 @@ def compare(trees: dict[str, Path], jobs: Sequence[str], repeats: int, share: fl
     return figures
 
 
+def ratios_of(figure: Figure) -> list[float]:
+    """Return this tree's ÷ the commit's, in each repeat."""
+    return [value / other for value, other in zip(figure.repeats, figure.ceilings, strict=True)]
+
+
 def verdict(figure: Figure) -> str:
     """Tell whether the working tree is slower, faster or within noise, by the ratio in each repeat."""
-    ratios = [value / other for value, other in zip(figure.repeats, figure.ceilings, strict=True)]
+    ratios = ratios_of(figure)
     if len(ratios) < NO_REPEATS:
         return "too few repeats"
     least = LEAST_CHANGE if len(ratios) >= FEW_REPEATS else LEAST_CHANGE_OF_FEW
@@ -129,12 +135,19 @@ def verdict(figure: Figure) -> str:
     return "faster" if (ratios[0] > 1) == figure.name.endswith("_per_s") else "slower"
 
 
+def row_of(figure: Figure) -> dict[str, Any]:
+    """Return the row of the JSON report. Pairs of repeats tell a ratio however far the commit's lie apart."""
+    ratios = ratios_of(figure)
+    ratio = {"ratio": statistics.median(ratios), "lowest_ratio": min(ratios), "highest_ratio": max(ratios)}
+    return figure.row() | ratio | {"verdict": verdict(figure)}
+
+
 def table_of(figures: Figures, commit: str) -> Table:
     table = Table(title=f"The working tree against {commit}, medians")
     for column in ("job", "figure", commit, "this tree", "ratio", "spread", "verdict"):
         table.add_column(column, justify="left" if column in ("job", "figure", "verdict") else "right")
     for figure in figures:
-        ratios = [value / other for value, other in zip(figure.repeats, figure.ceilings, strict=True)]
+        ratios = ratios_of(figure)
         table.add_row(
             figure.subject,
             figure.unit,
@@ -161,9 +174,8 @@ def main() -> int:
         trees = {"this": extract_working_tree(Path(folder, "this")), "other": extract(commit, Path(folder, "other"))}
         figures = compare(trees, arguments.jobs, arguments.repeats, arguments.share, commit)
     report.print(table_of(figures, commit))
-    verdicts = [verdict(figure) for figure in figures]
-    report.write([figure.row() | {"verdict": it} for figure, it in zip(figures, verdicts, strict=True)], {})
-    if slower := [f"{it.subject} ({it.unit})" for it, told in zip(figures, verdicts, strict=True) if told == "slower"]:
+    report.write([row_of(figure) for figure in figures], {})
+    if slower := [f"{figure.subject} ({figure.unit})" for figure in figures if verdict(figure) == "slower"]:
         print(f"slower than {commit}: {', '.join(slower)}")
         return 1
     return 0
