@@ -36,7 +36,7 @@ from bench.tools.report import Report
 from bench.tools.script import Script
 
 TAKES = "10 minutes"
-SMALLEST = "HEAD --repeats 1 --jobs cartpole --share 0.05"
+SMALLEST = "HEAD --repeats 1 --jobs cartpole --share 0.05 --no-warm-up"
 
 STARTUP_WORKERS = 100
 WARM_UP_SHARE = 0.1
@@ -98,13 +98,17 @@ JOBS = {
 }
 
 
-def compare(trees: dict[str, Path], jobs: Sequence[str], repeats: int, share: float, commit: str) -> Figures:
-    """Have both trees do all jobs in turns; the figures of the working tree, whose ceiling is the commit's."""
+def warm_up(trees: dict[str, Path], jobs: Sequence[str], share: float) -> None:
+    """Have both trees do a part of each job, so that what is compiled once is compiled."""
     for name, tree in trees.items():
         for job in jobs:
             if job != "first start":
                 say(f"warming up {name}: {job}")
                 JOBS[job].do(tree, min(share, WARM_UP_SHARE))
+
+
+def compare(trees: dict[str, Path], jobs: Sequence[str], repeats: int, share: float, commit: str) -> Figures:
+    """Have both trees do all jobs in turns; the figures of the working tree, whose ceiling is the commit's."""
     figures = Figures()
     for repeat in range(repeats):
         for job in jobs:
@@ -167,11 +171,14 @@ def main() -> int:
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--share", type=float, default=1.0, help="of the budgets of the trainings (default 1)")
+    parser.add_argument("--no-warm-up", action="store_true", help="count what is compiled in the first repeat")
     arguments = script.parse(parser)
     report = Report(script, arguments)
     commit = commit_of(arguments.commit)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         trees = {"this": extract_working_tree(Path(folder, "this")), "other": extract(commit, Path(folder, "other"))}
+        if not arguments.no_warm_up:
+            warm_up(trees, arguments.jobs, arguments.share)
         figures = compare(trees, arguments.jobs, arguments.repeats, arguments.share, commit)
     report.print(table_of(figures, commit))
     report.write([row_of(figure) for figure in figures], {})

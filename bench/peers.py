@@ -271,7 +271,11 @@ def measure(
     top_cpu_s_per_step = (cpu_s(players) - cpu) / (top * seconds / 2)
     with Program(python, key, env, layout, steps_per_update) as program:
         row = train(program, seconds)
-    return row | {"ceiling_steps_per_s": top, "cpu_efficiency": top_cpu_s_per_step / row["cpu_s_per_step"]}
+    return row | {
+        "ceiling_steps_per_s": top,
+        "ratio": row["steps_per_s"] / top,
+        "cpu_efficiency": top_cpu_s_per_step / row["cpu_s_per_step"],
+    }
 
 
 # -------------------------------------------------------------------------- main
@@ -282,40 +286,44 @@ class Comparison:
 
     def __init__(self, env: str, steps_per_update: int, seconds: float, ceiling: Ceiling) -> None:
         self._work = (env, steps_per_update, seconds, ceiling)
-        self._best: dict[str, tuple[float, Layout]] = {}
         self.figures = Figures()
 
-    def attempt(self, key: str, python: str, layout: Layout, *, trial: bool = False) -> None:
-        """Measure once. What a repeat comes to is noted; of a trial, how fast it was."""
+    def _attempt(self, key: str, python: str, layout: Layout) -> dict[str, float]:
+        """Measure once; {} if that fails, with the reason among the remarks."""
         subject = TRAINERS[key].name
         try:
             row = measure(key, python, layout, *self._work)
         except TrainerError as error:
             self.figures.remarks[subject] = str(error)
             say(f"{subject}, {layout}: {error}")
-            return
-        top = row["ceiling_steps_per_s"]
-        ratio = row["steps_per_s"] / top
-        say(f"{subject}, {layout}: {ratio:.3f} of {top:,.0f} steps/s, CPU efficiency {row['cpu_efficiency']:.2f}")
-        if trial:
-            if key not in self._best or ratio > self._best[key][0]:
-                self._best[key] = (ratio, layout)
-            return
-        self.figures.remarks[subject] = f"{layout} environments"
-        self.figures.note(subject, "speed", row["steps_per_s"], "steps/s", ceiling=("ceiling", top))
-        self.figures.note(subject, "CPU efficiency", row["cpu_efficiency"])
-        self.figures.note(subject, "first update", row["first_update_s"], "s")
-        self.figures.note(subject, "memory", row["pss_mib"], "MiB")
+            return {}
+        told = f"{row['ratio']:.3f} of {row['ceiling_steps_per_s']:,.0f} steps/s"
+        say(f"{subject}, {layout}: {told}, CPU efficiency {row['cpu_efficiency']:.2f}")
+        return row
+
+    def _best(self, key: str, python: str, layouts: Sequence[Layout]) -> Layout | None:
+        """Try the layouts that a trainer can have, and return the fastest; a single one needs no trial."""
+        layouts = [layout for layout in layouts if layout.envs_per_worker == 1 or TRAINERS[key].several]
+        if len(layouts) == 1:
+            return layouts[0]
+        trials = {layout: row["ratio"] for layout in layouts if (row := self._attempt(key, python, layout))}
+        return max(trials, key=trials.__getitem__) if trials else None
 
     def run(self, pythons: dict[str, str], layouts: Sequence[Layout], repeats: int) -> None:
         """Try each trainer with the layouts that it can have, and repeat its best one, in turns."""
-        for layout in layouts:
-            for key, python in pythons.items():
-                if layout.envs_per_worker == 1 or TRAINERS[key].several:
-                    self.attempt(key, python, layout, trial=True)
+        best = {key: self._best(key, python, layouts) for key, python in pythons.items()}
         for _ in range(repeats):
-            for key, (_, layout) in self._best.items():
-                self.attempt(key, pythons[key], layout)
+            for key, layout in best.items():
+                if layout is not None and (row := self._attempt(key, pythons[key], layout)):
+                    self._note(TRAINERS[key].name, layout, row)
+
+    def _note(self, subject: str, layout: Layout, row: dict[str, float]) -> None:
+        self.figures.remarks[subject] = f"{layout} environments"
+        ceiling = ("ceiling", row["ceiling_steps_per_s"])
+        self.figures.note(subject, "speed", row["steps_per_s"], "steps/s", ceiling=ceiling)
+        self.figures.note(subject, "CPU efficiency", row["cpu_efficiency"])
+        self.figures.note(subject, "first update", row["first_update_s"], "s")
+        self.figures.note(subject, "memory", row["pss_mib"], "MiB")
 
 
 def lead(figures: Figures) -> tuple[float, str] | None:

@@ -21,7 +21,7 @@ from bench.tools.runs import config_of
 from bench.tools.script import Script
 
 TAKES = "4 minutes"
-SMALLEST = "--episodes 200 --repeats 1"
+SMALLEST = "--episodes 150 --repeats 1"
 
 WORKERS = 2
 EPISODES_OF_PARTS = 20_000
