@@ -51,7 +51,7 @@ class EnvFactory:
 
     @classmethod
     def of(cls, env: str | Callable[..., Any], max_episode_steps: int | None = None, **kwargs: Any) -> EnvFactory:
-        """The factory for ``env``. Raises ConfigError for an unknown id and for a callable that cannot travel."""
+        """Return the factory for ``env``. Raises ConfigError for an unknown id or a callable that cannot travel."""
         if callable(env):
             try:
                 target = cloudpickle.dumps(env)
@@ -66,7 +66,7 @@ class EnvFactory:
         return cls(env, env, tuple(kwargs.items()), max_episode_steps)
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
-        """A new environment. Raises whatever the user's code raises, and EnvError if it made something else."""
+        """Return a new environment. Raises whatever the user's code raises, and EnvError if it made something else."""
         made: Any = self._maker()(**dict(self.kwargs))
         env: gymnasium.Env[Any, Any] = made
         if not isinstance(made, gymnasium.Env):

@@ -39,7 +39,7 @@ class InvalidValue(Exception):
 
 
 def make_env(factory: EnvFactory) -> gymnasium.Env[Any, Any]:
-    """A new environment. Raises EnvError with the traceback."""
+    """Return a new environment. Raises EnvError with the traceback."""
     try:
         return factory()
     except AiotrainError:
@@ -83,7 +83,7 @@ def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:
 
 
 def observation_fault(observation: Any, spec: EnvSpec) -> str:
-    """What is wrong with the shape, dtype, range or finiteness of ``observation``; empty if nothing is."""
+    """Return what is wrong with the shape, dtype, range or finiteness of ``observation``; empty if nothing is."""
     array = np.asarray(observation)
     if array.shape != spec.observation_shape:
         return f"observation of shape {array.shape} where the space says {spec.observation_shape}"
@@ -97,7 +97,7 @@ def observation_fault(observation: Any, spec: EnvSpec) -> str:
 
 
 def mask_fault(info: Mapping[str, Any], spec: EnvSpec) -> str:
-    """What is wrong with the ``action_mask`` in ``info``, or with there being one or none; empty if nothing is."""
+    """Return what is wrong with ``action_mask`` in ``info``, or with its presence or absence; empty if nothing is."""
     if not spec.has_action_mask:
         is_late = spec.action_kind == "discrete" and "action_mask" in info
         return "an action_mask, which the info of its first reset lacked: give one there too, or nowhere" * is_late

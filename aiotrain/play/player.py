@@ -73,7 +73,7 @@ class LostEpisode(NamedTuple):
 
     @property
     def where(self) -> dict[str, int | None]:
-        """The fields of an AiotrainError about it."""
+        """Return the fields of an AiotrainError about it."""
         return {"worker": self.worker, "episode": self.episode, "seed": self.seed, "step": self.step}
 
 
@@ -90,7 +90,7 @@ class PlayResult(NamedTuple):
 
 
 def episode_streams(run_seed: int, episode: int) -> tuple[int, np.random.Generator]:
-    """The seed that ``episode`` is reset with, and the generator of its actions."""
+    """Return the seed that ``episode`` is reset with, and the generator of its actions."""
     generator = np.random.default_rng((run_seed, episode))
     return int(generator.integers(2**31)), generator
 
@@ -278,7 +278,7 @@ class Player:
         return np.array(drawn)
 
     def _for_env(self, actions: npt.NDArray[Any]) -> Sequence[Any]:
-        """The drawn ``actions`` as the environment takes them."""
+        """Return the drawn ``actions`` as the environment takes them."""
         if self._spec.action_kind == "gaussian":
             return list(np.clip(actions, *self._clip).astype(self._spec.action_dtype, copy=False))
         if self._spec.action_start:
@@ -287,7 +287,7 @@ class Player:
         return given
 
     def _step(self, lane: _Lane, action: Any, given: Any, log_prob: float) -> bool:
-        """One step of ``lane``; whether it goes on in the same slot."""
+        """Take one step of ``lane``; return whether it goes on in the same slot."""
         observation, reward, terminated, truncated, info = lane.env.step(given)
         lane.actions.append(action)
         lane.log_probs.append(log_prob)

@@ -44,7 +44,7 @@ class PolicyShape:
 
     @classmethod
     def of(cls, spec: EnvSpec, hidden: Sequence[int]) -> PolicyShape:
-        """The policy for the environment ``spec`` with ``hidden`` units in its layers."""
+        """Return the policy for the environment ``spec`` with ``hidden`` units in its layers."""
         return cls(spec.inputs, tuple(hidden), spec.outputs, spec.action_kind)
 
     @property
@@ -60,7 +60,7 @@ class PolicyShape:
         return 2 * self.inputs + dense + (self.outputs if self.kind == "gaussian" else 0)
 
     def split(self, vector: FloatArray) -> list[FloatArray]:
-        """Views into ``vector``, in the order given above."""
+        """Return views into ``vector``, in the order given above."""
         shapes: list[tuple[int, ...]] = [(self.inputs,), (self.inputs,)]
         for fan_in, fan_out in self.layers:
             shapes += [(fan_in, fan_out), (fan_out,)]
@@ -74,7 +74,7 @@ class PolicyShape:
         return views
 
     def greedy(self, vector: FloatArray) -> FloatArray:
-        """The parameters ``vector`` changed so that what is drawn is the most probable action, or the Gaussian's mean.
+        """Return ``vector`` changed so that the most probable action is drawn, or the Gaussian's mean.
 
         Logits are multiplied by 2**64, which rounds nothing: all but the highest have probability 0, equal ones the
         same as before. So whatever draws actions from parameters plays greedily with these.
@@ -119,7 +119,7 @@ class NumpyPolicy:
         self.refresh()
 
     def greedy(self) -> NumpyPolicy:
-        """The policy that always takes the most probable action, or the Gaussian's mean; see `PolicyShape.greedy`."""
+        """Return the policy that takes the most probable action, or the Gaussian's mean; see `PolicyShape.greedy`."""
         greedy = NumpyPolicy(self.shape)
         greedy.parameters[:] = self.shape.greedy(self.parameters)
         greedy.refresh()
@@ -136,7 +136,7 @@ class NumpyPolicy:
         self._layers = list(zip(rest[0::2], rest[1::2], strict=True))
 
     def head(self, inputs: FloatArray) -> FloatArray:
-        """Logits or means ``[N, outputs]`` for ``inputs`` ``[N, inputs]``."""
+        """Return logits or means ``[N, outputs]`` for ``inputs`` ``[N, inputs]``."""
         count = len(inputs)
         if self._multiplies_batches and count % _ROWS:
             padded = np.zeros((count + -count % _ROWS, self.shape.inputs), np.float32)
@@ -156,8 +156,7 @@ class NumpyPolicy:
         return head.reshape(-1, self.shape.outputs)[:count]
 
     def noise(self, generator: np.random.Generator, steps: int) -> npt.NDArray[Any]:
-        """What ``act`` needs for ``steps`` steps of one environment: ``[steps]`` uniform or ``[steps, outputs]``
-        normal float32 numbers."""
+        """Return the random float32 numbers for ``steps`` steps: ``[steps]`` uniform or ``[steps, outputs]`` normal."""
         if self.shape.kind == "discrete":
             return generator.random(steps, np.float32)
         return generator.standard_normal((steps, self.shape.outputs), np.float32)

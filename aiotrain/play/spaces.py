@@ -57,7 +57,7 @@ class EnvSpec:
 
     @classmethod
     def of(cls, env: gymnasium.Env[Any, Any], name: str, limit: int | None = None) -> EnvSpec:
-        """The spec of ``env``, whose episodes are also cut after ``limit`` steps.
+        """Return the spec of ``env``, whose episodes are also cut after ``limit`` steps.
 
         Raises UnsupportedSpaceError, with the space and the reason.
         """
@@ -83,7 +83,7 @@ class EnvSpec:
 
     @property
     def ring_action_dtype(self) -> npt.DTypeLike:
-        """The smallest dtype that holds every action as the policy draws it."""
+        """Return the smallest dtype that holds every action as the policy draws it."""
         if self.action_kind == "gaussian":
             return np.float32
         return np.int16 if self.outputs <= np.iinfo(np.int16).max else np.int32
@@ -95,7 +95,7 @@ class EnvSpec:
 
     @property
     def slot_steps(self) -> int:
-        """Steps of a slot, where the configuration leaves it open: a whole episode, if that has a reasonable limit."""
+        """Steps of a slot unless the configuration says so: a whole episode, if that has a reasonable limit."""
         limit = self.max_episode_steps
         return limit if limit is not None and limit <= _LONGEST_SLOT_STEPS else _DEFAULT_SLOT_STEPS
 
@@ -113,7 +113,7 @@ class EnvSpec:
         )
 
     def encode(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Observations ``[N, *shape]`` as the policy's inputs ``[N, inputs]``, float32."""
+        """Return observations ``[N, *shape]`` as the policy's inputs ``[N, inputs]``, float32."""
         if self.observation_kind == "one_hot":
             encoded = np.zeros((len(observations), self.inputs), np.float32)
             encoded[np.arange(len(observations)), observations - self.observation_start] = 1.0
@@ -159,7 +159,7 @@ def _wrapper_advice(space: spaces.Space[Any]) -> str:
 
 
 def _max_episode_steps(env: gymnasium.Env[Any, Any], limit: int | None) -> int | None:
-    """The lowest of ``limit``, that of Gymnasium's registration, and the ``max_steps`` of the environment itself."""
+    """Return the lowest of ``limit``, that of Gymnasium's registration, and the environment's own ``max_steps``."""
     limits = [
         steps
         for steps in (limit, env.spec and env.spec.max_episode_steps, getattr(env.unwrapped, "max_steps", None))

@@ -54,22 +54,21 @@ class Counts:
     """
 
     played: int = 0
-    """Attempts at episodes that were handed out and came to an end, whatever end. Those that the end of the run breaks
-    off do not count."""
+    """Attempts at episodes that came to an end. Those cut off by the end of the run do not count."""
     finished: int = 0
     """Episodes played to their end and kept."""
     steps: int = 0
-    """Steps in all delivered trajectories but those thrown away."""
+    """Steps in all delivered trajectories but the discarded ones."""
     learned: int = 0
     """Episodes that a policy version has learned from."""
     waiting: int = 0
-    """Finished episodes that lie in batches which are not learned yet."""
+    """Finished episodes in batches that are not learned yet."""
     discarded: int = 0
-    """Episodes that were finished and not learned when a run ended that was then resumed: they are played again."""
+    """Episodes that were finished and not learned when the run ended, before it was resumed; they are played again."""
     lost: int = 0
     """Attempts that began and were lost; most episodes are tried again."""
     given_up: int = 0
-    """Lost episodes that are not tried again: lost too often, or fragments of them count already."""
+    """Lost episodes that are not tried again: lost too often, or some of their fragments count already."""
     in_flight: int = 0
     """Trajectories being played or queued."""
 
@@ -121,7 +120,7 @@ class Batcher:
     batch with each, or None for not now.
 
     A lost episode is played again from its beginning, up to three times in all. Counting episodes, fragments that came
-    back before are thrown away for it. Counting steps they may be learned already, and played again from the same seed
+    back before are discarded for it. Counting steps they may be learned already, and played again from the same seed
     they would count twice: so they count once, the episode ends there, and fresh ones bring the steps that are missing.
     """
 
@@ -159,7 +158,7 @@ class Batcher:
     # ------------------------------------------------------------- handing out
 
     def wanted(self) -> int:
-        """Trajectories that may be played now."""
+        """Return how many trajectories may be played now; open the batches that may be opened."""
         while self._next_batch <= self._learned_batches + self._max_policy_lag and not self.exhausted:
             options = self._plan(self._next_batch)
             if options is None:
@@ -175,7 +174,7 @@ class Batcher:
         return sum(len(batch.to_launch) for batch in self._batches)
 
     def next_launch(self, at_most: int) -> Launch:
-        """The next episodes to play, oldest batch first; ``wanted`` must have said that there are some."""
+        """Return the next episodes to play, oldest batch first; `wanted` must have returned more than 0."""
         batch = next(batch for batch in self._batches if batch.to_launch)
         episodes = tuple(batch.to_launch.popleft() for _ in range(min(at_most, len(batch.to_launch))))
         batch.in_flight += len(episodes)
@@ -258,7 +257,7 @@ class Batcher:
         return tries < _TRIES
 
     def _add_counting_episodes(self, outcome: Outcome, again: Sequence[int], given_up: Sequence[int]) -> None:
-        """Everything goes to the batch of its episode, whichever launch it came with."""
+        """Put each trajectory into the batch of its episode, whichever launch it came with."""
         if outcome.trajectories is not None:
             headers = outcome.trajectories.headers
             numbers = self._number(headers["episode"])
@@ -311,7 +310,7 @@ class Batcher:
     # ---------------------------------------------------------------- batches
 
     def pop_batch(self) -> Batch | None:
-        """The next batch in order, if it is whole. Once it is learned from, say so by ``learned``."""
+        """Return the next batch in order, if it is whole. `learned` must follow once it is learned from."""
         if not self._batches or not self._is_whole(self._batches[0]):
             return None
         batch = self._batches.popleft()
@@ -329,7 +328,7 @@ class Batcher:
         return not batch.to_launch and not waits_for
 
     def learned(self) -> None:
-        """The batch that was popped first has become a new policy version."""
+        """Note that the batch popped first has become a new policy version."""
         self._learned_batches += 1
         learned = self._popped.popleft()
         self.counts.learned += learned.ended
@@ -358,11 +357,11 @@ class Batcher:
     # ----------------------------------------------------------------- checkpoints
 
     def _under_way(self) -> list[_OpenBatch]:
-        """The batches that are not learned yet."""
+        """Return the batches that are not learned yet."""
         return [*self._popped, *self._batches]
 
     def state_dict(self) -> dict[str, Any]:
-        """What is learned, as plain data for JSON. Whatever is under way will be played again, as if it never was.
+        """Return what is learned, as plain data for JSON. What is under way will be played again.
 
         Counting steps, an episode of which fragments are learned counts with these; it is given up.
         """

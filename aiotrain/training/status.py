@@ -141,8 +141,8 @@ class Status:
     def adds_up(self) -> bool:
         """Whether the account is exact, as it must be at every moment: its terms are counted apart."""
         kept = self.episodes_learned + self.episodes_waiting
-        thrown_away = self.episodes_discarded + self.episodes_lost
-        return self.episodes_finished == kept and self.episodes_played == kept + thrown_away
+        gone = self.episodes_discarded + self.episodes_lost
+        return self.episodes_finished == kept and self.episodes_played == kept + gone
 
     @property
     def over(self) -> bool:
