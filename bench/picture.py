@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiotrain import Config, Trainer
 from aiotrain.app.console import save_svg
+from aiotrain.cage2.screen.search_panel import SearchPanel
 from aiotrain.training.status import Status
 from bench.tools.figures import Figures
 from bench.tools.progress import say
@@ -46,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         status = run(late_status(config_of([*flags, "--run-dir", f"{folder}/defender"])))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    save_svg(status, arguments.out, width=120, height=46)
+    save_svg(status, arguments.out, SearchPanel(), width=120, height=46)
     figures = Figures()
     figures.note(str(arguments.out), "size", arguments.out.stat().st_size / 1024, "KiB")
     report.finish(figures, "The console's picture")
