@@ -139,7 +139,7 @@ class BaseCollector:
         return Outcome(launch, trajectories, unused, tuple(failures))
 
     def _lost(self, episodes: Collection[int], cause: str, worker: int | None) -> tuple[LostEpisode, ...]:
-        """``episodes`` as lost, named with their seeds."""
+        """Return ``episodes`` as lost, with their seeds."""
         seeds = {episode: episode_streams(self._settings.run_seed, episode)[0] for episode in sorted(episodes)}
         return tuple(
             LostEpisode(episode, f"episode {episode}, seed {seed}: {cause}", worker, seed)

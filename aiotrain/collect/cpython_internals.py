@@ -111,7 +111,7 @@ class NoLock:
         return self
 
     def _is_zero(self) -> bool:
-        """Whether the queue is full: collectors bound what is in it."""
+        """Say that the queue is not full: collectors bound what is in it."""
         return False
 
 
@@ -130,7 +130,7 @@ class ObservablePool(ProcessPoolExecutor):
         return bool(self._broken)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As the base class does, which however does not wait where it was called without ``wait`` before."""
+        """Shut down, and wait for the thread also after a call without ``wait``, which the base class does not."""
         with self._shutdown_lock:
             self._manager = self._manager or self._executor_manager_thread  # type: ignore[assignment]
         super().shutdown(wait, cancel_futures=cancel_futures)
@@ -138,7 +138,9 @@ class ObservablePool(ProcessPoolExecutor):
             self._manager.join()
 
     def hang_up(self) -> None:
-        """Have the executor's thread not wait for the rest of an answer in the middle of which a process was killed:
-        with our end of the pipe closed, it comes to its end."""
+        """Close our end of the pipe of answers.
+
+        The executor's thread then does not wait for the rest of an answer in the middle of which a process was killed.
+        """
         with self._hanging_up:  # closing it in two threads at once would close what has taken its number
             self._answers._writer.close()

@@ -1,4 +1,4 @@
-"""Worker processes: started by the forkserver, one executor each, without the caller's ``__main__``."""
+"""Worker processes and their executors: how they start and end, and why they ended."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class WorkerContext(context.ForkServerContext):
 
     @property
     def started(self) -> list[ForkServerProcess]:
-        """Those of the processes that were started."""
+        """The processes that were started."""
         return [process for process in self.made if process.pid is not None]
 
     @property
     def alive(self) -> bool:
-        """Whether any of the processes runs."""
+        """Whether any of the processes is running."""
         return any(process.is_alive() for process in self.started)
 
     def terminate(self) -> None:
@@ -126,7 +126,7 @@ class WorkerExecutor(ObservablePool):
 
 
 def end(executors: Sequence[WorkerExecutor]) -> None:
-    """End all processes of ``executors``, one of which another thread may just be starting. Blocks until they have."""
+    """End all processes of ``executors``, also one that another thread is just starting. Blocks until then."""
     # In a thread, because a process that is just being started holds its executor's lock.
     asking = threading.Thread(target=_shut_down, args=(executors,), kwargs={"wait": False})
     asking.start()
@@ -146,7 +146,7 @@ def _shut_down(executors: Sequence[WorkerExecutor], *, wait: bool) -> None:
 
 
 def wait_for_end(contexts: Sequence[WorkerContext]) -> None:
-    """Wait until all processes of ``contexts``, which were asked to, have ended: then SIGTERM, then SIGKILL."""
+    """Wait until all processes of ``contexts`` have ended, as they were asked to; then send SIGTERM, then SIGKILL."""
     for within_s, escalate in ((GRACE_S, WorkerContext.terminate), (_TERM_S, WorkerContext.kill)):
         if _have_ended(contexts, within_s):
             return
@@ -156,7 +156,7 @@ def wait_for_end(contexts: Sequence[WorkerContext]) -> None:
 
 
 def _have_ended(contexts: Sequence[WorkerContext], within_s: float) -> bool:
-    """Wait until no process of ``contexts`` runs; whether that came within the time."""
+    """Wait until no process of ``contexts`` is running. Return whether that came within the time."""
     deadline = time.monotonic() + within_s
     while any(each.alive for each in contexts):
         if time.monotonic() > deadline:
@@ -166,7 +166,7 @@ def _have_ended(contexts: Sequence[WorkerContext], within_s: float) -> bool:
 
 
 def cause_of_end(error: BaseException, executor: WorkerExecutor | None) -> str:
-    """Why a worker is lost, in words."""
+    """Return why a worker is lost, in words."""
     if isinstance(error, EOFError | ConnectionError):
         return "the process that workers are forked from has ended, killed perhaps for lack of memory"
     if not isinstance(error, BrokenProcessPool):
@@ -175,7 +175,7 @@ def cause_of_end(error: BaseException, executor: WorkerExecutor | None) -> str:
 
 
 def cause_of_exit(code: int | None) -> str:
-    """What the exit code of a process, if it is known, says about its end, in words."""
+    """Return what the exit code of a process, None if unknown, says about its end, in words."""
     if code is None:
         return "its process ended"
     if code >= 0:

@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CollectorSettings:
-    """What every collector is told."""
+    """Settings that every collector has."""
 
     workers: int
     envs_per_worker: int
@@ -68,14 +68,14 @@ class CollectorSettings:
 
 
 class Launch(NamedTuple):
-    """A task: so many trajectories for a batch."""
+    """A task: episodes to be played for a batch."""
 
     batch: int
     """The batch that is to learn from them."""
     episodes: tuple[int, ...]
     """Episodes to begin, in this order; one trajectory each, unless unfinished episodes take their place."""
     options: tuple[Mapping[str, Any], ...] = ()
-    """What the environment's ``reset`` is given as options, for each episode; () where there are none."""
+    """Options of the environment's ``reset``, for each episode; () where there are none."""
 
 
 class Outcome(NamedTuple):
@@ -83,17 +83,20 @@ class Outcome(NamedTuple):
 
     launch: Launch
     trajectories: Trajectories | None
-    """What was played (of these episodes, or going on with earlier ones)."""
+    """Steps that were played, of these episodes or of earlier ones that went on."""
     unused: tuple[int, ...]
-    """Episodes that were not begun, or broken off for no fault of theirs: they are to be launched again."""
+    """Episodes that were not begun, or broken off for no fault of theirs: to be launched again."""
     lost: tuple[LostEpisode, ...]
 
 
 class Collector(Protocol):
-    """Plays episodes with the newest weights, wherever and however it likes."""
+    """Plays episodes with the newest weights, wherever and however it likes.
+
+    `start` comes first, then `open`, then `publish`; `describe`, `close` and `abort` may be called at any time.
+    """
 
     async def start(self) -> EnvSpec:
-        """Make the environment, and tell what it is like. Raises EnvError before anything else is started."""
+        """Make the environment and return its spec. Raises EnvError before anything else is started."""
         ...
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
@@ -108,11 +111,11 @@ class Collector(Protocol):
         ...
 
     def room(self, wanted: int) -> int:
-        """How many of ``wanted`` trajectories the next launch should take; 0 if none can be played now."""
+        """Return how many of ``wanted`` trajectories the next launch should have; 0 if none can be played now."""
         ...
 
     def submit(self, launch: Launch) -> None:
-        """Play ``launch``, whose size is what ``room`` said."""
+        """Play ``launch``, which has as many episodes as ``room`` returned."""
         ...
 
     def submit_unfinished(self) -> None:
@@ -120,14 +123,14 @@ class Collector(Protocol):
         ...
 
     async def outcomes(self) -> Sequence[Outcome]:
-        """Wait until launches have ended or room came up, and tell what became of the launches.
+        """Wait until launches have ended or there is room, and return what became of the launches.
 
         Raises WorkerError if no worker can be kept alive, InvalidStepError if the environment cannot be learned from.
         """
         ...
 
     def describe(self) -> CollectorStatus:
-        """What the collector looks like now."""
+        """Return the collector's status."""
         ...
 
     async def close(self) -> None:

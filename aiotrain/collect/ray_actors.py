@@ -1,4 +1,4 @@
-"""Ray actors: each plays whole episodes on this host; and what this has in common with playing on a cluster.
+"""Ray actors that play whole episodes on this host, and the base of all collectors that use Ray.
 
 Imported only where Ray is asked for. Weights go out through the object store, once a version; trajectories come back.
 Nothing here blocks the event loop: what Ray answers is awaited, and calls that may block go to a thread.
@@ -45,7 +45,7 @@ _LONGEST_PAUSE_S = 30.0  # between two attempts at starting an actor
 _GONE_S = 5.0  # for processes to disappear that were killed
 
 
-# ------------------------------------------------------------- what actors are of
+# ---------------------------------------------------------------------- the actors
 
 
 class _PlayerActor:
@@ -80,7 +80,7 @@ def look_also_in(path: Sequence[str]) -> None:
 
 
 class Actor:
-    """An actor from here: its handle, and the calls that it has not answered yet."""
+    """An actor's handle, and the calls that it has not answered yet."""
 
     def __init__(self, worker: int, handle: Any, opened: Any) -> None:
         self.worker, self.handle, self.opened = worker, handle, opened
@@ -101,7 +101,7 @@ class _Sent(NamedTuple):
 
 
 class RayCollector(WholeEpisodeCollector):
-    """What ways to play by Ray have in common: a launch is a call of an actor, and each actor has two of them."""
+    """The base of collectors that use Ray: a launch is a call of an actor, and each actor has two calls at a time."""
 
     queued = 2  # so that none waits for the event loop between two of them
     in_order = True
@@ -125,7 +125,7 @@ class RayCollector(WholeEpisodeCollector):
 
     @abc.abstractmethod
     def _create(self, worker: int) -> Any:
-        """The handle of a new actor. Blocks."""
+        """Return the handle of a new actor. Blocks."""
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         """See Collector. Raises ConfigError if there is no Ray at the address. Actors come up in the background."""
@@ -218,14 +218,14 @@ class RayCollector(WholeEpisodeCollector):
 
     @abc.abstractmethod
     def _name(self, worker: int) -> str:
-        """What people call the worker."""
+        """Return the worker's name in messages."""
 
     def _is_expected(self, worker: int) -> bool:
-        """Whether there should be an actor for the worker."""
+        """Return whether there should be an actor for the worker."""
         return True
 
     async def _start_actor(self, worker: int) -> Actor:
-        """Raises EnvError, SharedMemoryError, RayError, TimeoutError."""
+        """Start an actor. Raises EnvError, SharedMemoryError, RayError, TimeoutError."""
         handle = None
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
@@ -241,7 +241,7 @@ class RayCollector(WholeEpisodeCollector):
         await actor.lost.wait()
 
     def _give_up(self, actor: Actor, cause: str) -> None:
-        """Count on the actor no more, whatever it is doing. May be called twice."""
+        """Kill the actor and give its worker up until there is another. May be called twice."""
         if actor.lost.is_set():
             return
         actor.cause = cause
@@ -307,7 +307,7 @@ class ActorCollector(RayCollector):
 
 
 def _wait_for_end(processes: Sequence[int]) -> None:
-    """Until these processes have gone; they were told to go at once."""
+    """Wait until these processes have ended; they were killed."""
     deadline = time.monotonic() + _GONE_S
     while any(psutil.pid_exists(process) for process in processes) and time.monotonic() < deadline:
         time.sleep(0.01)

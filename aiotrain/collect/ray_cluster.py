@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster, each with workers of its own that share memory, and large launches for each.
+"""A collector on the nodes of a Ray cluster, each with workers of its own that share memory.
 
 An actor on each node does there what this program would do alone.
 """
@@ -113,7 +113,7 @@ class ClusterCollector(RayCollector):
         return new_actor(_NodeActor, self._nodes[worker].id, self._factory, self._settings, variables=variables)
 
     async def _look_after(self, actor: Actor) -> None:
-        """Ask it from time to time how it is."""
+        """Ask the actor for reports until it is lost."""
         self._note(actor.worker, actor.opened)
         while not actor.lost.is_set():
             try:
@@ -164,5 +164,5 @@ class ClusterCollector(RayCollector):
 
 
 def _can_play(node: dict[str, Any]) -> bool:
-    """Whether something may be started there: heads are often told not to offer CPUs."""
+    """Return whether something may be started there: heads are often told not to offer CPUs."""
     return bool(node["Alive"] and node["Resources"].get("CPU"))

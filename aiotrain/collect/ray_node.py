@@ -1,4 +1,4 @@
-"""The shared-memory collector of one host, played through by launches that come from elsewhere.
+"""A shared-memory collector that plays launches from another host.
 
 Knows nothing of how they come. The episodes of a launch are played by all workers of the host, so launches are large,
 and what becomes of one is told when each of its episodes has ended or is lost.
@@ -29,7 +29,7 @@ class NodeReport(NamedTuple):
 
     status: CollectorStatus
     warnings: tuple[str, ...]
-    """What was warned of since the last report."""
+    """Warnings since the last report."""
 
 
 class NodeOutcome(NamedTuple):
@@ -42,7 +42,7 @@ class NodeOutcome(NamedTuple):
 
 
 class _Share:
-    """A launch, and what has come of it."""
+    """A launch, and the part of it that is done."""
 
     def __init__(self, episodes: tuple[int, ...]) -> None:
         self.out = set(episodes)
@@ -51,7 +51,7 @@ class _Share:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def trajectories(self) -> Trajectories | None:
-        """Those of the episodes that came to their end."""
+        """Return the trajectories of the episodes that came to their end."""
         lost = [each.episode for each in self.lost]
         parts = [part.select(~np.isin(part.headers["episode"], lost)) for part in self.parts] if lost else self.parts
         parts = [part for part in parts if len(part.headers)]
@@ -125,7 +125,7 @@ class Node:
                 share.over.set_result(None)
 
     def report(self) -> NodeReport:
-        """What the node looks like now."""
+        """Return the node's status and its new warnings."""
         warnings = tuple(self._warnings)
         self._warnings.clear()
         return NodeReport(self._collector.describe(), warnings)

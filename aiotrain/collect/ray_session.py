@@ -1,4 +1,4 @@
-"""This process's connection to Ray, and what goes with it: actors on a node, and Ray's errors in short."""
+"""This process's connection to Ray, actors on a node, and Ray's errors in short."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RaySession:
 
     @classmethod
     def join(cls, address: str) -> RaySession | None:
-        """The connection, begun if there is none; None if somebody else began it, who will also end it.
+        """Return the connection, begun if there is none; None if somebody else began it, who will also end it.
 
         Blocks. Raises ConfigError if there is no Ray at ``address``.
         """
@@ -113,7 +113,7 @@ class RaySession:
 
 
 def take_signals_back() -> None:
-    """Have signals do what Python was told that they do, where Ray's core has come between. Only in the main thread."""
+    """Restore the signal handlers that Ray's core has replaced. Without effect outside the main thread."""
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):
             if (handler := signal.getsignal(each)) is not None:
@@ -122,7 +122,7 @@ def take_signals_back() -> None:
 
 
 def new_actor(body: type, node: str, *args: Any, variables: Mapping[str, str] | None = None) -> Any:
-    """The handle of an actor on that node and no other, with these environment variables set.
+    """Return the handle of a new actor on that node and no other, with these environment variables set.
 
     ``body`` is made of this process's ``sys.path`` and ``args``.
     """
@@ -138,7 +138,7 @@ def kill(handle: Any) -> None:
 
 
 def in_short(error: BaseException) -> str:
-    """What happened, without Ray's advice."""
+    """Return what happened, without Ray's advice."""
     if isinstance(error, RayTaskError):
         error = error.cause
     if isinstance(error, AiotrainError):

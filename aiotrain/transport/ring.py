@@ -105,7 +105,7 @@ class RingLayout:
 
 
 def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The steps of all slots one after the other: rows are taken faster by one number than by slot and step."""
+    """Return the steps of all slots one after the other: one index takes rows faster than slot and step."""
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
@@ -127,7 +127,7 @@ class Ring:
 
     @classmethod
     def create(cls, layout: RingLayout) -> Ring:
-        """A ring whose memory is reserved. Raises SharedMemoryError, with the bytes needed and what to change."""
+        """Create a ring and reserve its memory. Raises SharedMemoryError, with the bytes needed and what to change."""
         purpose = f"a ring of {layout.slots} slots of {layout.steps} steps"
         advice = "Lower --workers, --envs-per-worker or --slot-steps."
         segment = Segment.create(layout.fields, purpose=purpose, advice=advice)
@@ -135,13 +135,13 @@ class Ring:
 
     @classmethod
     def attach(cls, name: str, layout: RingLayout) -> Ring:
-        """The ring that another process created."""
+        """Attach to the ring that another process created."""
         segment = Segment.attach(name, layout.fields)
         return cls(segment.arrays, layout, segment)
 
     @classmethod
     def private(cls, layout: RingLayout) -> Ring:
-        """A ring that no other process sees."""
+        """Create a ring that no other process sees."""
         arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.fields.items()}
         return cls(arrays, layout, None)
 
@@ -151,7 +151,7 @@ class Ring:
         return len(self._free)
 
     def lend(self, count: int) -> list[int]:
-        """``count`` free slots for a task, marked so that nothing in them can be taken for a trajectory."""
+        """Lend ``count`` free slots to a task, marked so that nothing in them counts. Raises ValueError."""
         if count > len(self._free):
             raise ValueError(f"{count} slots wanted, {len(self._free)} free")
         slots = [self._free.popleft() for _ in range(count)]
@@ -159,18 +159,18 @@ class Ring:
         return slots
 
     def take_back(self, slots: Iterable[int]) -> None:
-        """The slots of a finished or failed task are nobody's again."""
+        """Free the slots of a finished or failed task."""
         slots = list(slots)
         self.headers["state"][slots] = FREE
         self._free.extend(slots)
 
     def sealed(self, slots: Sequence[int]) -> list[int]:
-        """Those of ``slots`` that hold a whole trajectory."""
+        """Return those of ``slots`` that hold a whole trajectory."""
         states = self.headers["state"]
         return [slot for slot in slots if states[slot] == SEALED]
 
     def copy_out(self, slots: Sequence[int]) -> Trajectories:
-        """The trajectories in sealed ``slots``, in this order. Raises ValueError for a slot that is not sealed."""
+        """Copy the trajectories in sealed ``slots``, in this order. Raises ValueError for a slot that is not sealed."""
         headers = self.headers[slots]
         if (headers["state"] != SEALED).any():
             raise ValueError(f"slots {[s for s in slots if self.headers['state'][s] != SEALED]} are not sealed")

@@ -28,7 +28,7 @@ _NAME = re.compile(r"aiotrain-\d+-[0-9a-f]{16}")  # the pid is for people; nothi
 
 
 def free_bytes() -> int | None:
-    """Bytes that shared memory can still take, or None where the system does not tell."""
+    """Return the bytes that shared memory has free, or None where the system does not tell."""
     try:
         stat = os.statvfs(_SHM_DIR)
     except OSError:
@@ -37,7 +37,7 @@ def free_bytes() -> int | None:
 
 
 def human_bytes(count: float) -> str:
-    """``count`` bytes as people write it: 1.5 GiB."""
+    """Return ``count`` bytes as people write them: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -46,7 +46,7 @@ def human_bytes(count: float) -> str:
 
 
 def _offsets(fields: Fields) -> tuple[dict[str, int], int]:
-    """Where each array of ``fields`` starts, and the bytes of all together."""
+    """Return where each array of ``fields`` starts, and the bytes of all together."""
     offsets, end = {}, 0
     for name, (shape, dtype) in fields.items():
         offsets[name] = end
@@ -56,7 +56,7 @@ def _offsets(fields: Fields) -> tuple[dict[str, int], int]:
 
 
 def size_of(fields: Fields) -> int:
-    """Bytes that a segment for ``fields`` takes."""
+    """Return the bytes that a segment for ``fields`` takes."""
     return _offsets(fields)[1]
 
 

@@ -39,7 +39,7 @@ class Trajectories:
         return len(self.rewards)
 
     def select(self, chosen: npt.NDArray[Any]) -> Trajectories:
-        """The trajectories that ``chosen`` (indices or a mask) picks, in its order."""
+        """Return the trajectories that ``chosen`` (indices or a mask) picks, in its order."""
         lengths = self.headers["length"]
         rows = ragged_rows((np.cumsum(lengths) - lengths)[chosen], lengths[chosen])
         return Trajectories(
@@ -55,13 +55,13 @@ class Trajectories:
 
     @classmethod
     def join(cls, parts: Sequence[Trajectories]) -> Trajectories:
-        """All trajectories of ``parts``, ordered by episode and fragment, whichever part held them."""
+        """Return all trajectories of ``parts``, ordered by episode and fragment, whichever part held them."""
         whole = cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
         return whole.select(np.lexsort((whole.headers["fragment"], whole.headers["episode"])))
 
 
 def ragged_rows(starts: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Indices ``start, start + 1, …`` for each run, one run after the other."""
+    """Return the indices ``start, start + 1, …`` of each run, one run after the other."""
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     rows: npt.NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)

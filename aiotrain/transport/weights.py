@@ -36,14 +36,14 @@ class Weights:
 
     @classmethod
     def create(cls, size: int) -> Weights:
-        """Room for ``size`` float32 parameters; nothing is published yet. Raises SharedMemoryError."""
+        """Make room for ``size`` float32 parameters, none of them published yet. Raises SharedMemoryError."""
         weights = cls(Segment.create(cls._fields(size), purpose="the policy's parameters"))
         weights._versions[:] = _UNPUBLISHED
         return weights
 
     @classmethod
     def attach(cls, name: str, size: int) -> Weights:
-        """The weights that another process created."""
+        """Attach to the weights that another process created."""
         return cls(Segment.attach(name, cls._fields(size)))
 
     @property
@@ -52,7 +52,7 @@ class Weights:
         return int(self._versions[self._number[0] % 2])
 
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
-        """Make ``parameters`` the weights of ``version``, which is later than the last."""
+        """Publish ``parameters``, float32 ``[size]``. Raises ValueError if ``version`` is not later than the last."""
         if version <= self.version:
             raise ValueError(f"version {version} cannot follow version {self.version}")
         number = int(self._number[0]) + 1
