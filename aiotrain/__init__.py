@@ -9,8 +9,6 @@ result = asyncio.run(aiotrain.train(aiotrain.Config(env="CartPole-v1", workers=2
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aiotrain.domains import register_environments
-
 if TYPE_CHECKING:
     from aiotrain.config import Config
     from aiotrain.domains import Domain, Panel
@@ -91,7 +89,8 @@ __all__ = [
     "train",
 ]
 
-register_environments()
+# The built-in domain's Gymnasium ids. aiotrain.domains would take longer to import than all the rest.
+import_module("aiotrain.cage2.registration").register()
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,6 @@ __all__ = [
     "Panel",
     "domain_of",
     "domains",
-    "register_environments",
 ]
 
 GROUP: Final = "aiotrain.domains"
@@ -47,7 +46,6 @@ DEFAULT_ENV: Final = "aiotrain/Cage2-v0"
 """Environment of the program, where no flag names one."""
 _BUILT_IN: Final = "aiotrain.cage2.domain:Cage2"
 """Domain of this distribution. It is named here as well as in the entry points, which a bare checkout does not have."""
-_BUILT_IN_REGISTER: Final = "aiotrain.cage2.registration:register"
 
 Line = list[tuple[str, str]]
 """One line of the console: runs of text, each with the name of a style of aiotrain.app.console.lines.STYLES."""
@@ -149,8 +147,3 @@ def domain_of(env: object) -> Domain | None:
         kind = domains().get(env)
         return None if kind is None else kind()
     return env if isinstance(env, Domain) else None
-
-
-def register_environments() -> None:
-    """Register the built-in domain's environments with Gymnasium, which since 1.0 reads no entry points."""
-    named(_BUILT_IN_REGISTER)()

@@ -47,6 +47,7 @@ WORDS_OF_A_DOMAIN = re.compile(
     re.IGNORECASE,
 )
 SPEAK_OF_CAGE_2 = {
+    "__init__.py",  # registers the environments of the built-in domain
     "app/console/charts.py",
     "app/console/episode_viewer.py",
     "app/console/score_tables.py",

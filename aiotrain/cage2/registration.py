@@ -4,12 +4,14 @@ Gymnasium 1.0 and later read no entry points. A program that does not import aio
 ``gymnasium.make("aiotrain.cage2:aiotrain/Cage2-v0")``.
 """
 
-from typing import Any, Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium
 
-from aiotrain.cage2.scenario import SIMULATORS, Simulator
-from aiotrain.errors import unknown_name
+if TYPE_CHECKING:
+    from aiotrain.cage2.scenario import Simulator
 
 __all__ = ["CAGE2_ID", "make", "register"]
 
@@ -44,4 +46,7 @@ def make(simulator: Simulator = "cyborg", **kwargs: Any) -> gymnasium.Env[Any, A
         from aiotrain.cage2.simulators.cyborg_env import Cage2Env
 
         return Cage2Env(**kwargs)
+    from aiotrain.cage2.scenario import SIMULATORS
+    from aiotrain.errors import unknown_name
+
     raise ValueError(unknown_name("simulator", simulator, SIMULATORS))

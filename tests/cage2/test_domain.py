@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -167,3 +169,24 @@ def test_only_names_and_plain_values_travel_to_the_workers(simulator: Any) -> No
     sent = pickle.dumps(config(Cage2(simulator=simulator)).env_factory())
     assert b"aiotrain.cage2.domain" not in sent
     assert b"SearchConfig" not in sent
+
+
+def imported(code: str) -> set[str]:
+    """The modules that a fresh interpreter has imported after ``code``."""
+    code += "\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return set(done.stdout.split())
+
+
+def test_the_settings_import_neither_torch_nor_a_simulator() -> None:
+    found = imported("from aiotrain.cage2 import Cage2\nCage2()")
+    assert not found & {"torch", "numba", "csle_cyborg", "asyncio", "sklearn"}, "reading the settings takes seconds"
+
+
+@pytest.mark.parametrize("simulator", ["compiled", "cyborg"])
+def test_a_worker_makes_its_environment_without_the_domain(simulator: Any) -> None:
+    sent = pickle.dumps(config(Cage2(simulator=simulator)).env_factory())
+    found = imported(f"import pickle\npickle.loads({sent!r})().reset(seed=0)")
+    assert "aiotrain.cage2.domain" not in found
+    assert not {name for name in found if name.startswith(("aiotrain.cage2.search", "aiotrain.training"))}
