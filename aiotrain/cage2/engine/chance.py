@@ -16,13 +16,12 @@ def _rotate(x: Any, k: Any) -> Any:
 
 @compiled_helper
 def word(state: Any, index: Any, tape: Any) -> Any:
-    """Return the next 64 random bits: xoshiro256++ (Blackman and Vigna, 2019), or what the tape says."""
+    """Return the next 64 random bits: from xoshiro256++ (Blackman and Vigna, 2019), or from the tape."""
     env = state[index]
     drawn = env.words
     env.words = drawn + 1
     if tape.shape[1] > 0:
-        # Past the end of the tape the words are zero; whoever made the tape compares ``words`` with its
-        # length.
+        # After the end of the tape, words are zero. Who made the tape should compare ``words`` with its length.
         return tape[index, drawn] if drawn < tape.shape[1] else uint64(0)
     s = env.generator
     s0, s1, s2, s3 = s[0], s[1], s[2], s[3]
@@ -39,13 +38,13 @@ def word(state: Any, index: Any, tape: Any) -> Any:
 
 @compiled_helper
 def draw(state: Any, index: Any, tape: Any, n: Any) -> Any:
-    """Draw an integer in 0..n-1. Unequal by less than n / 2**32, which no test of ours can see."""
+    """Draw an integer in 0..n-1. Probabilities differ by less than n / 2**32, too little for any test of ours."""
     return np.int64(((word(state, index, tape) >> uint64(32)) * uint64(n)) >> uint64(32))
 
 
 @compiled_helper
 def happens(state: Any, index: Any, tape: Any, odds: Any) -> Any:
-    """Draw u in [0, 1) with 53 bits, as CybORG does, and return whether it lies below ``odds`` / 2**53."""
+    """Draw u in [0, 1) with 53 bits, as CybORG does. Return whether u is below ``odds`` / 2**53."""
     return (word(state, index, tape) >> uint64(11)) < uint64(odds)
 
 
@@ -58,8 +57,8 @@ def _size(hosts: Any) -> Any:
 def choose(state: Any, index: Any, tape: Any, candidates: Any) -> Any:
     """Draw a member of a non-empty set of hosts.
 
-    Meander takes the first candidate in a shuffle of all hosts. Its candidates do not depend on the
-    shuffle, so a uniform draw among them has exactly that law.
+    RedMeanderAgent takes the first candidate in a shuffle of all hosts. The candidates do not depend on the shuffle, so
+    that a uniform draw has the same distribution.
     """
     left = np.int64(candidates)
     for _ in range(draw(state, index, tape, _size(left))):

@@ -1,8 +1,8 @@
-"""The compiled engine: one step of CAGE Challenge 2, in the order in which CybORG plays it.
+"""Reset and step of the compiled engine, in the order in which CybORG plays a step.
 
-Blue acts, red decides and acts, the reward is read off the state, and what happened is shown. Green is idle
-in this scenario. All functions take the batch's records and an index, allocate nothing and raise nothing;
-they do not check their arguments: an action must lie in 0..144 and an index within the batch.
+Blue acts, red decides and acts, the reward follows from the state, and the observation shows what happened. Green is
+idle in this scenario. All functions take the batch's records and an index. They allocate nothing, raise nothing and
+check no arguments: an action must lie in 0..144, and an index within the batch.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ _USER0_BIT = 1 << tables.USER0
 
 @compiled_helper
 def _count_fix(env: Any, host: Any) -> Any:
-    """Judge a Remove or Restore by the order of host types, at the moment before it acts."""
+    """Judge a Remove or Restore by the order, before it acts."""
     taken = env.held & tables.ALL_BUT_USER0
     if taken == 0:
         return
@@ -53,21 +53,20 @@ def _restore(env: Any, host: Any) -> Any:
     env.removable[host] = 0
     env.durable[host] = 0
     env.files &= ~bit
-    # The backup of User0 holds the session from which red started.
+    # The backup of User0 contains the session from which red starts.
     lost = bit & tables.ALL_BUT_USER0
     if (env.privileged & lost) != 0:
         env.burden -= tables.COST[host]
     env.held &= ~lost
     env.privileged &= ~lost
     if host == tables.OP_SERVER0:
-        # The backup forgets which process belongs to OTService, so that stopping the service no longer ends
-        # it.
+        # The backup does not tell which process belongs to OTService, so that stopping the service no longer ends it.
         env.ot_immune = 1
         if env.ot_down != 0:
             env.ot_down = 0
             env.burden -= tables.OT_SERVICE_COST
     if env.rules == tables.LEADERBOARD and (tables.SERVICES[host] & tables.HARAKA) != 0:
-        # The backup garbles the mail server's version, and the exploit refuses an unknown one.
+        # The backup corrupts the mail server's version, and the exploit fails for an unknown version.
         env.broken_mail |= bit
     row = env.observation
     row[4 * host + 2] = 0
@@ -76,11 +75,11 @@ def _restore(env: Any, host: Any) -> Any:
 
 @compiled
 def restart_one(state: Any, index: Any) -> None:
-    """Begin an episode and go on with the environment's own generator.
+    """Begin an episode with the environment's generator as it is.
 
     Args:
-        state: records of dtype ``STATE``, shape [num_envs].
-        index: the environment.
+        state: Records of dtype ``STATE``, shape [num_envs].
+        index: Number of the environment.
 
     """
     env = state[index]
@@ -120,13 +119,12 @@ def restart_one(state: Any, index: Any) -> None:
 
 @compiled
 def reset_one(state: Any, index: Any, seed: Any) -> None:
-    """Seed an environment and begin an episode; the same seed and actions give the same episode anywhere.
+    """Seed an environment and begin an episode. The same seed and actions give the same episode on every machine.
 
     Args:
-        state: records of dtype ``STATE``, shape [num_envs].
-        index: the environment.
-        seed: any 64-bit integer; splitmix64 (Steele, Lea and Flood, 2014) makes the generator's state from
-            it.
+        state: Records of dtype ``STATE``, shape [num_envs].
+        index: Number of the environment.
+        seed: Any 64-bit integer. SplitMix64 (Steele, Lea and Flood, 2014) makes the generator's state from it.
 
     """
     env = state[index]
@@ -142,18 +140,18 @@ def reset_one(state: Any, index: Any, seed: Any) -> None:
 
 @compiled
 def step_one(state: Any, index: Any, action: Any, tape: Any) -> Any:
-    """Play one step in one environment; its record then holds the observation that follows.
+    """Play one step in one environment. Its record then holds the next observation.
 
-    Episodes never terminate. The caller truncates them, when ``steps`` reaches ``max_steps`` for instance.
+    Episodes never terminate. The caller truncates them, for instance when ``steps`` reaches ``max_steps``.
 
     Args:
-        state: records of dtype ``STATE``, shape [num_envs].
-        index: the environment.
-        action: blue's action, 0..144 in the order of CybORG's challenge wrapper.
-        tape: uint64 [num_envs, words], random bits to use in place of the generator's, or ``NO_TAPE``.
+        state: Records of dtype ``STATE``, shape [num_envs].
+        index: Number of the environment.
+        action: Blue's action, 0..144 in the order of CybORG's challenge wrapper.
+        tape: uint64 [num_envs, words]: random bits that replace the generator's, or ``NO_TAPE``.
 
     Returns:
-        The reward in tenths (int64, at most 0): divided by 10.0 it equals CybORG's float.
+        The reward in tenths, int64, at most 0. Divided by 10.0 it equals CybORG's float.
 
     """
     env = state[index]
@@ -204,7 +202,7 @@ def reset_batch(state: Any, seeds: NDArray[np.uint64]) -> None:
     """Seed and reset every environment of a batch.
 
     Args:
-        state: records of dtype ``STATE``, shape [num_envs].
+        state: Records of dtype ``STATE``, shape [num_envs].
         seeds: uint64 [num_envs].
 
     """
@@ -217,10 +215,10 @@ def step_batch(state: Any, actions: NDArray[np.int64], tenths: NDArray[np.int32]
     """Play one step in every environment of a batch.
 
     Args:
-        state: records of dtype ``STATE``, shape [num_envs].
+        state: Records of dtype ``STATE``, shape [num_envs].
         actions: int64 [num_envs], each 0..144.
         tenths: int32 [num_envs], overwritten with the rewards in tenths.
-        tape: as for ``step_one``.
+        tape: See `step_one`.
 
     """
     for index in range(len(state)):

@@ -1,8 +1,7 @@
-"""What red is about to do, for whoever watches an episode: the engine itself keeps no account of it.
+"""Prediction of red's next action, for who watches an episode. The engine itself keeps no record of it.
 
-Red decides by what it knows and by its draws, neither of which blue's action changes, so that its action follows from
-the record before the step. The decisions are those in ``red.py`` once more, for parts in common would make these
-slower.
+Red's decision depends on its knowledge and its draws. Blue's action changes neither, so that red's action follows from
+the record before the step. The decisions of ``red.py`` are repeated here, because shared code would slow them down.
 """
 
 from typing import Any, Final
@@ -14,21 +13,21 @@ from aiotrain.cage2.engine.chance import choose, draw, happens
 from aiotrain.cage2.engine.compilation import compiled, compiled_helper
 
 IDLE: Final = -1
-"""In place of SWEEP ... IMPACT, where red sleeps."""
+"""Returned instead of SWEEP ... IMPACT if red sleeps."""
 
 
 @compiled
 def foresee_one(state: Any, index: Any, tape: Any) -> Any:
-    """Tell what red will do in the step that comes.
+    """Return what red does in the next step.
 
     Args:
-        state: records of dtype ``STATE``, shape [num_envs]: a copy, for the draws of the decision are used up.
-        index: the environment.
-        tape: as for ``step_one``.
+        state: Records of dtype ``STATE``, shape [num_envs]. Pass a copy, because the decision consumes draws.
+        index: Number of the environment.
+        tape: See `step_one`.
 
     Returns:
-        Three int64: SWEEP, SCAN, EXPLOIT, ESCALATE, IMPACT or IDLE; the host, of a SWEEP the subnet; of an EXPLOIT the
-        service attacked, as its bit, 0 where red remembers no port.
+        Three int64: SWEEP, SCAN, EXPLOIT, ESCALATE, IMPACT or IDLE; the host, or of a SWEEP the subnet; of an EXPLOIT
+        the bit of the attacked service, 0 if red remembers no port.
 
     """
     env = state[index]
@@ -43,7 +42,7 @@ def foresee_one(state: Any, index: Any, tape: Any) -> Any:
 
 @compiled_helper
 def _b_line(state: Any, index: Any, tape: Any) -> Any:
-    """Tell B_lineAgent's action, and its host or subnet."""
+    """Return B_lineAgent's action, and its host or subnet."""
     env = state[index]
     action, role = np.int64(tables.STAGE_ACTION[env.stage]), tables.STAGE_ROLE[env.stage]
     if action == tables.SWEEP:
@@ -57,7 +56,7 @@ def _b_line(state: Any, index: Any, tape: Any) -> Any:
 
 @compiled_helper
 def _meander(state: Any, index: Any, tape: Any) -> Any:
-    """Tell RedMeanderAgent's action, and its host or subnet."""
+    """Return RedMeanderAgent's action, and its host or subnet."""
     env = state[index]
     if (env.escalated >> tables.OP_SERVER0) & 1 != 0:
         return np.int64(tables.IMPACT), np.int64(tables.OP_SERVER0)
@@ -75,7 +74,7 @@ def _meander(state: Any, index: Any, tape: Any) -> Any:
 
 @compiled_helper
 def _service(state: Any, index: Any, tape: Any, host: Any) -> Any:
-    """Tell the service that red attacks on a host."""
+    """Return the service that red attacks on a host, as its bit."""
     ports = state[index].remembered[host]
     if tables.NUM_OPTIONS[ports] > 1:
         other = tables.OTHER_OPTIONS[ports, draw(state, index, tape, tables.NUM_OPTIONS[ports] - 1)]

@@ -1,7 +1,7 @@
-"""What red can do, and the two agents that do it, compiled.
+"""Red's actions and the two active red agents, compiled.
 
-``decoyed`` is the host on which blue has placed a decoy in this very step, or -1: the report of a new decoy
-changes how blue's table reads what red did to that host.
+``decoyed`` is the host on which blue placed a decoy in this step, or -1. The report of a new decoy changes how blue's
+table interprets what red did to that host.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _OP_SERVER0_BIT = 1 << tables.OP_SERVER0
 
 @compiled_helper
 def _show(env: Any, host: Any, exploit: Any) -> Any:
-    """Show a scan on a host, or an exploit, which also overwrites what was known of its compromise."""
+    """Show a scan on a host, or an exploit, which also overwrites the host's compromise bits."""
     row = env.observation
     row[4 * host] = 1
     if exploit:
@@ -29,13 +29,13 @@ def _show(env: Any, host: Any, exploit: Any) -> Any:
 
 @compiled_helper
 def _reachable(env: Any, host: Any) -> Any:
-    """Tell whether User0 reaches a host: the operational subnet only from an enterprise foothold."""
+    """Return whether red reaches a host. The operational subnet is open only while red holds an enterprise host."""
     return ((1 << host) & tables.OPERATIONAL) == 0 or (env.held & tables.ENTERPRISE) != 0
 
 
 @compiled_helper
 def _sweep(env: Any, subnet: Any) -> None:
-    # The operational subnet is the only one that a sweep may find closed.
+    # Only the operational subnet can be closed to a sweep.
     if tables.SUBNET_HOSTS[subnet] == tables.OPERATIONAL and (env.held & tables.ENTERPRISE) == 0:
         return
     env.known_subnets |= 1 << subnet
@@ -44,24 +44,21 @@ def _sweep(env: Any, subnet: Any) -> None:
 
 @compiled_helper
 def _scan(env: Any, host: Any, decoyed: Any) -> None:
-    """Scan a host; ``decoyed`` is the host on which blue placed a decoy in this step, or -1.
-
-    A scan that cannot be routed succeeds too, with nothing found.
-    """
+    """Scan a host. A scan of a host that red does not reach succeeds too, and finds nothing."""
     if _reachable(env, host):
         ports = tables.PORTS[host] | env.decoys[host]
         if env.rules == tables.LEADERBOARD:
             env.remembered[host] |= ports
         else:
             env.remembered[host] = ports
-        # Blue's view of a scan of fewer than three ports is swallowed by the report of the new decoy.
+        # The report of a new decoy hides a scan of fewer than three ports.
         if tables.BIT_COUNT[ports] + tables.MORE_PORTS[host] >= 3 or decoyed != host:
             _show(env, host, False)
 
 
 @compiled_helper
 def _gain(env: Any, host: Any) -> Any:
-    """Make red root or SYSTEM on a host where it was not."""
+    """Make red root or SYSTEM on a host where it is not yet."""
     env.privileged |= 1 << host
     env.burden += tables.COST[host]
 
@@ -82,17 +79,17 @@ def _exploit(state: Any, index: Any, tape: Any, host: Any, decoyed: Any) -> Any:
         return False
     genuine = (tables.SERVICES[host] & service) != 0
     if not genuine and (env.decoys[host] & service) == 0:
-        return False  # remembered, but no longer (or never) there: nothing to see
+        return False  # remembered, but not there: nothing is shown
     bit = 1 << host
     if service == tables.SSH:
-        # Ten attempts at a login are seen whatever comes of them. The session's process is never reported.
+        # The ten attempts to log in are always seen. The session's process is never reported.
         _show(env, host, True)
         if not genuine or host == tables.DEFENDER:
             return False
         env.durable[host] += 1
     elif not genuine:
-        # Two events on one port; the report of a decoy placed in this step makes them three, which reads as
-        # an exploit.
+        # These are two events on one port. The report of a decoy placed in this step is a third one, which makes blue's
+        # table show an exploit.
         _show(env, host, decoyed == host)
         return False
     elif service == tables.HARAKA and (env.broken_mail & bit) != 0:
@@ -125,8 +122,8 @@ def _escalate(state: Any, index: Any, tape: Any, host: Any) -> Any:
     if (env.held & bit) == 0:
         return False
     if (env.privileged & bit) == 0:
-        # One of the sessions, those that a Remove would end counted first, becomes privileged. From then on
-        # until a Restore the other sessions of the host change nothing.
+        # A random session becomes privileged; those that a Remove ends are counted first. Until a Restore, the host's
+        # other sessions then have no effect.
         removable = env.removable[host]
         if draw(state, index, tape, removable + env.durable[host]) < removable:
             env.removable[host] = removable - 1
@@ -153,13 +150,13 @@ def _impact(env: Any) -> Any:
 
 @compiled_helper
 def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
-    """Play B_lineAgent: a fixed line to Op_Server0 that falls back a little at each failure."""
+    """Play B_lineAgent: a fixed path to Op_Server0, with a step back after each failure."""
     env = state[index]
     stage = env.stage
     action = tables.STAGE_ACTION[stage]
     role = tables.STAGE_ROLE[stage]
     if action == tables.SWEEP:
-        env.stage = stage + 1  # both of its sweeps are of subnets that are always open
+        env.stage = stage + 1  # both of its sweeps are in subnets that are always open
         return
     if role == 0:
         if env.target == 0:
@@ -174,8 +171,8 @@ def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
     if action == tables.SCAN:
         _scan(env, host, decoyed)
         env.stage = stage + 1
-        # The first time that a scan of Op_Server0 finds nothing, it starts again from the user host. Once
-        # it has attacked Op_Server0 it never looks at what the scan found.
+        # If a scan of Op_Server0 finds nothing, it starts again from the user host. After its first attack there, it
+        # ignores what the scan finds.
         if role == 3 and env.server_attacked == 0 and not _reachable(env, host):
             env.stage = 1
         return
@@ -195,7 +192,7 @@ def play_b_line(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
 
 @compiled_helper
 def play_meander(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
-    """Play RedMeanderAgent: scan everything known, then take everything scanned, in random order."""
+    """Play RedMeanderAgent: scan all known hosts, then attack all scanned hosts, in random order."""
     env = state[index]
     if (env.escalated & _OP_SERVER0_BIT) != 0:
         if not _impact(env):
@@ -224,15 +221,15 @@ def play_meander(state: Any, index: Any, tape: Any, decoyed: Any) -> Any:
             env.exploited &= ~(env.mapped & bit)
         return
     candidates = env.known_addresses & ~env.exploited
-    if candidates != 0:  # always so: the defender, which no exploit takes, is one of them
+    if candidates != 0:  # always true, because no exploit takes the Defender
         host = choose(state, index, tape, candidates)
         bit = 1 << host
         if _exploit(state, index, tape, host, decoyed):
             env.exploited |= bit
             env.mapped |= bit
         else:
-            # It gives up the operational hosts that it escalated, or else the enterprise hosts, and starts
-            # over.
+            # It gives up the operational hosts that it escalated, or, without any, the enterprise hosts, and attacks
+            # them again.
             lost = env.escalated & tables.OPERATIONAL
             if lost == 0:
                 lost = env.escalated & tables.ENTERPRISE

@@ -1,4 +1,4 @@
-"""The state of a batch of environments: one NumPy record an environment, allocated once."""
+"""The state of a batch of environments: one NumPy record for each, allocated once."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from aiotrain.cage2.scenario import (
 from aiotrain.errors import unknown_name
 
 COMPILED_WITH: Final = ("scenario", "play/simd", "play/policy_network", "blue_view", "blue_memory")
-"""Files of ``aiotrain.cage2`` whose code or tables go into what is compiled, besides the engine's own."""
+"""Files of ``aiotrain.cage2`` outside the engine whose code or tables are compiled into its callers."""
 
 
 def _fingerprint() -> str:
-    """Hash the sources that make the rules, and the policy network's, since it is compiled together with them."""
+    """Return a hash of the engine's sources, and of all others that are compiled together with them."""
     engine = Path(__file__).parent
     digest = hashlib.sha256()
     for path in [*sorted(engine.glob("*.py")), *(engine.parent / f"{name}.py" for name in COMPILED_WITH)]:
@@ -35,19 +35,20 @@ def _fingerprint() -> str:
 
 
 SOURCES: Final = "sources_" + _fingerprint()
-"""Name of a field of no use. Compiled functions are cached by the types of their arguments and by the age of their own
-file alone. A name made from the sources gives new rules a new type, so that no cache, not even that of a function in
-another file which calls this engine, can bring old rules back.
+"""Name of an unused field, which makes caches of compiled code depend on the sources.
+
+Numba caches a compiled function by its argument types and by the age of its own file only. A field name made from the
+sources gives changed rules a new type. No cache can then restore old rules, even if it belongs to another file.
 """
 
 STATE: Final = np.dtype(
     [
-        # What the caller sets, and a reset leaves alone.
+        # Set by the caller, and kept at a reset.
         ("red", np.uint8),
         ("rules", np.uint8),
         ("order", np.uint8, (5,)),
         ("max_steps", np.uint32),
-        # The random generator (xoshiro256++) and the words it has given since the reset.
+        # The random generator (xoshiro256++), and the number of words drawn since the reset.
         ("generator", np.uint64, (4,)),
         ("words", np.uint32),
         # The episode so far.
@@ -55,15 +56,15 @@ STATE: Final = np.dtype(
         ("return_tenths", np.int32),
         ("fixes", np.uint32),
         ("compliant_fixes", np.uint32),
-        # Costs that go on until a Restore, in tenths a step.
+        # Costs that last until a Restore, in tenths a step.
         ("burden", np.int32),
         # Sets of hosts.
         ("held", np.uint16),
         ("privileged", np.uint16),
         ("files", np.uint16),
         ("broken_mail", np.uint16),
-        # Per host: decoys and red's memory of open ports as sets of exploits; red's user-level sessions
-        # that a Remove would end, and those that it would not.
+        # For each host: decoys, and the open ports that red remembers, as sets of exploits; red's user-level sessions
+        # that a Remove ends, and those that it does not end.
         ("decoys", np.uint8, (NUM_HOSTS,)),
         ("remembered", np.uint8, (NUM_HOSTS,)),
         ("removable", np.uint16, (NUM_HOSTS,)),
@@ -85,21 +86,22 @@ STATE: Final = np.dtype(
         ("exploited", np.uint16),
         ("escalated", np.uint16),
         ("mapped", np.uint16),
-        # What blue sees, and the host whose activity bits may be set.
+        # The host whose activity bits may be set, and what blue sees.
         ("active", np.uint8),
         ("observation", np.int8, (NUM_BITS,)),
         (SOURCES, np.uint8),
     ],
     align=True,
 )
-"""One environment. Public to read: ``observation`` (int8 [52]), ``held`` (set of hosts on which red has a
-session, User0 always among them), ``privileged`` (those on which it is root or SYSTEM), ``steps``,
-``return_tenths``, ``fixes`` and ``compliant_fixes``. To set before a reset: ``red``, ``rules``, ``order``,
-``max_steps`` (0: no end).
+"""One environment.
+
+Callers may read ``observation`` (int8 [52]), ``held`` (the set of hosts with a session of red, User0 included),
+``privileged`` (the set of hosts where red is root or SYSTEM), ``steps``, ``return_tenths``, ``fixes`` and
+``compliant_fixes``. Before a reset, they may set ``red``, ``rules``, ``order`` and ``max_steps`` (0: no end).
 """
 
 NO_TAPE: Final[NDArray[np.uint64]] = np.zeros((0, 0), np.uint64)
-"""Pass this as ``tape`` to let every environment draw from its own generator."""
+"""Given as ``tape``: every environment draws from its own generator."""
 
 
 def allocate(
@@ -109,19 +111,19 @@ def allocate(
     rules: Rules = "main",
     max_steps: int = EPISODE_STEPS,
 ) -> NDArray[Any]:
-    """Allocate ``num_envs`` environments, to be reset before their first step.
+    """Allocate ``num_envs`` environments. Reset them before their first step.
 
     Args:
-        num_envs: number of environments, at least 1.
-        red_agent: one of ``RED_AGENTS`` for all, or one for each environment.
-        rules: one of ``RULES``.
-        max_steps: steps after which an episode is truncated, 0 to 65,535; 0: never.
+        num_envs: Number of environments, at least 1.
+        red_agent: One of ``RED_AGENTS`` for all, or one for each environment.
+        rules: One of ``RULES``.
+        max_steps: Steps after which an episode is truncated, 0 to 65,535; 0: never.
 
     Returns:
-        Records of dtype ``STATE``, shape [num_envs]. The order of host types is that of ``HOST_TYPES``.
+        Records of dtype ``STATE``, shape [num_envs]. Their order is ``HOST_TYPES``.
 
     Raises:
-        ValueError: an argument is not one of the above.
+        ValueError: An argument is invalid.
 
     """
     names = [red_agent] * num_envs if isinstance(red_agent, str) else list(red_agent)
@@ -145,16 +147,16 @@ def allocate(
 
 
 def set_order(state: NDArray[Any], order: Sequence[str]) -> None:
-    """Set the order of host types by which fix actions are judged.
+    """Set the order by which fixes are judged.
 
     Args:
-        state: records of dtype ``STATE`` (all of them, or a slice).
-        order: the five names of ``HOST_TYPES``, most urgent first.
+        state: Records of dtype ``STATE``: all of them, or a slice.
+        order: The five names of ``HOST_TYPES``, most urgent first.
 
     Raises:
-        ValueError: ``order`` is not a permutation of ``HOST_TYPES``.
+        ValueError: ``order`` is no permutation of ``HOST_TYPES``.
 
     """
     if sorted(order) != sorted(HOST_TYPES):
-        raise ValueError(f"an order names each of {', '.join(HOST_TYPES)} once, got {', '.join(order)}")
+        raise ValueError(f"an order names each of {', '.join(HOST_TYPES)} once, not {', '.join(order)}")
     state["order"] = [HOST_TYPES.index(name) for name in order]

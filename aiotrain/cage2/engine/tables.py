@@ -1,16 +1,14 @@
-"""The rules of CAGE Challenge 2 (Scenario2) as small constant tables, the way the compiled engine reads them.
+"""The rules of Scenario2 as small constant tables for the compiled engine.
 
-Hosts are numbered in the order of the observation and of the action list:
-0 Defender, 1-3 Enterprise0-2, 4-6 Op_Host0-2, 7 Op_Server0, 8-12 User0-4. A set of hosts is the integer
-with bit ``host`` set for each member.
+Hosts are numbered in the order of the observation and of the action list: 0 Defender, 1-3 Enterprise0-2, 4-6
+Op_Host0-2, 7 Op_Server0, 8-12 User0-4. A set of hosts is the integer with bit ``host`` set for each member.
 
-Exploits and the ports they attack correspond one to one, so one byte describes ports, services, decoys and
-exploits alike: bit ``k`` belongs to exploit ``k`` in the order in which CybORG lists exploits when it draws
-an alternative (``ExploitRemoteService``): EternalBlue, BlueKeep, HTTP RFI, HTTPS RFI, SSH brute force, SQL
-injection, Haraka RCE, FTP directory traversal.
+Each exploit attacks one port, and each of these ports is attacked by one exploit. One byte therefore describes a set of
+ports, services, decoys or exploits. Bit ``k`` belongs to exploit ``k`` in the order in which CybORG's
+``ExploitRemoteService`` lists exploits: EternalBlue, BlueKeep, HTTP RFI, HTTPS RFI, SSH brute force, SQL injection,
+Haraka RCE, FTP directory traversal.
 
-Source of every constant: the behaviour of csle-cyborg 0.0.3 in Scenario2, to which the tests hold this
-engine.
+All constants follow the behaviour of csle-cyborg 0.0.3 in Scenario2, with which the tests compare this engine.
 """
 
 from typing import Final
@@ -69,7 +67,7 @@ ACTION_KIND: Final = np.array([NOTHING] * 2 + [i // 13 for i in range(NUM_ACTION
 ACTION_HOST: Final = np.array([0] * 2 + [i % 13 for i in range(NUM_ACTIONS - 2)], np.uint8)
 """uint8 [145]: the host acted on."""
 
-# One bit an exploit, and the port that it attacks.
+# The bit of each exploit, and the port that it attacks.
 ETERNAL_BLUE: Final = 0b00000001  # 139
 BLUE_KEEP: Final = 0b00000010  # 3389
 HTTP: Final = 0b00000100  # 80
@@ -88,40 +86,39 @@ PORTS: Final = np.array(
     [_LINUX_SERVER, _LINUX_SERVER, _WINDOWS_SERVER, _WINDOWS_SERVER, *[_LINUX_SERVER] * 4,
      SSH | FTP, SSH | FTP, ETERNAL_BLUE | BLUE_KEEP, _USER3, _USER4], np.uint8,
 )  # fmt: skip
-"""uint8 [13]: attackable ports that listen on a pristine host."""
+"""uint8 [13]: attackable ports that listen on a host at the start."""
 MORE_PORTS: Final = np.array([2, 0, 2, 2, 0, 0, 0, 0, 0, 0, 2, 0, 0], np.uint8)
-"""uint8 [13]: distinct listening ports that a scan sees and no exploit attacks (53, 68; 135, 445)."""
+"""uint8 [13]: number of listening ports that a scan sees and no exploit attacks (53, 68; 135, 445)."""
 SERVICES: Final = np.array(
-    # Port 139 of the Windows servers has no SMB type, and port 3389 of User3 is a MySQL: both attract an
-    # exploit that then finds no process of its type.
+    # Port 139 of the Windows servers has no SMB type, and port 3389 of User3 belongs to MySQL: both attract an exploit,
+    # which then finds no process of its type.
     [_LINUX_SERVER, _LINUX_SERVER, _WINDOWS_SERVER & ~ETERNAL_BLUE, _WINDOWS_SERVER & ~ETERNAL_BLUE,
      *[_LINUX_SERVER] * 4, SSH | FTP, SSH | FTP, ETERNAL_BLUE | BLUE_KEEP, _USER3 & ~BLUE_KEEP, _USER4],
     np.uint8,
 )  # fmt: skip
-"""uint8 [13]: genuine services that an exploit matches."""
+"""uint8 [13]: genuine services that an exploit succeeds on."""
 ROOT_SERVICES: Final = np.array(
     [0, 0, BLUE_KEEP, BLUE_KEEP, 0, 0, 0, 0, FTP, FTP, ETERNAL_BLUE, HARAKA, HARAKA | SQL], np.uint8
 )
-"""uint8 [13]: genuine services run as root or SYSTEM: the exploit's session is privileged at once."""
+"""uint8 [13]: genuine services that run as root or SYSTEM, so that an exploit's session is privileged at once."""
 
 WINDOWS: Final = host_set(*WINDOWS_HOSTS)
 LINUX: Final = host_set(*range(NUM_HOSTS)) & ~WINDOWS
 _ANY: Final = WINDOWS | LINUX
 DECOY_HOSTS: Final = np.array([_ANY, WINDOWS, LINUX, WINDOWS, _ANY, WINDOWS, _ANY, LINUX], np.uint16)
-"""uint16 [8]: hosts whose operating system takes the decoy: Apache, Femitter, HarakaSMPT, Smss, SSHD,
-Svchost, Tomcat, Vsftpd.
-"""
+"""uint16 [8]: hosts whose operating system supports the decoy: Apache, Femitter, HarakaSMPT, Smss, SSHD, Svchost,
+Tomcat, Vsftpd."""
 DECOY_NEEDS: Final = np.array([HTTP, FTP, HARAKA, ETERNAL_BLUE, SSH, BLUE_KEEP, HTTPS, FTP], np.uint8)
-"""uint8 [8]: the port that must be free."""
+"""uint8 [8]: the port that the decoy needs free."""
 DECOY_OPENS: Final = np.array([HTTP, FTP, HARAKA, ETERNAL_BLUE, SSH, BLUE_KEEP, HTTPS, HTTP], np.uint8)
-"""uint8 [8]: the port opened. Vsftpd asks for 21 and opens 80, so it can be placed again and again."""
+"""uint8 [8]: the port that the decoy opens. Vsftpd needs 21 and opens 80, so that it can be placed repeatedly."""
 
 COST: Final = np.array([COST_TENTHS[CONFIDENTIALITY[host]] for host in HOSTS], np.uint8)
-"""uint8 [13], tenths of reward a step: what a host costs while red holds it as root or SYSTEM."""
+"""uint8 [13]: cost of a host in tenths a step, while red is root or SYSTEM on it."""
 OT_SERVICE_COST: Final = 100
-"""Tenths of reward a step while the process of OTService is missing."""
+"""Cost in tenths a step, while the process of OTService is missing."""
 RESTORE_COST: Final = 10
-"""Tenths of reward for each Restore."""
+"""Cost of each Restore in tenths."""
 
 HOST_TYPE: Final = np.array([HOST_TYPES.index(scenario.HOST_TYPE[host]) for host in HOSTS], np.uint8)
 """uint8 [13]: number of the host's type in HOST_TYPES."""
@@ -149,11 +146,9 @@ IMPACT: Final = 4
 STAGE_ACTION: Final = np.array([0, 1, 2, 3, 1, 2, 3, 0, 1, 2, 3, 1, 2, 3, 4], np.uint8)
 """uint8 [15]: what B_line does in each of its stages (SWEEP ... IMPACT)."""
 STAGE_ROLE: Final = np.array([0, 0, 0, 0, 1, 1, 1, 0, 2, 2, 2, 3, 3, 3, 3], np.uint8)
-"""uint8 [15]: whom to: 0 the user host drawn at the start, 1 the server it leads to, 2 Enterprise2, 3
-Op_Server0.
-"""
+"""uint8 [15]: the target: 0 the user host drawn at the start, 1 the server it leads to, 2 Enterprise2, 3 Op_Server0."""
 STAGE_AFTER_FAILURE: Final = np.array([0, 1, 2, 2, 2, 2, 5, 5, 5, 5, 9, 9, 9, 12, 13], np.uint8)
-"""uint8 [15]: the stage that B_line falls back to."""
+"""uint8 [15]: the stage to which B_line returns after a failure."""
 LAST_STAGE: Final = 14
 FIRST_USER_TARGET: Final = HOST_INDEX["User1"]
 ENTRY_SERVER: Final = np.array([HOST_INDEX[REVEALS[h]] if h in SUBNETS["User"][1:] else 0 for h in HOSTS], np.uint8)
@@ -161,7 +156,7 @@ ENTRY_SERVER: Final = np.array([HOST_INDEX[REVEALS[h]] if h in SUBNETS["User"][1
 
 
 def _candidates() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Count, best and alternatives of the exploits that each of the 256 sets of remembered ports allows."""
+    """Return NUM_OPTIONS, BEST_OPTION and OTHER_OPTIONS."""
     preference = (4, 1, 0, 2, 3, 5, 6, 7)  # CybORG's weights, lowest first
     count = np.zeros(256, np.uint8)
     best = np.zeros(256, np.uint8)
@@ -180,16 +175,13 @@ def _candidates() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint
 
 
 NUM_OPTIONS, BEST_OPTION, OTHER_OPTIONS = _candidates()
-"""uint8 [256], [256] and [256, 8], by remembered ports: how many exploits there are to choose from, the
-preferred one (as its bit), and the others (as bits, in the order of CybORG's draw).
-"""
+"""Exploits that each set of remembered ports allows: their number, uint8 [256]; the bit of the preferred one,
+uint8 [256]; the bits of the others in the order of CybORG's draw, uint8 [256, 8]."""
 
 BIT_COUNT: Final = np.array([i.bit_count() for i in range(256)], np.uint8)
 """uint8 [256]: number of set bits."""
 
 ODDS_OF_BEST: Final = int(0.75 * 2**53)
-"""CybORG takes the preferred exploit when ``u < 0.75``; as a bound for the 53 random bits that u is made
-of.
-"""
+"""CybORG takes the preferred exploit if ``u < 0.75``. This bound is for the 53 random bits of u."""
 ODDS_OF_DETECTION: Final = int(0.95 * 2**53)
-"""An exploit's session is detected when ``u < 0.95``, in the same unit."""
+"""An exploit's session is detected if ``u < 0.95``; in the same unit."""

@@ -27,66 +27,60 @@ from aiotrain.errors import unknown_name
 
 
 class Cage2Env(gymnasium.Env[NDArray[np.int8], np.int64]):
-    """Defend Scenario2 of CAGE Challenge 2 against a red agent; registered as ``aiotrain/Cage2-v0``.
+    """The defence of Scenario2 of CAGE Challenge 2 against a red agent, registered as ``aiotrain/Cage2-v0``.
 
     Observations
-        ``MultiBinary(52)``, an int8 array of shape [52]: for each of the 13 hosts in the order of
-        ``aiotrain.cage2.scenario.HOSTS`` activity (00 none, 10 scan, 11 exploit) of the last step, then
-        compromise (00 no, 10 unknown, 01 user, 11 privileged), as csle-cyborg's ChallengeWrapper has them.
-        With ``observation="memory"``, ``MultiBinary(307)``: behind the 52 bits those of what an attentive player would
-        remember, as ``aiotrain.cage2.blue_view.FIELDS`` lists them.
-        With a ``workflow``, 25 bits more: behind K others, bit ``K + 5 * place + type`` is set where the type, by its
-        number in ``aiotrain.cage2.scenario.HOST_TYPES``, has that place in the order.
+        ``MultiBinary(52)``, an int8 array of shape [52]. For each host, in the order of
+        ``aiotrain.cage2.scenario.HOSTS``: activity in the last step (00 none, 10 scan, 11 exploit), then compromise
+        (00 no, 10 unknown, 01 user, 11 privileged), as in csle-cyborg's ChallengeWrapper.
+        With ``observation="memory"``, ``MultiBinary(307)``: the bits of ``aiotrain.cage2.blue_view.FIELDS``.
+        With a ``workflow``, 25 further bits. If they follow K others, bit ``K + 5 * place + type`` is set if that type,
+        by its number in ``aiotrain.cage2.scenario.HOST_TYPES``, has that place in the order.
     Actions
         ``Discrete(145)``: Sleep, Monitor, then 11 kinds times 13 hosts; `action_names` lists them.
-        With ``actions="compact"``, ``Discrete(42)``, in the order of ``aiotrain.cage2.blue_view``: Sleep;
-        Analyse, Remove, Restore on the 8 hosts worth defending; the 17 decoys that can stand on these.
+        With ``actions="compact"``, ``Discrete(42)``: ``aiotrain.cage2.blue_view.COMPACT_ACTIONS``.
     Reward
-        Float, 0 or negative, in steps of 0.1: -0.1 or -1 for each host that red controls, -10 while the
-        operational service is down, -1 for the action Restore.
+        A float of at most 0, in steps of 0.1: -0.1 or -1 for each host that red controls, -10 while the operational
+        service is down, -1 for the action Restore.
     End
         Never terminated; truncated at ``max_steps``.
     Info
-        ``info["red_hosts"]`` after reset and step: an int whose bit h (``red_hosts >> h & 1``) is set if red
-        has a session of any privilege on host h. User0, where red starts, is always set.
-        With a ``workflow`` also ``info["compliance"]``, a float, 0 to 1: of this episode's fix actions (Remove,
-        Restore) the share whose target was of the first type in the order of which red, at that moment, held a host
-        that blue can free, so that User0 never counts. A fix while red holds no such host counts neither way. Until
-        one counts, there is no compliance and no such entry (Gymnasium's checker refuses a NaN).
-        ``info["alignment"]``, a float: the change of compliance in this step, from 0 for the first; an episode's add
-        up to its compliance. ``info["bonus"]``, a float: ``alignment_lambda`` times that.
-        With ``actions="compact"`` also ``info["action_mask"]``, int8 [42], 1 where an action makes sense now: Analyse
-        and Restore on a host that has had an event in this episode, Remove where User or Privileged is displayed, a
-        decoy where it can stand and does not yet, Sleep always. The other actions may be taken all the same.
+        ``info["red_hosts"]``, after reset and step: an int whose bit h (``red_hosts >> h & 1``) is set if red has a
+        session of any privilege on host h. The bit of User0, where red starts, is always set.
+        With a ``workflow``, ``info["compliance"]``, a float, 0 to 1: the share of this episode's fixes that complied,
+        see `aiotrain.cage2.compliance.ComplianceMeter`. There is no entry before the first fix that counts, because
+        Gymnasium's checker refuses NaN. ``info["alignment"]``, a float: the change of compliance in this step, which
+        starts at 0. ``info["bonus"]``, a float: ``alignment_lambda`` times that change.
+        With ``actions="compact"``, ``info["action_mask"]``, int8 [42]: 1 where an action makes sense now. These are
+        Sleep; Analyse and Restore on a host that had an event in this episode; Remove where the table shows User or
+        Privileged; each decoy that can stand and does not. The other actions are allowed too.
 
-    ``reset(seed=s)`` plays the episode that an existing ChallengeWrapper plays after ``random.seed(s)`` and
-    ``reset()``; ``reset()`` goes on with the environment's own random numbers. Neither touches Python's
-    global generator, nor other environments.
+    ``reset(seed=s)`` plays the episode that ChallengeWrapper plays after ``random.seed(s)`` and ``reset()``. Without a
+    seed, the environment's random numbers go on. Neither affects Python's global generator or other environments.
 
-    Parameters
-        ``red_agent``: one of `RED_AGENTS`, ``"mixed"`` for one of these in each episode, a class with the methods of
-        csle-cyborg's BaseAgent, or ``"package.module:Class"``. A class from outside csle-cyborg sees the same
-        observations, action space and ``train`` calls as under csle-cyborg, and its draws from Python's ``random``
-        (not NumPy's) follow the seed too; a step costs some 35 µs more, and a reset some ms.
-        ``max_steps``: the length of an episode in steps, at least 1; also an attribute, for trainers that
-        must know the longest episode.
-        ``workflow``: the order of host types to be judged by, as `aiotrain.cage2.workflows.parse_order` reads it;
-        also an attribute, a tuple of five names. ``reset(options={"workflow": order})`` changes it from that episode
-        on. None: no order is shown, and nothing judged.
-        ``observation``: ``"table"`` or ``"memory"``.
-        ``actions``: ``"full"`` or ``"compact"``.
-        ``red_shares``: of the episodes, what each of `RED_AGENTS` plays where they are mixed, as numbers from 0 on
-        that need not add up to 1. Which one an episode gets depends on its seed, on both simulators in the same way.
-        ``scenario``: a dict as csle-cyborg takes it, by default ``aiotrain.cage2.scenario.scenario2()``; the
-        environment works on a copy. Bits, actions and ``red_hosts`` follow its hosts and its order of them.
-        Hosts, subnets, processes, values, starting positions and green's agent may change freely. What
-        changes how rewards or blue's view come about is played by csle-cyborg's own, some 15 times slower
-        wrapper: `departures` then lists why, and a warning says so once.
+    Args:
+        red_agent: One of `RED_AGENTS`; ``"mixed"``, with which each episode draws one of them; a class with the methods
+            of csle-cyborg's BaseAgent; or ``"package.module:Class"``. A class from outside csle-cyborg gets the same
+            observations, action space and ``train`` calls as under csle-cyborg, and its draws from Python's ``random``
+            (not NumPy's) follow the seed too. It costs some 35 µs a step, and some ms a reset.
+        max_steps: Length of an episode in steps, at least 1. It is also an attribute.
+        scenario: A dict as csle-cyborg takes it, by default ``aiotrain.cage2.scenario.scenario2()``. Bits,
+            actions and ``red_hosts`` have the order of its hosts. Hosts, subnets, processes, values, starting positions
+            and green's agent may change freely. If rewards or blue's view come about otherwise, csle-cyborg's own
+            wrapper plays, some 15 times slower; `slow_reasons` then tells why, and a warning says so.
+        workflow: The workflow by which fixes are judged, as `aiotrain.cage2.workflows.parse_order` reads it. Its order
+            is also an attribute; ``reset(options={"workflow": order})`` changes it from that episode on. None: no order
+            is shown, and nothing is judged.
+        observation: ``"table"`` or ``"memory"``.
+        actions: ``"full"`` or ``"compact"``.
+        red_shares: The shares of episodes that `RED_AGENTS` play if they are mixed: numbers of at least 0, which need
+            not add up to 1. An episode's seed decides which one it gets, on both simulators in the same way.
+        alignment_lambda: Bonus for raising compliance from 0 to 1.
 
-    Raises ValueError for an unknown red agent, for shares that cannot be, for ``max_steps`` below 1, for an incomplete
-    scenario, for what is no order of the five types, for a workflow with a scenario whose hosts are of other types,
-    for an unknown observation or set of actions, and for ``"memory"`` or ``"compact"`` with another scenario than
-    ``scenario2()``.
+    Raises:
+        ValueError: An argument is unknown or out of its range; the scenario is incomplete; or it is not ``scenario2()``
+            and a ``workflow``, ``"memory"`` or ``"compact"`` does not suit its hosts.
+
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it so)
