@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     )
     from aiotrain.learn.settings import PPOConfig
     from aiotrain.play.factory import EnvFactory
-    from aiotrain.runs.checkpoints import load_policy
     from aiotrain.runs.evaluate import Evaluation, evaluate
     from aiotrain.runs.export.export import export
+    from aiotrain.runs.policy_files import load_policy
     from aiotrain.training.curriculum import Curriculum, RunServices
     from aiotrain.training.reports import MetricSummary, Result, Update
     from aiotrain.training.status import Status
@@ -48,7 +48,7 @@ _HOMES = {
     ),
     "aiotrain.learn.settings": ("PPOConfig",),
     "aiotrain.play.factory": ("EnvFactory",),
-    "aiotrain.runs.checkpoints": ("load_policy",),
+    "aiotrain.runs.policy_files": ("load_policy",),
     "aiotrain.runs.evaluate": ("Evaluation", "evaluate"),
     "aiotrain.runs.export.export": ("export",),
     "aiotrain.training.curriculum": ("Curriculum", "RunServices"),

@@ -187,6 +187,8 @@ class Config(CollectConfig):
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Config:
         """Return the settings that `resolved` told, after a way through JSON. Raises ConfigError."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"these are no settings: {values!r:.80}")
         values = dict(values)
         if (found := values.pop("format", 1)) != _FORMAT:
             raise ConfigError(
@@ -195,7 +197,7 @@ class Config(CollectConfig):
             )
         if isinstance(env := values.get("env"), Mapping):
             env = dict(env)
-            if (name := env.pop("domain", None)) not in domains():
+            if (name := env.pop("domain", None)) not in [*domains()]:  # a list: what is there may not be hashable
                 raise ConfigError(f"{unknown_name('domain', name, list(domains()))} Is its distribution installed?")
             values["env"] = _read(domains()[name], env)
         return _read(cls, values)
@@ -219,6 +221,8 @@ def _read(kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:
     types = {each.name: hints[each.name] for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(values.keys() - types.keys()):
         raise ConfigError(f"there is no setting {', '.join(unknown)}")
+    if "env" in types.keys() - values.keys():
+        raise ConfigError("the setting env is missing")
     read: dict[str, Any] = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(types[name]) and isinstance(value, Mapping):

@@ -18,6 +18,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from aiotrain.learn.settings import PPOConfig
@@ -68,6 +69,8 @@ class Domain(ABC):
     """``module:Class`` of a `Panel`, which shows the curriculum's status in the console."""
     plots: ClassVar[str | None] = None
     """``module:function`` from a run's folder to its further pictures: ``(run: Path) -> Mapping[name, Drawing]``."""
+    agent: ClassVar[str | None] = None
+    """``module:function`` from a policy to what its exported files tell: ``(trained: Trained) -> AgentParts``."""
     verbs: ClassVar[Mapping[str, str]] = {}
     """``module:function`` of each command, ``(arguments: Sequence[str]) -> exit code``. A command named as a general
     one takes its place for the runs of this domain."""
@@ -83,6 +86,13 @@ class Domain(ABC):
     def curriculum(self, config: Config, run: RunServices) -> Curriculum | None:
         """Return a new curriculum; None for the plain one, which resets every episode in the same way."""
         return None
+
+    def to_play(self, run: Path) -> tuple[Domain, str]:
+        """Return the settings by which the policy of the run in the folder ``run`` is played, and the file it is in.
+
+        Raises ConfigError.
+        """
+        return self, "weights.safetensors"
 
     @property
     def title(self) -> str:

@@ -11,7 +11,7 @@ import tyro
 
 from aiotrain.app.console import printable
 
-__all__ = ["export"]
+__all__ = ["ExportArguments", "export", "print_paths"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ExportArguments:
 
     policy.onnx: the network, from observation to logits or Gaussian.
 
-    agent.py: an agent on NumPy alone; for CAGE 2, as its evaluation script takes it.
+    agent.py: an agent on NumPy alone.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -34,8 +34,6 @@ class ExportArguments:
     """Which files to write (numpy: agent.py). Default: all, but onnx only where that package is installed."""
     greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Let the agent take the most probable action. Default: it draws it, unless made as Agent(greedy=True)."""
-    workflow: str | None = None
-    """The order that the agent acts by. Default: the run's; of a search, the best in workflows.csv."""
 
 
 def export(arguments: Sequence[str]) -> int:
@@ -43,9 +41,15 @@ def export(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(ExportArguments, prog="aiotrain export", args=arguments)
     from aiotrain.runs.export import export as exporting
 
-    paths = exporting.export(**vars(chosen))
+    print_paths(exporting.export(**vars(chosen)), chosen)
+    return 0
+
+
+def print_paths(paths: Sequence[Path], chosen: ExportArguments) -> None:
+    """Say where the files of an export are, and which one is missing that nobody has left out."""
+    from aiotrain.runs.export.export import FILES
+
     for path in paths:
         print(printable(str(path)))
-    if chosen.formats is None and len(paths) < len(exporting.FILES):
-        print(f"without {exporting.FILES['onnx']}: the package onnx is not installed; pip install 'aiotrain[onnx]'")
-    return 0
+    if chosen.formats is None and len(paths) < len(FILES):
+        print(f"without {FILES['onnx']}: the package onnx is not installed; pip install 'aiotrain[onnx]'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aiotrain.cage2.blue_view import Actions, Observation
@@ -65,6 +66,7 @@ class Cage2(Domain):
     )
     panel: ClassVar[str] = "aiotrain.cage2.screen.search_panel:SearchPanel"
     plots: ClassVar[str] = "aiotrain.cage2.search.plots:plots"
+    agent: ClassVar[str] = "aiotrain.cage2.official.agent_parts:agent_parts"
     verbs: ClassVar[Mapping[str, str]] = {
         "evaluate": "aiotrain.cage2.commands.evaluate:evaluate",
         "replay": "aiotrain.cage2.commands.replay:replay",
@@ -165,6 +167,12 @@ class Cage2(Domain):
         from aiotrain.cage2.search.curriculum import WorkflowCurriculum
 
         return WorkflowCurriculum(run, self.search, config.seed, config.episodes_per_update)
+
+    def to_play(self, run: Path) -> tuple[Cage2, str]:
+        """See Domain. A policy is shown the run's order; that of a search, the best one."""
+        from aiotrain.cage2.search.best_order import with_order
+
+        return with_order(self, run)
 
     @property
     def title(self) -> str:

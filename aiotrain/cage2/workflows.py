@@ -54,6 +54,11 @@ def order_text(order: Sequence[str]) -> str:
     return ",".join(order)
 
 
+def order_words(workflow: str) -> str:
+    """Return the short form of an order as people read it: ``"defender > enterprise > …"``."""
+    return workflow.replace(",", " > ")
+
+
 def parse_order(workflow: str | Sequence[str]) -> Order:
     """Return the order of a workflow.
 

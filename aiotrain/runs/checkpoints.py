@@ -1,4 +1,4 @@
-"""Weights and checkpoints on disk: safetensors and JSON, written whole or not at all, and read as data alone.
+"""Checkpoints of a run: which are kept, how each is written, and what is refused in one that is read.
 
 A checkpoint is one safetensors file, ``RUN/checkpoints/update-000120.safetensors``. Its tensors are the arrays of a
 nested state of plain values; the rest of that state is JSON in the file's metadata, with a checksum of both.
@@ -16,154 +16,57 @@ import math
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from aiotrain.config import Config
-from aiotrain.errors import AiotrainError, CheckpointError, ConfigError
+from aiotrain.errors import CheckpointError, ConfigError
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
+from aiotrain.runs.policy_files import policy_of, read_as
+from aiotrain.runs.tensor_files import Tensors, Unfit, parsed, read_tensors, write_whole
 
-__all__ = [
-    "Checkpoint",
-    "Checkpoints",
-    "described",
-    "library_versions",
-    "load_checkpoint",
-    "load_policy",
-    "natural",
-    "save_weights",
-    "tensors_of",
-    "write_whole",
-]
+__all__ = ["Checkpoint", "Checkpoints", "State", "library_versions", "load_checkpoint", "natural", "number"]
 
-_Described = TypeVar("_Described")
 _FORMAT: Final = "aiotrain checkpoint 2"
+_FIRST_FORMAT: Final = "aiotrain checkpoint 1"
+"""Of aiotrain 0.1."""
 _LARGEST_BYTES: Final = 4 << 30
 """Of a checkpoint; what claims to be larger is not read."""
 _NAME: Final = re.compile(r"update-(\d{6,12})\.safetensors")
 _TENSOR: Final = "$tensor"
 """The only key of a JSON object that stands for the array of this name."""
-_FAULTS: Final = (AiotrainError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What comes of data that is not what it should be, of too deep a nesting too."""
-
-Tensors = dict[str, npt.NDArray[Any]]
 
 
-def save_weights(path: Path, tensors: Mapping[str, npt.NDArray[Any]], shape: PolicyShape, spec: EnvSpec) -> None:
-    """Write the learner's ``tensors`` to ``path``, with what is needed to act with them in the file's metadata.
+class State(dict[str, Any]):
+    """A mapping in the state of a checkpoint. Raises Unfit for what it lacks."""
 
-    The file is complete under its name or not there: it is written beside it, flushed to disk, and renamed.
-    """
-    data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, described(shape, spec))
-    write_whole(path, data)
+    def __missing__(self, key: object) -> Any:
+        raise Unfit(f"{key!r} is missing")
 
-
-def described(shape: PolicyShape, spec: EnvSpec) -> dict[str, str]:
-    """What `load_policy` needs of a file's metadata."""
-    return {"policy": json.dumps(dataclasses.asdict(shape)), "environment": json.dumps(dataclasses.asdict(spec))}
-
-
-def tensors_of(policy: NumpyPolicy) -> Tensors:
-    """The parameters of ``policy`` by the names that `load_policy` knows; weights are ``[out, in]``."""
-    names, views = _tensor_names(policy.shape), policy.shape.split(policy.parameters)
-    return {name: np.ascontiguousarray(view.T) for name, view in zip(names, views, strict=True)}
-
-
-def _tensor_names(shape: PolicyShape) -> list[str]:
-    """Names of a policy's tensors, in the order in which its parameters lie in the flat vector."""
-    names = ["input_mean", "input_scale"]
-    for index in range(len(shape.layers)):
-        names += [f"actor.{2 * index}.weight", f"actor.{2 * index}.bias"]  # between them, there is a tanh
-    return [*names, "log_std"] if shape.kind == "gaussian" else names
-
-
-def load_policy(path: str | Path) -> tuple[NumpyPolicy, EnvSpec]:
-    """The policy in a file that a run left, such as weights.safetensors, and the environment that it was trained for.
-
-    ``policy.act(spec.encode(observations), policy.noise(generator, len(observations)))`` draws actions, and their
-    log-probabilities, for observations ``[N, *spec.observation_shape]``; where ``spec.has_action_mask``, it needs
-    their masks too. ``policy.shape`` tells its layers. Nothing in the file is executed. Raises ConfigError if there is
-    none, or it is damaged or no policy of aiotrain.
-    """
-    metadata: dict[str, str] = {}
-    try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            shape = _described(PolicyShape, metadata.get("policy"))
-            spec = _described(EnvSpec, metadata.get("environment"))
-            if PolicyShape.of(spec, shape.hidden) != shape:
-                raise ValueError("the policy's inputs and outputs are not those of its environment")
-            policy = _policy_of(shape, file.get_tensor)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {path}; a run writes its weights when it ends") from None
-    except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
-        if Path(path).is_dir():
-            what = f"is a folder: name a file in it, such as {Path(path, 'weights.safetensors')}"
-        elif metadata.get("format") == _FORMAT:
-            what = "is a checkpoint: name the policy.safetensors that aiotrain.export makes of it"
-        else:
-            what = f"holds no policy of this version of aiotrain, or is damaged: {error}"
-        raise ConfigError(f"{path} {what}") from error
-    return policy, spec
-
-
-def _policy_of(shape: PolicyShape, tensor_of: Callable[[str], npt.NDArray[Any]]) -> NumpyPolicy:
-    """The policy among a learner's tensors. Raises ValueError for one that is not what it should be."""
-    shapes: list[tuple[int, ...]] = [(shape.inputs,), (shape.inputs,)]
-    for fan_in, fan_out in shape.layers:
-        shapes += [(fan_out, fan_in), (fan_out,)]
-    if shape.kind == "gaussian":
-        shapes.append((shape.outputs,))
-    names = _tensor_names(shape)
-    tensors = [tensor_of(name) for name in names]
-    for name, tensor, expected in zip(names, tensors, shapes, strict=True):
-        if tensor.shape != expected or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
-            raise ValueError(f"{name} is no float32 array of shape {list(expected)} with finite numbers")
-    policy = NumpyPolicy(shape)
-    for view, tensor in zip(shape.split(policy.parameters), tensors, strict=True):
-        view[...] = tensor.T
-    policy.refresh()
-    return policy
-
-
-def _described(kind: Callable[..., _Described], text: str | None) -> _Described:
-    """What `save_weights` wrote of a dataclass. Raises TypeError or ValueError if it did not."""
-    if text is None:
-        raise ValueError("its metadata lack what aiotrain writes there")
-    values: dict[str, Any] = json.loads(text)
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a crash leaves the old file or the new one. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # else the new name may be lost with the power
-    finally:
-        os.close(folder)
+    def part(self, name: str) -> State:
+        """Return the mapping called ``name``. Raises Unfit if it is none."""
+        value = self[name]
+        if not isinstance(value, State):
+            raise Unfit(f"{name} is {value!r:.40}, where a mapping belongs")
+        return value
 
 
 def natural(value: Any) -> int:
-    """``value``, if it is an integer from 0 to 2**53. Raises ValueError."""
+    """Return ``value``, if it is an integer from 0 to 2**53. Raises Unfit, a ValueError."""
     if type(value) is not int or not 0 <= value <= 2**53:
-        raise ValueError(f"{value!r:.40} where a count belongs")
+        raise Unfit(f"{value!r:.40} where a count belongs")
+    return value
+
+
+def number(value: Any) -> float:
+    """Return ``value``, if it is a number. Raises Unfit, a ValueError."""
+    if type(value) is not float:
+        raise Unfit(f"{value!r:.40} where a number belongs")
     return value
 
 
@@ -282,7 +185,7 @@ class Checkpoint(NamedTuple):
     path: Path
     config: Config
     """Settings of the run, with the folder in which it is now."""
-    state: Mapping[str, Any]
+    state: State
     update: int
     """Updates until then."""
 
@@ -302,23 +205,23 @@ class Checkpoint(NamedTuple):
             )
 
     def policy(self) -> tuple[NumpyPolicy, EnvSpec]:
-        """The policy as it was, and the environment that it was trained for. Raises CheckpointError."""
+        """Return the policy as it was, and the spec of its environment. Raises CheckpointError."""
         with self.refusing():
-            spec = _described(EnvSpec, json.dumps(self.state["environment"]))
+            spec = read_as(EnvSpec, self.state["environment"])
             shape = PolicyShape.of(spec, self.config.ppo.hidden_sizes)
-            return _policy_of(shape, self.state["learner"]["network"].__getitem__), spec
+            return policy_of(shape, self.state.part("learner").part("network")), spec
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:
-        """While something is restored from the state: raise CheckpointError, with the file, if that cannot be."""
+        """While something is read from the state: raise CheckpointError, with the file, for what is Unfit."""
         try:
             yield
-        except _FAULTS as error:
-            raise CheckpointError(f"{self.path} does not fit: {_said(error)}") from error
+        except Unfit as error:
+            raise CheckpointError(f"{self.path} does not fit: {error}") from error
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """The newest checkpoint of the run in a folder, or the one in a file of ``RUN/checkpoints``.
+    """Return the newest checkpoint of the run in a folder, or the one in a file of ``RUN/checkpoints``.
 
     Raises CheckpointError if it is missing, damaged, or of another version; of a folder, it names one that is whole.
     """
@@ -349,54 +252,47 @@ def _is_good(path: Path) -> bool:
 
 
 def _read(path: Path) -> Checkpoint:
-    """The checkpoint in ``path``. Raises CheckpointError."""
+    """Return the checkpoint in ``path``. Raises CheckpointError."""
     try:
         if path.parent.name != "checkpoints" or path.parent.is_symlink() or path.is_symlink():
-            raise ValueError("a checkpoint is a file in the folder checkpoints of its run, and no link")
+            raise Unfit("a checkpoint is a file in the folder checkpoints of its run, and no link")
         state = _unpack(path)
         config = dataclasses.replace(Config.of(state["config"]), run_dir=str(path.parent.parent))
         return Checkpoint(path, config, state, natural(state["update"]))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except (*_FAULTS, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_said(error)}") from error
+    except (ConfigError, Unfit) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
 
 
-def _unpack(path: Path) -> dict[str, Any]:
-    """The state in the file ``path``."""
+def _unpack(path: Path) -> State:
+    """Return the state in the file ``path``. Raises OSError or Unfit."""
     if not path.is_file():
-        raise ValueError("there is no such file")
-    if path.stat().st_size > _LARGEST_BYTES:
-        raise ValueError(f"it is larger than {_LARGEST_BYTES >> 30} GiB, which no checkpoint is")
-    data = path.read_bytes()
-    begin = 8 + int.from_bytes(data[:8], "little")
-    if len(data) < 8 or begin > len(data):
-        raise ValueError("it is no safetensors file, or cut off in its header")
-    header = json.loads(data[8:begin])
-    metadata = header.pop("__metadata__", {})
-    if metadata.get("format") != _FORMAT:
-        found = repr(metadata["format"])[:80] if "format" in metadata else "no checkpoint, perhaps weights alone"
-        raise ValueError(f"it is {found}; this version of aiotrain reads {_FORMAT!r}")
-    size = begin + max((each["data_offsets"][1] for each in header.values()), default=0)
-    if len(data) != size:
-        raise ValueError(f"it is cut off or has something added: {len(data):,} bytes instead of {size:,}")
-    text, tensors = metadata["state"], load(data)
-    if _digest(text, tensors) != metadata["sha256"]:
-        raise ValueError("its checksum is wrong: it was damaged or changed")
-    state: dict[str, Any] = _put_back(json.loads(text), tensors)
+        raise Unfit("there is no such file")
+    metadata, tensors = read_tensors(path, _LARGEST_BYTES)
+    if (found := metadata.get("format")) != _FORMAT:
+        if found == _FIRST_FORMAT:
+            raise Unfit("it was written by aiotrain 0.1: go on with that version, or begin anew")
+        what = "no checkpoint, perhaps weights alone" if found is None else repr(found)[:80]
+        raise Unfit(f"it is {what}; this version of aiotrain reads {_FORMAT!r}")
+    text = metadata.get("state", "")
+    if _digest(text, tensors) != metadata.get("sha256"):
+        raise Unfit("its checksum is wrong: it was damaged or changed")
+    try:
+        state = _put_back(parsed(text), tensors)
+    except RecursionError:
+        raise Unfit("it is nested too deeply") from None
+    if not isinstance(state, State):
+        raise Unfit(f"its state is {state!r:.40}, where a mapping belongs")
     return state
 
 
 def _put_back(value: Any, tensors: Tensors) -> Any:
-    """The opposite of `_take_out`, with arrays that may be written to."""
+    """Do the opposite of `_take_out`, with arrays that may be written to. Raises Unfit or RecursionError."""
     if isinstance(value, dict):
         if value.keys() == {_TENSOR}:
-            return tensors[value[_TENSOR]].copy()
-        return {key: _put_back(each, tensors) for key, each in value.items()}
+            if (name := value[_TENSOR]) not in [*tensors]:  # a list, as what is there may not be hashable
+                raise Unfit(f"the array {name!r:.40} is missing")
+            return tensors[name].copy()
+        return State({key: _put_back(each, tensors) for key, each in value.items()})
     return [_put_back(each, tensors) for each in value] if isinstance(value, list) else value
-
-
-def _said(error: BaseException) -> str:
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    return str(error) or type(error).__name__

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from aiotrain.config import Config
 from aiotrain.errors import CheckpointError, ConfigError
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.runs.checkpoints import Checkpoint, Checkpoints, library_versions, natural, save_weights
+from aiotrain.runs.checkpoints import Checkpoint, Checkpoints, library_versions, natural, number
 from aiotrain.runs.journals import Journals
+from aiotrain.runs.policy_files import WEIGHTS, save_weights
+from aiotrain.runs.tensor_files import Unfit
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from aiotrain.learn.ppo import Learner
@@ -67,26 +69,39 @@ def restore(
     """
     state = checkpoint.state
     with checkpoint.refusing():
-        then, now = state["environment"], json.loads(json.dumps(dataclasses.asdict(spec)))
+        then, now = state.part("environment"), json.loads(json.dumps(dataclasses.asdict(spec)))
         if changed := [name for name in now if then[name] != now[name]]:
-            raise ValueError(f"the environment is another than it was then, in {', '.join(changed)}")
-        lines = {_plain_name(name): natural(count) for name, count in state["lines"].items()}
+            raise Unfit(f"the environment is another than it was then, in {', '.join(changed)}")
+        lines = {_plain_name(name): natural(count) for name, count in state.part("lines").items()}
         if foreign := [name for name in lines if not name.endswith((".csv", ".jsonl"))]:
-            raise ValueError(f"{foreign[0]} is no file that a run writes line by line")
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        learner.load_state_dict(state["learner"])
-        then = state["made_with"]
+            raise Unfit(f"{foreign[0]} is no file that a run writes line by line")
+        for name, part in {**parts, "learner": learner}.items():
+            _restore(part, state.part(name))
+        then = state.part("made_with")
         if changed := [f"{name} {then[name]}" for name, it in _made_with(learner).items() if then[name] != it]:
             warn(f"the checkpoint was made with {', '.join(changed)}: the run goes on, but not to the bit")
         return Resumed(
             checkpoint.path.name,
             checkpoint.update,
-            natural(state["ledger"]["episodes"]),
+            natural(state.part("ledger")["episodes"]),
             lines,
-            float(state["best_return"]),
+            number(state["best_return"]),
             checkpoint.config.differences(config),
         )
+
+
+def _restore(part: Part, state: Mapping[str, Any]) -> None:
+    """Restore a part of a run. Raises Unfit.
+
+    What a curriculum of the user's raises for a foreign state, and torch for tensors of another size, cannot be told
+    from a fault in their code; the error has it as its cause.
+    """
+    try:
+        part.load_state_dict(state)
+    except Unfit:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise Unfit(f"{error} is missing" if isinstance(error, KeyError) else str(error)) from error
 
 
 def _made_with(learner: Learner) -> dict[str, str]:
@@ -207,7 +222,7 @@ class RunFolder:
             self._warn(f"an update failed half-way, which is nothing to go on from. {self._last()}")
             return
         self.save_checkpoint(self.state_dict(), update, recent_return)
-        self.save_policy("weights.safetensors")
+        self.save_policy(WEIGHTS)
 
     def close(self) -> None:
         """Close all files. Raises CheckpointError if the last checkpoint, or anything since, could not be saved."""
@@ -220,7 +235,7 @@ class RunFolder:
 
 
 def _plain_name(name: str) -> str:
-    """Return ``name``, if it is that of a file in a folder. Raises ValueError."""
+    """Return ``name``, if it is that of a file in a folder. Raises Unfit, a ValueError."""
     if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
-        raise ValueError(f"{name!r} is no name of a file in the folder of a run")
+        raise Unfit(f"{name!r} is no name of a file in the folder of a run")
     return name

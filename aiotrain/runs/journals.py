@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiotrain.errors import ConfigError
-from aiotrain.runs.checkpoints import write_whole
+from aiotrain.runs.tensor_files import write_whole
 
 __all__ = ["EVENTS", "LABEL", "UPDATES", "Journals", "refuse_old_run", "refuse_running"]
 

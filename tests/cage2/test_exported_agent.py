@@ -12,15 +12,15 @@ import pytest
 from cage2_oracle import Stock
 
 import aiotrain
-from aiotrain import Config, ConfigError, SearchConfig
-from aiotrain.cage2 import CAGE2_ID
+from aiotrain import Config, ConfigError
+from aiotrain.cage2 import Cage2, SearchConfig, export
 from aiotrain.cage2.blue_view import BEGUN, COMPACT_ACTIONS, NUM_INPUTS
 from aiotrain.cage2.scenario import NUM_ACTIONS, RED_AGENTS
 from aiotrain.cage2.simulators.blue_observer import BlueObserver
 from aiotrain.cage2.workflows import ORDERS, order_text
-from aiotrain.play.factory import make_factory
-from exported import answers, load_agent, play, write_run
+from exported_agents import answers, load_agent, play, write_run
 
+REMEMBERING = Cage2(workflow="none", observation="memory", actions="compact")
 VIEWS = [("table", "full"), ("memory", "compact"), ("memory", "full"), ("table", "compact")]
 
 
@@ -31,12 +31,12 @@ def test_an_agent_alone_with_numpy_plays_whole_episodes(
 ) -> None:
     """Shown the 52 bits alone, it takes the actions, among the 145, that the policy takes."""
     settings: dict[str, Any] = {"observation": observation, "actions": actions, "workflow": workflow}
-    run = write_run(tmp_path / "run", **settings)
-    config = Config(**settings)
-    with make_factory(config)() as env:
+    config = Config(env=Cage2(**settings))
+    run = write_run(tmp_path / "run", config.env)
+    with config.env_factory()() as env:
         played = play(run, env, config, episodes=3, seed=4)
     assert len(played.actions) == 600
-    *_, agent = aiotrain.export(run)
+    *_, agent = export(run)
     assert answers(agent, played, 4, tmp_path).tolist() == played.actions
     assert len(set(played.actions)) > 20, "hardly anything is tried"
 
@@ -45,14 +45,14 @@ def test_an_agent_alone_with_numpy_plays_whole_episodes(
 @pytest.mark.parametrize("actions", ["full", "compact"])
 def test_it_remembers_what_the_environment_does(actions: str, red_agent: str, tmp_path: Path) -> None:
     """Bits and masks, step by step over random episodes."""
-    run = write_run(tmp_path / "run", observation="memory", actions=actions)
+    run = write_run(tmp_path / "run", Cage2(workflow="none", observation="memory", actions=actions))
     module = load_agent(aiotrain.export(run, formats=["numpy"])[0])
-    env = make_factory(Config(red_agent=red_agent, observation="memory", workflow="none"))()
+    env = Config(env=Cage2(red_agent=red_agent, observation="memory", workflow="none")).env_factory()()
     view, rng = BlueObserver("memory", "compact"), np.random.default_rng(0)
     for seed in range(6):
         memory = module.Memory()
         seen, _ = env.reset(seed=seed)
-        _, info = view.observe(seen[None, :52].copy(), [BEGUN])
+        _, info = view.after(seen[None, :52].copy(), [BEGUN])
         for step in range(100):
             where = f"{red_agent}, seed {seed}, step {step}"
             np.testing.assert_array_equal(memory.bits(seen[:52]), seen, where)
@@ -60,19 +60,19 @@ def test_it_remembers_what_the_environment_does(actions: str, red_agent: str, tm
             action = int(rng.integers(NUM_ACTIONS))
             seen, *_ = env.step(action)
             memory.notice(action, seen[:52])
-            _, info = view.observe(seen[None, :52].copy(), [action])
+            _, info = view.after(seen[None, :52].copy(), [action])
 
 
 def test_it_remembers_whatever_may_happen(tmp_path: Path) -> None:
     """Any table may follow any action: such as no red agent of the challenge brings about."""
-    run = write_run(tmp_path / "run", observation="memory", actions="compact")
+    run = write_run(tmp_path / "run", REMEMBERING)
     module = load_agent(aiotrain.export(run, formats=["numpy"])[0])
     view, rng = BlueObserver("memory", "compact"), np.random.default_rng(1)
     ever = np.zeros(NUM_INPUTS, np.int64)
     for episode in range(8):
         memory, table, action = module.Memory(), np.zeros(52, np.int8), BEGUN
         for step in range(100):
-            seen, info = view.observe(table[None], [action])
+            seen, info = view.after(table[None], [action])
             np.testing.assert_array_equal(memory.bits(table), seen[0], f"episode {episode}, step {step}")
             np.testing.assert_array_equal(memory.mask(table), info["action_mask"][0], f"episode {episode}, step {step}")
             ever += seen[0]
@@ -87,12 +87,12 @@ def test_it_remembers_whatever_may_happen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{}, {"observation": "memory", "actions": "compact", "workflow": "reverse"}])
 def test_it_plays_in_the_manner_of_the_challenges_evaluation(settings: dict[str, Any], tmp_path: Path) -> None:
     """On csle-cyborg's ChallengeWrapper, it comes to the rewards that the policy comes to in our environment."""
-    settings = {"workflow": "none", "simulator": "cyborg", "max_episode_steps": 30} | settings
-    run = write_run(tmp_path / "run", normalizes=True, **settings)
+    settings = {"workflow": "none", "simulator": "cyborg"} | settings
+    run = write_run(tmp_path / "run", Cage2(**settings), normalizes=True, max_episode_steps=30)
     agent = load_agent(aiotrain.export(run, greedy=True)[-1]).Agent()
     for red_agent in ("B_lineAgent", "RedMeanderAgent"):
-        config = Config(red_agent=red_agent, **settings)
-        with make_factory(config)() as env:
+        config = Config(env=Cage2(red_agent=red_agent, **settings), max_episode_steps=30)
+        with config.env_factory()() as env:
             played = play(run, env, config, episodes=2, seed=0)
         expected = [reward for reward, greedy in zip(played.rewards, played.greedy, strict=True) if greedy]
         stock = Stock(red_agent)
@@ -113,8 +113,8 @@ def test_it_plays_in_the_manner_of_the_challenges_evaluation(settings: dict[str,
 
 
 def test_the_order_is_that_of_the_run_or_the_one_that_is_named(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", workflow="reverse")
-    about = [load_agent(aiotrain.export(run, workflow=name)[-1]).ABOUT for name in (None, "critical_first")]
+    run = write_run(tmp_path / "run", Cage2(workflow="reverse"))
+    about = [load_agent(export(run, workflow=name)[-1]).ABOUT for name in (None, "critical_first")]
     assert [each["workflow"] for each in about] == [
         "user,op_host,enterprise,op_server,defender",
         "defender,op_server,enterprise,op_host,user",
@@ -123,27 +123,27 @@ def test_the_order_is_that_of_the_run_or_the_one_that_is_named(tmp_path: Path) -
 
 def test_of_orders_with_a_policy_each_the_named_one_is_exported(tmp_path: Path) -> None:
     search = SearchConfig(inherit="nearest", parallel_workflows=1)
-    run = write_run(tmp_path / "run", workflow="search", workflow_search=search)
+    run = write_run(tmp_path / "run", Cage2(search=search))
     own = run / f"weights-{'-'.join(ORDERS[7])}.safetensors"
     (run / "weights.safetensors").rename(own)
-    agent = load_agent(aiotrain.export(run, workflow=order_text(ORDERS[7]))[-1])
+    agent = load_agent(export(run, workflow=order_text(ORDERS[7]))[-1])
     assert agent.ABOUT["workflow"] == order_text(ORDERS[7])
     with pytest.raises(ConfigError, match=f"there is no file .*weights-{'-'.join(ORDERS[8])}.safetensors"):
-        aiotrain.export(run, workflow=order_text(ORDERS[8]))
+        export(run, workflow=order_text(ORDERS[8]))
     with pytest.raises(ConfigError, match="no training of an order has ended; name one"):
         aiotrain.export(run)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(51), np.full(52, 2), {"success": True}])
 def test_what_is_no_table_is_refused(wrong: Any, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", observation="memory", actions="compact")
+    run = write_run(tmp_path / "run", REMEMBERING)
     agent = load_agent(aiotrain.export(run, formats=["numpy"])[0]).Agent()
     with pytest.raises(ValueError, match="the 52 bits of ChallengeWrapper"):
         agent.get_action(wrong)
 
 
 def test_an_agent_forgets_an_episode_that_has_ended(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", observation="memory", actions="compact")
+    run = write_run(tmp_path / "run", REMEMBERING)
     module = load_agent(aiotrain.export(run, formats=["numpy"])[0])
     agent, fresh = module.Agent(seed=3, greedy=True), module.Agent(seed=3, greedy=True)
     tables = np.random.default_rng(0).integers(0, 2, (60, 52))
@@ -153,5 +153,5 @@ def test_an_agent_forgets_an_episode_that_has_ended(tmp_path: Path) -> None:
 
 
 def test_the_file_is_python_of_3_7(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", env=CAGE2_ID, observation="memory", actions="compact")
+    run = write_run(tmp_path / "run", REMEMBERING)
     ast.parse(aiotrain.export(run, formats=["numpy"])[0].read_text(), feature_version=(3, 7))

@@ -21,12 +21,11 @@ from safetensors import safe_open
 import aiotrain
 from aiotrain import CheckpointError, Config, ConfigError, PPOConfig, load_policy
 from aiotrain.app.main import main
-from aiotrain.play.factory import make_factory
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import load_checkpoint
 from aiotrain.runs.export.export import FILES
 from envs import Action, Masked, Observation, Toy
-from exported import answers, load_agent, play, write_run
+from exported_agents import answers, load_agent, play, write_run
 
 SPACES = [(observation, action) for observation in ("box", "bits", "one_hot") for action in ("discrete", "gaussian")]
 
@@ -63,8 +62,8 @@ def observations_for(spec: EnvSpec, count: int) -> npt.NDArray[Any]:
 )
 def test_an_agent_alone_with_numpy_does_what_the_policy_does(env: Any, normalizes: bool, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", env, normalizes=normalizes)
-    config = Config(env=env, workflow="none")
-    with make_factory(config)() as made:
+    config = Config(env=env)
+    with config.env_factory()() as made:
         played = play(run, made, config, episodes=3, seed=5)
     *_, agent = aiotrain.export(run, tmp_path / "out")
     answered = answers(agent, played, 5, tmp_path)
@@ -262,7 +261,6 @@ def test_an_agent_refuses_what_it_cannot_answer(env: Any, given: dict[str, Any],
         (lambda run: (run / "config.json").unlink(), {}, "holds no run: there is no config.json"),
         (lambda run: (run / "weights.safetensors").unlink(), {}, "no file .*; a run writes its weights when it ends"),
         (lambda run: (run / "weights.safetensors").write_bytes(b"{}"), {}, "holds no policy"),
-        (lambda run: None, {"workflow": "reverse"}, "trained without any"),
         (lambda run: None, {"formats": ["numpy", "pickle"]}, "no format pickle; choose from safetensors, onnx, numpy"),
         (lambda run: None, {"formats": []}, "formats is empty"),
         (lambda run: None, {"formats": ["onnx"], "greedy": True}, "of the formats onnx none acts"),

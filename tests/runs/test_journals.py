@@ -16,11 +16,13 @@ import pytest
 from safetensors import safe_open
 
 from aiotrain import Config, ConfigError, PPOConfig, Trainer, train
-from aiotrain.runs.checkpoints import write_whole
-from aiotrain.runs.journals import METRICS, Records
+from aiotrain.runs.journals import Journals
+from aiotrain.runs.tensor_files import write_whole
+from aiotrain.training.reports import columns_of
 from envs import Toy
 
-VALUES = {metric.name: i + 1 / 3 for i, metric in enumerate(METRICS)}
+COLUMNS = columns_of(("success",))
+VALUES = {name: place + 1 / 3 for place, name in enumerate(COLUMNS)}
 
 
 def small(folder: Path, **changes: object) -> Config:
@@ -41,7 +43,7 @@ def test_run_leaves_its_files(tmp_path: Path) -> None:
     ]
     rows = list(csv.DictReader((folder / "updates.csv").read_text().splitlines()))
     assert [row["episodes"] for row in rows] == ["10", "20"]
-    assert list(rows[0]) == [*(metric.name for metric in METRICS), "workflow"]
+    assert list(rows[0]) == [*columns_of(()), "curriculum"]
     assert json.loads((folder / "config.json").read_text())["total_episodes"] == 20
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["start", "first_episode", "end"]
@@ -65,15 +67,15 @@ def test_cancelled_run_is_saved_and_says_so(tmp_path: Path) -> None:
 
 
 def test_no_run_is_written_over(tmp_path: Path) -> None:
-    Records(tmp_path, {}, tensorboard=False).close()
+    Journals(tmp_path, {}, COLUMNS).close()
     with pytest.raises(ConfigError, match="holds a run already"):
-        Records(tmp_path, {}, tensorboard=False)
+        Journals(tmp_path, {}, COLUMNS)
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="run-dir"):
-        Records(tmp_path / "file" / "run", {}, tensorboard=False)
+        Journals(tmp_path / "file" / "run", {}, COLUMNS)
 
 
 @pytest.mark.parametrize("file", ["config.json", "updates.csv"])
@@ -87,18 +89,18 @@ def test_full_disk_is_told_with_the_folder_which_can_be_tried_again(
     with monkeypatch.context() as full:
         full.setattr("os.fsync", fails)
         with pytest.raises(ConfigError) as caught:
-            Records(tmp_path, {}, tensorboard=False)
+            Journals(tmp_path, {}, COLUMNS)
     assert str(caught.value) == f"run-dir: {tmp_path} cannot be written to: No space left on device"
-    Records(tmp_path, {}, tensorboard=False).close()
+    Journals(tmp_path, {}, COLUMNS).close()
 
 
 def test_rows_are_on_disk_at_once_and_short(tmp_path: Path) -> None:
-    records = Records(tmp_path, {}, tensorboard=False)
-    records.update(VALUES)
+    journals = Journals(tmp_path, {}, COLUMNS)
+    journals.update(VALUES, "")
     (row,) = csv.DictReader((tmp_path / "updates.csv").read_text().splitlines())
     assert row["update"] == "0.333333"
-    records.close()
-    records.close()
+    journals.close()
+    journals.close()
 
 
 def test_missing_tensorboard_is_told_before_anything_is_written(
@@ -106,7 +108,7 @@ def test_missing_tensorboard_is_told_before_anything_is_written(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"aiotrain\[tensorboard\]"):
-        Records(tmp_path / "run", {}, tensorboard=True)
+        Journals(tmp_path / "run", {}, COLUMNS, tensorboard=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -123,17 +125,20 @@ def test_tensorboard_that_cannot_write_ends_and_not_the_run(tmp_path: Path, monk
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Full))
     warnings: list[str] = []
-    records = Records(tmp_path, {}, tensorboard=True, warn=warnings.append)
-    records.update(VALUES)
-    records.update(VALUES)
-    records.close()
+    journals = Journals(tmp_path, {}, COLUMNS, tensorboard=True, warn=warnings.append)
+    journals.update(VALUES, "")
+    journals.update(VALUES, "")
+    journals.close()
     assert warnings == [f"the TensorBoard files in {tmp_path} end here: No space left on device"]
     assert len((tmp_path / "updates.csv").read_text().splitlines()) == 3
 
 
-def test_every_metric_is_defined_once_with_its_meaning() -> None:
-    assert len({metric.name for metric in METRICS}) == len(METRICS)
-    assert all(metric.meaning and metric.group for metric in METRICS)
+def test_a_metric_that_no_episode_told_leaves_an_empty_cell(tmp_path: Path) -> None:
+    journals = Journals(tmp_path, {}, COLUMNS)
+    journals.update({**VALUES, "success": None, "success_count": 0}, "level 3")
+    journals.close()
+    (row,) = csv.DictReader((tmp_path / "updates.csv").read_text().splitlines())
+    assert (row["success"], row["success_count"], row["curriculum"]) == ("", "0", "level 3")
 
 
 def test_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from aiotrain import ConfigError, load_policy
 from aiotrain.learn.networks import ActorCritic
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.runs.checkpoints import Checkpoints, save_weights
+from aiotrain.runs.checkpoints import Checkpoints
+from aiotrain.runs.policy_files import save_weights
 from envs import Action, Observation
 from making import spec_of
 

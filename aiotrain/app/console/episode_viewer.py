@@ -10,19 +10,20 @@ import termios
 import time
 import tty
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal, Self
 
 from rich.console import Console
 
+from aiotrain.app.console.lines import Frame
 from aiotrain.app.console.live import ansi
 from aiotrain.app.console.screen import Screen
-from aiotrain.cage2.playback.screen import render_moment
-from aiotrain.runs.playback import Moment, Setting
 
 __all__ = ["Key", "Keys", "watch"]
 
+Render = Callable[[int, int, int, bool], Frame]
+"""``(place, width, height, keys)``: draws the frame at this place in the episode; ``keys``: with a legend of keys."""
 Key = Literal["", "pause", "on", "back", "quit"]
 """What a pressed key asks for; empty: none was pressed."""
 
@@ -57,7 +58,7 @@ class Keys:
                 termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float) -> Key:
-        """The next key that means something, pressed within so many seconds; empty if there is none."""
+        """Return the next key that means something, pressed within so many seconds; empty if there is none."""
         if self._pressed:
             return self._pressed.popleft()
         if self._terminal is None:
@@ -73,25 +74,18 @@ class Keys:
 
 
 def watch(
-    setting: Setting,
-    moments: Sequence[Moment],
-    console: Console,
-    *,
-    fps: float,
-    paused: bool,
-    wait: Callable[[float], Key],
+    render: Render, count: int, console: Console, *, fps: float, paused: bool, wait: Callable[[float], Key]
 ) -> None:
-    """Show the ``moments`` of an episode of CAGE 2 one after the other on the alternate screen of a terminal.
+    """Show ``count`` frames of an episode one after the other on the alternate screen of a terminal.
 
-    It goes on at ``fps`` moments a second, or if ``paused`` by keys alone, until the last one is passed or somebody
+    It goes on at ``fps`` frames a second, or if ``paused`` by keys alone, until the last one is passed or somebody
     quits; that frame stays on the normal screen. ``wait`` gives the next key, or "" after the seconds it is given.
     """
     at, left_s = 0, 1 / fps
     with Screen(console.file) as screen:
-        while at < len(moments):
+        while at < count:
             width, height = console.size
-            frame = render_moment(setting, moments[: at + 1], width, height, keys=True)
-            screen.draw(ansi(console, frame).splitlines(), (width, height))
+            screen.draw(ansi(console, render(at, width, height, True)).splitlines(), (width, height))
             pause_s = _PATIENCE_S if paused else min(left_s, _PATIENCE_S)
             match wait(pause_s):
                 case "quit":
@@ -107,6 +101,6 @@ def watch(
                     if left_s <= 0:
                         at, left_s = at + 1, 1 / fps
     width, height = console.size
-    last = render_moment(setting, moments[: at + 1], width, height - 1)  # a line less, for the prompt
+    last = render(min(at, count - 1), width, height - 1, False)  # a line less, for the prompt
     console.file.write(ansi(console, last))
     console.file.flush()

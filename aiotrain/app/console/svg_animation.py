@@ -76,9 +76,9 @@ def _row(line: Line) -> str:
     elements, column = [], 0
     for text, style in runs:
         cells = cell_len(text)
-        if style and STYLES[style].bgcolor is not None:
+        if (background := STYLES[style].bgcolor) is not None:
             where = f'x="{_x(column)}" width="{_x(cells)}" height="{_LINE_HEIGHT:g}"'
-            elements.append(f'<rect {where} fill="{_background(style)}"/>')
+            elements.append(f'<rect {where} fill="{background.get_truecolor(THEME).hex}"/>')
         if bare := text.strip():
             at, taken = column + cell_len(text[: len(text) - len(text.lstrip())]), cell_len(bare)
             of = f' class="{_class(style)}"' if style else ""
@@ -106,9 +106,3 @@ def _css(name: str) -> str:
     rules = [] if style.color is None else [f"fill:{style.color.get_truecolor(THEME).hex}"]
     rules += ["font-weight:bold"] * bool(style.bold) + ["font-style:italic"] * bool(style.italic)
     return ";".join(rules)
-
-
-def _background(name: str) -> str:
-    color = STYLES[name].bgcolor
-    assert color is not None
-    return color.get_truecolor(THEME).hex

@@ -1,3 +1,82 @@
-"""To be replaced: the general command, which still has the flags of CAGE 2."""
+"""Evaluating on CAGE 2: flags to an evaluation, or to the official protocol."""
 
-from aiotrain.app.evaluate_command import evaluate as evaluate
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from aiotrain.app.evaluate_command import show_evaluation
+from aiotrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from aiotrain.runs.evaluation_episodes import Progress
+
+__all__ = ["evaluate"]
+
+_NOT_HOW = ("run", "protocol", "json")  # of EvaluateArguments: the rest goes to the function that evaluates
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateArguments:
+    """Play episodes with the policy of a finished run: its mean return, and how sure that is.
+
+    With --protocol cage2 as CAGE Challenge 2 was judged: 30, 50 and 100 steps against each of three red agents, by one
+    agent that is not told which, beside the leaderboard's scores.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    """Folder of the run, or one of its checkpoints. Left out with --agent."""
+    protocol: Literal["cage2"] | None = None
+    """How to evaluate. Default: episodes of the environment that the run trained on."""
+    agent: Literal["sleep", "random", "greedy-heuristic"] | None = None
+    """Evaluate, with --protocol, an agent that learned nothing; greedy-heuristic is told what red holds."""
+    episodes: int | None = None
+    """Episodes to play. Default: 100, and with --protocol the official 1,000 in each of its nine cells."""
+    greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take the most probable action, as the leaderboard's winner does. Default: draw it, as training does, so that
+    its returns can be compared."""
+    workflow: str | None = None
+    """The order that the policy is shown. Default: the run's; of a search, the best in workflows.csv."""
+    seed: int = 0
+    """Seed of all randomness; none repeats episodes of the training."""
+    simulator: Literal["compiled", "cyborg"] | None = None
+    """What plays CAGE 2. Default: with --protocol the compiled engine, else what the run trained on."""
+    rules: Literal["main", "leaderboard"] | None = None
+    """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has. Default: those
+    of the training; with --agent, main."""
+    env: str | None = None
+    """Environment, where the run's cannot be found again: a Gymnasium id, or module:factory."""
+    max_episode_steps: int | None = None
+    """Truncate episodes after so many steps, where some never end. Default: as in training."""
+    json: Path | None = None
+    """File for the numbers. Default: evaluation.json in the run's folder; of a checkpoint or an agent, none."""
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Evaluate as ``arguments`` say, show what came of it, and write it down; the exit code. Raises AiotrainError."""
+    chosen = tyro.cli(EvaluateArguments, prog="aiotrain evaluate", args=arguments)
+    if chosen.protocol is None and (chosen.run is None or chosen.agent is not None):
+        raise ConfigError("evaluate: name the folder of a run, or both --protocol cage2 and an --agent")
+    if chosen.protocol is not None and (chosen.env is not None or chosen.max_episode_steps is not None):
+        raise ConfigError("evaluate: the protocol has an env and max-episode-steps of its own; leave these out, or it")
+    how = {name: value for name, value in vars(chosen).items() if name not in _NOT_HOW and value is not None}
+
+    def play(progress: Progress) -> tuple[RenderableType, Mapping[str, Any]]:
+        from aiotrain.app.console.score_tables import evaluation_table
+        from aiotrain.cage2 import trained_runs
+        from aiotrain.cage2.official.evaluation import evaluate_official
+        from aiotrain.cage2.screen.official_tables import official_tables
+
+        if chosen.run is None or chosen.protocol is not None:
+            official = evaluate_official(chosen.run, **how, progress=progress)
+            return official_tables(official), {**official.settings, **official.summary()}
+        evaluation = trained_runs.evaluate(chosen.run, **how, progress=progress)
+        return evaluation_table(evaluation), {**evaluation.settings, **evaluation.summary()}
+
+    return show_evaluation(play, chosen.run, chosen.json)

@@ -15,7 +15,7 @@ ABOUT says what it was trained on. The weights are at the end of the file.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -33,8 +33,13 @@ from aiotrain.cage2.blue_view import (
     TIMES,
 )
 from aiotrain.cage2.scenario import GLOBAL_ACTIONS, HOST_ACTIONS, HOSTS
-from aiotrain.runs.export.agent_constants import ACTIONS, DECOY_OF_ACTION, GREEDY, OBSERVATION
+from aiotrain.runs.export.agent_constants import GREEDY
 from aiotrain.runs.export.agent_policy import Policy
+
+# The run's values stand in place of these.
+OBSERVATION: Final[str] = "memory"
+ACTIONS: Final[str] = "compact"
+DECOY_OF_ACTION: Final[dict[str, int]] = {}
 
 # ---- copied ----
 

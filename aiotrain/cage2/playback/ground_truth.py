@@ -1,7 +1,7 @@
 """What truly happens in an environment of CAGE Challenge 2: what both sides do, what comes of it, what red holds.
 
 Blue sees little of it in its 52 bits. Under csle-cyborg all is read from the simulator. Of the compiled engine, red's
-action is foretold from the state before the step (``engine/foresight.py``), its success read from what changed.
+action is foretold from the state before the step (``engine/predict_red.py``), its success read from what changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
 if TYPE_CHECKING:
     from aiotrain.cage2.simulators.fast_cyborg import FastCyborg
 
-__all__ = ["Access", "Activity", "Deed", "Host", "Scene", "Shown", "Witness"]
+__all__ = ["Access", "Activity", "Deed", "GroundTruth", "Host", "Scene", "Shown"]
 
 Access = Literal["none", "user", "privileged"]
 """The highest privilege of red's sessions on a host; privileged: root, or SYSTEM on Windows."""
@@ -139,8 +139,8 @@ class _Red(NamedTuple):
     exploit: str = ""
 
 
-class Witness:
-    """Watches an environment of Scenario2, on either simulator, while somebody plays it.
+class GroundTruth:
+    """Tells what happens in an environment of Scenario2, on either simulator, while somebody plays it.
 
     It is to be told of each reset and step once that was made. ``tape``: as for the engine's ``step_one``.
     """

@@ -19,8 +19,3 @@ ACTION_START: Final[int] = 0
 ACTION_LOW: Final[tuple[float, ...]] = ()
 ACTION_HIGH: Final[tuple[float, ...]] = ()
 ACTION_DTYPE: Final[str] = "float32"
-
-# Of one for CAGE Challenge 2 that remembers.
-OBSERVATION: Final[str] = "memory"
-ACTIONS: Final[str] = "compact"
-DECOY_OF_ACTION: Final[dict[str, int]] = {}

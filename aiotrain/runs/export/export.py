@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,13 @@ from typing import Final, Literal
 from safetensors.numpy import save
 
 from aiotrain.errors import ConfigError
-from aiotrain.runs.checkpoints import tensors_of, write_whole
-from aiotrain.runs.export.about import MARK, metadata
-from aiotrain.runs.export.agent_file import agent_file
+from aiotrain.runs.export.about import MARK, about, metadata
+from aiotrain.runs.export.agent_file import AgentParts, agent_file, agent_parts
 from aiotrain.runs.load import Trained, load_run
+from aiotrain.runs.policy_files import tensors_of
+from aiotrain.runs.tensor_files import write_whole
 
-__all__ = ["FILES", "Format", "export"]
+__all__ = ["FILES", "Format", "export", "export_policy"]
 
 Format = Literal["safetensors", "onnx", "numpy"]
 FILES: Final[dict[Format, str]] = {"safetensors": "policy.safetensors", "onnx": "policy.onnx", "numpy": "agent.py"}
@@ -39,28 +39,33 @@ def export(
     *,
     formats: Sequence[Format] | None = None,
     greedy: bool = False,
-    workflow: str | None = None,
 ) -> list[Path]:
-    """Write the policy of ``run``, the folder of a run or a checkpoint in it, to ``folder``; the files' paths.
+    """Write the policy of ``run``, the folder of a run or a checkpoint in it, to ``folder``; return the files' paths.
 
     Args:
         run: Where it comes from. Of a checkpoint, it is the policy at that time.
         folder: Default: ``export`` in the run's folder; of a checkpoint, ``export-`` and its name.
         formats: Keys of `FILES`. Default: all, but for onnx where the package of that name is not installed.
         greedy: Whether the agent takes the most probable action, or the Gaussian's mean, unless it is told otherwise.
-        workflow: For CAGE 2, the order that the agent acts by (default: as for `aiotrain.evaluate`).
 
     Raises ConfigError or CheckpointError before anything is written: no run, no weights yet, a missing package, a file
     there that is no export. ConfigError too if a file cannot be written.
     """
+    return export_policy(load_run(Path(run)), folder, formats=formats, greedy=greedy)
+
+
+def export_policy(
+    trained: Trained, folder: str | Path | None = None, *, formats: Sequence[Format] | None, greedy: bool
+) -> list[Path]:
+    """Write a policy to files, as `export` does."""
     chosen = _chosen(formats)
     if greedy and "numpy" not in chosen:
         raise ConfigError(f"export: greedy is a way of acting, and of the formats {', '.join(chosen)} none acts")
-    trained = dataclasses.replace(load_run(Path(run), workflow), actions="greedy" if greedy else "sampled")
+    parts = agent_parts(trained)
     source = trained.run
     beside = source.parents[1] / f"export-{source.stem}" if source.is_file() else source / "export"
     folder = beside if folder is None else folder
-    contents = {Path(folder, FILES[each]): _content(each, trained) for each in chosen}
+    contents = {Path(folder, FILES[each]): _content(each, trained, parts, greedy) for each in chosen}
     for path in contents:
         _refuse_to_lose(path)
     for path, content in contents.items():
@@ -73,7 +78,7 @@ def export(
 
 
 def _chosen(formats: Sequence[Format] | None) -> list[Format]:
-    """The formats to write. Raises ConfigError."""
+    """Return the formats to write. Raises ConfigError."""
     has_onnx = importlib.util.find_spec("onnx") is not None
     if formats is None:
         return [each for each in FILES if each != "onnx" or has_onnx]
@@ -86,18 +91,18 @@ def _chosen(formats: Sequence[Format] | None) -> list[Format]:
     return list(formats)
 
 
-def _content(kind: Format, trained: Trained) -> bytes:
-    """What a file is to hold. Raises ConfigError."""
+def _content(kind: Format, trained: Trained, parts: AgentParts, greedy: bool) -> bytes:
+    """Return what a file is to hold. Raises ConfigError."""
     match kind:
         case "safetensors":
-            return save(tensors_of(trained.policy), metadata(trained))
+            return save(tensors_of(trained.policy), metadata(trained, parts.about))
         case "numpy":
-            return agent_file(trained).encode()
+            return agent_file(about(trained, parts.about), parts, greedy).encode()
     try:
         from aiotrain.runs.export.onnx_model import onnx_model
     except ImportError as error:
         raise ConfigError(f"export: the package onnx cannot be imported ({error}); leave onnx out") from error
-    return onnx_model(trained.policy, trained.spec, metadata(trained))
+    return onnx_model(trained.policy, trained.spec, metadata(trained, parts.about))
 
 
 def _refuse_to_lose(path: Path) -> None:

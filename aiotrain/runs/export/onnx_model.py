@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.runs.checkpoints import tensors_of
 from aiotrain.runs.export.about import MARK
+from aiotrain.runs.policy_files import tensors_of
 
 __all__ = ["onnx_model"]
 
@@ -23,11 +23,10 @@ _IR_VERSION: Final = 8
 
 
 def onnx_model(policy: NumpyPolicy, spec: EnvSpec, metadata: Mapping[str, str]) -> bytes:
-    """The model in ONNX's binary form, with ``metadata`` in it.
+    """Return the model in ONNX's binary form, with ``metadata`` in it.
 
-    Inputs: ``observation`` ``[batch, *spec.observation_shape]``, float32, or int64 for a Discrete space; that of CAGE 2
-    with the bits of the order, where the policy is shown one. Where there are masks, ``action_mask``
-    ``[batch, actions]``, int8, 1 for each action that may be taken, else 0.
+    Inputs: ``observation`` ``[batch, *spec.observation_shape]``, float32, or int64 for a Discrete space. Where there
+    are masks, ``action_mask`` ``[batch, actions]``, int8, 1 for each action that may be taken, else 0.
     Outputs, float32: ``logits`` ``[batch, actions]``, -inf where the mask is 0; or of a Gaussian, ``mean``
     ``[batch, outputs]`` and ``log_std`` ``[outputs]``.
     """

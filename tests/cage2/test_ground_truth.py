@@ -16,7 +16,7 @@ from replay import Replay
 
 from aiotrain.cage2 import make
 from aiotrain.cage2.engine import RED_AGENTS
-from aiotrain.cage2.playback.ground_truth import Scene, Witness
+from aiotrain.cage2.playback.ground_truth import GroundTruth, Scene
 from aiotrain.cage2.scenario import HOST_INDEX, HOSTS, action_index
 from aiotrain.cage2.simulators.compiled_env import Cage2CompiledEnv
 from aiotrain.cage2.simulators.cyborg_import import SleepAgent
@@ -46,7 +46,7 @@ class Witnessed(Replay):
         super().__init__(LeanReference(red_agent), red_agent)
         env = Cage2CompiledEnv(red_agent)
         env.state = self.state  # which the harness steps
-        self.on_cyborg, self.on_engine = Witness(self.reference.env), Witness(env, self.tape)
+        self.on_cyborg, self.on_engine = GroundTruth(self.reference.env), GroundTruth(env, self.tape)
         self.seen: Counter[str] = Counter()
 
     def play(self, policy: Policy, seed: int, num_steps: int) -> None:
@@ -98,7 +98,7 @@ def test_both_simulators_tell_the_same_of_the_same_draws(red_agent: str) -> None
 @pytest.mark.parametrize("red_agent", RED_AGENTS)
 def test_costs_make_up_the_reward(red_agent: str, simulator: str) -> None:
     env: Any = make(simulator, red_agent=red_agent)
-    witness, rng = Witness(env), np.random.default_rng(1)
+    witness, rng = GroundTruth(env), np.random.default_rng(1)
     for seed in range(3):
         _, info = env.reset(seed=seed)
         witness.begin()
@@ -119,7 +119,7 @@ def test_costs_make_up_the_reward(red_agent: str, simulator: str) -> None:
 def test_decoys_are_told_by_name_until_a_restore(simulator: str) -> None:
     """The engine itself cannot tell Apache from Vsftpd: both open port 80."""
     env: Any = make(simulator, red_agent="SleepAgent")
-    witness = Witness(env)
+    witness = GroundTruth(env)
     env.reset(seed=0)
     witness.begin()
     for kind, success, stand in (
@@ -158,7 +158,7 @@ class Wandering(SleepAgent):
 
 def test_any_red_agent_is_told_of() -> None:
     env: Any = make("cyborg", red_agent=Wandering)
-    witness = Witness(env)
+    witness = GroundTruth(env)
     env.reset(seed=0)
     witness.begin()
     scenes = [witness.after(0, env.step(0)[0]) for _ in range(5)]

@@ -18,8 +18,8 @@ from aiotrain.cage2.blue_view import actions_of
 from aiotrain.play.inspection import inspect_env
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.runs.checkpoints import save_weights, tensors_of
 from aiotrain.runs.journals import Journals
+from aiotrain.runs.policy_files import save_weights, tensors_of
 from aiotrain.training.reports import columns_of
 from making import weights_for
 

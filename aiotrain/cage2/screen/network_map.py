@@ -1,4 +1,4 @@
-"""Watching an episode: a pure function from its moments to a frame of the network, and one to a line for logs.
+"""Watching an episode: a pure function from its steps to a frame of the network, and one to a line for logs.
 
 The frame shows the three subnets in the order in which red must take them. Of each host it tells the truth (the name,
 after a circle for red's hold), what blue is shown, and the decoys that stand.
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 from aiotrain.app.console import charts
 from aiotrain.app.console.lines import Frame, Line, beside, box, clip, fit, length, spread
 from aiotrain.cage2.scenario import HOST_INDEX, SUBNETS
+from aiotrain.cage2.workflows import order_words
 
 if TYPE_CHECKING:
+    from aiotrain.cage2.playback.episode import Cage2Setting, Cage2Step
     from aiotrain.cage2.playback.ground_truth import Deed, Host, Scene
-    from aiotrain.runs.playback import Moment, Setting
 
-__all__ = ["heading", "plain_moment", "render_moment"]
+__all__ = ["heading", "plain_step", "render_step"]
 
 _MAP_WIDTH, _MAP_HEIGHT = 76, 23
 """The smallest terminal that has room for three subnets side by side."""
@@ -37,67 +38,62 @@ _COSTS: Final = (0.0, 0.1, 0.3, 0.9, 1.1, 2.1, 4.0, 9.9)
 _KEYS: Final = "space pause ← → step q quit"
 
 
-def render_moment(setting: Setting, moments: Sequence[Moment], width: int, height: int, keys: bool = False) -> Frame:
-    """Draw the last of ``moments``, which are those of an episode of CAGE 2 until then, as a frame.
+def render_step(
+    setting: Cage2Setting, steps: Sequence[Cage2Step], width: int, height: int, keys: bool = False
+) -> Frame:
+    """Draw the last of ``steps``, which are those of an episode of CAGE 2 until then, as a frame.
 
     It is of exactly ``width`` cells and at most ``height`` lines. ``keys``: tell by which keys it is watched.
     """
     width, height = max(1, width), max(1, height)
-    moment = moments[-1]
-    assert moment.scene is not None, "an episode of CAGE 2"
+    step = steps[-1]
     has_map = width >= _MAP_WIDTH and height >= _MAP_HEIGHT
-    head = _identity(setting, moment, width)
-    told = _told(setting, moments, width)
+    head = _identity(setting, step, width)
+    told = _told(setting, steps, width)
     legend = _legend(keys, width)
     if not has_map:
-        lines = [head, *told, *_list(moment.scene)]
+        lines = [head, *told, *_list(step.scene)]
         return Frame([fit(line, width) for line in lines[:height]])
     is_apart = height >= _APART_HEIGHT
-    network = _map(moment.scene, width, is_apart)
+    network = _map(step.scene, width, is_apart)
     lines = [head, *network, *told][: height - 1]
     room = height - len(lines) - 1
     if room >= 4:
-        lines += box("steps", [], _steps(moments, width - 4, room - 2), width, room)
+        lines += box("steps", [], _steps(steps, width - 4, room - 2), width, room)
     return Frame([fit(line, width) for line in [*lines, legend]])
 
 
-def heading(setting: Setting, scene: Scene | None) -> str:
+def heading(setting: Cage2Setting, scene: Scene) -> str:
     """Say what is played, on one line."""
-    red = "" if scene is None else _against(setting, scene)
+    red = _against(setting, scene)
     parts = [setting.environment, setting.player, red, setting.how, f"seed {setting.seed}", setting.simulator]
     if setting.order:
         parts.append(f"workflow {setting.order}")
     return ", ".join(charts.printable(part) for part in parts if part)
 
 
-def plain_moment(moment: Moment) -> str:
+def plain_step(step: Cage2Step) -> str:
     """Tell a step on one line of text, for logs.
 
-    Of CAGE 2: what both sides did and what came of it, the reward, the return so far, what red truly holds (privileged
-    with an asterisk), and the hosts that blue's table shows as active or compromised. Of other environments: the
-    action, the reward, the return so far, and the observation that followed.
+    It tells what both sides did and what came of it, the reward, the return so far, what red truly holds (privileged
+    with an asterisk), and the hosts that blue's table shows as active or compromised.
     """
-    numbers = f"reward {moment.reward:.6g}, return {moment.episode_return:.6g}"
-    ending = f" | {moment.ending}" if moment.ending else ""
-    scene = moment.scene
-    if scene is None:
-        seen = " ".join(str(moment.observation).split())
-        return charts.printable(f"step {moment.step}: action {moment.action} | {numbers} | {seen}{ending}")
+    scene = step.scene
     held = [host.name + "*" * (host.access == "privileged") for host in scene.hosts if host.access != "none"]
     seen = ", ".join(
         f"{host.name} {' '.join(words)}" for host in scene.hosts if (words := [text for text, _ in _view(host)])
     )
     parts = [
-        f"step {moment.step}: blue {_sentence(scene.blue)}",
+        f"step {step.step}: blue {_sentence(scene.blue)}",
         f"red {_sentence(scene.red)}",
-        numbers,
+        f"reward {step.reward:.6g}, return {step.episode_return:.6g}",
         f"red holds {' '.join(held)}" + (", OTService is down" if scene.service_down else ""),
         f"blue sees {seen or 'nothing'}",
     ]
-    return charts.printable(" | ".join(parts) + ending)
+    return charts.printable(" | ".join(parts) + (f" | {step.ending}" if step.ending else ""))
 
 
-def _against(setting: Setting, scene: Scene) -> str:
+def _against(setting: Cage2Setting, scene: Scene) -> str:
     by = "" if setting.rules == "main" else f" by {setting.rules} rules"
     return f"against {scene.red_agent}{by}"
 
@@ -111,11 +107,10 @@ def _sentence(deed: Deed) -> str:
 # ------------------------------------------------------------------------------ lines
 
 
-def _identity(setting: Setting, moment: Moment, width: int) -> Line:
-    assert moment.scene is not None
+def _identity(setting: Cage2Setting, step: Cage2Step, width: int) -> Line:
     of = f" / {setting.steps}" if setting.steps is not None else ""
-    right: Line = [("  step ", "label"), (f"{moment.step}{of}", "value")]
-    facts = [_against(setting, moment.scene), setting.how, f"seed {setting.seed}", setting.simulator]
+    right: Line = [("  step ", "label"), (f"{step.step}{of}", "value")]
+    facts = [_against(setting, step.scene), setting.how, f"seed {setting.seed}", setting.simulator]
     tail: Line = [(f" · {charts.printable(fact)}", "label") for fact in facts if fact]
     while len(tail) > 1 and 24 + length(tail) + length(right) > width:
         tail.pop()
@@ -123,17 +118,16 @@ def _identity(setting: Setting, moment: Moment, width: int) -> Line:
     return spread([(" aiotrain ", "brand"), (" ", ""), *clip(setting.player, "value", room), *tail], right, width)
 
 
-def _told(setting: Setting, moments: Sequence[Moment], width: int) -> list[Line]:
+def _told(setting: Cage2Setting, steps: Sequence[Cage2Step], width: int) -> list[Line]:
     """Tell what both sides did, what it cost, and what the policy thought."""
-    moment, scene = moments[-1], moments[-1].scene
-    assert scene is not None
-    lines = [_deed("blue", scene.blue), _deed("red", scene.red), _reward(moments, width)]
-    if moment.odds:
-        lines.append(_odds(moment))
+    step, scene = steps[-1], steps[-1].scene
+    lines = [_deed("blue", scene.blue), _deed("red", scene.red), _reward(steps, width)]
+    if step.odds:
+        lines.append(_odds(step))
     if setting.order:
-        known = math.isfinite(moment.compliance)
-        right: Line = [("complies ", "label"), (charts.percent(moment.compliance).strip(), "value")] if known else []
-        lines.append(spread([(" order  ", "label"), (charts.order(setting.order), "")], right, width))
+        known = math.isfinite(step.compliance)
+        right: Line = [("complies ", "label"), (charts.percent(step.compliance).strip(), "value")] if known else []
+        lines.append(spread([(" order  ", "label"), (order_words(setting.order), "")], right, width))
     return lines
 
 
@@ -146,27 +140,26 @@ def _deed(side: str, deed: Deed) -> Line:
     return [*line, (f"  {charts.printable(deed.outcome)}", "label")] if deed.outcome else line
 
 
-def _reward(moments: Sequence[Moment], width: int) -> Line:
+def _reward(steps: Sequence[Cage2Step], width: int) -> Line:
     """Draw the reward, what it comes from, the return so far, and what each step has cost."""
-    moment = moments[-1]
-    assert moment.scene is not None
-    line: Line = [(" reward ", "label"), (f"{moment.reward:.1f}", "bad" if moment.reward else "value")]
-    if moment.scene.costs:
-        line.append((": " + ", ".join(f"{what} {-cost:g}" for what, cost in moment.scene.costs), "label"))
-    total: Line = [("  return ", "label"), (f"{moment.episode_return:.1f}", "value")]
-    room = min(len(moments), width - length(line) - length(total) - 3, 40)
+    step = steps[-1]
+    line: Line = [(" reward ", "label"), (f"{step.reward:.1f}", "bad" if step.reward else "value")]
+    if step.scene.costs:
+        line.append((": " + ", ".join(f"{what} {-cost:g}" for what, cost in step.scene.costs), "label"))
+    total: Line = [("  return ", "label"), (f"{step.episode_return:.1f}", "value")]
+    room = min(len(steps), width - length(line) - length(total) - 3, 40)
     if room > 3:
-        heights = [bisect_left(_COSTS, -each.reward) for each in moments[-room:]]
+        heights = [bisect_left(_COSTS, -each.reward) for each in steps[-room:]]
         total = [("  ", ""), ("".join(_HEIGHTS[height] for height in heights), "warn"), *total]
     return spread(line, total, width)
 
 
-def _odds(moment: Moment) -> Line:
+def _odds(step: Cage2Step) -> Line:
     line: Line = [(" policy ", "label")]
-    for name, chance in moment.odds:
+    for name, chance in step.odds:
         if len(line) > 1:
             line.append((" · ", "label"))
-        line += [(charts.percent(chance).strip(), "label"), (f" {name}", "value" if name == moment.action else "")]
+        line += [(charts.percent(chance).strip(), "label"), (f" {name}", "value" if name == step.action else "")]
     return line
 
 
@@ -178,22 +171,21 @@ def _legend(keys: bool, width: int) -> Line:
     return spread(meaning, [(_KEYS, "label")] if keys else [], width)
 
 
-def _steps(moments: Sequence[Moment], width: int, height: int) -> list[Line]:
+def _steps(steps: Sequence[Cage2Step], width: int, height: int) -> list[Line]:
     """List the last steps, the newest first."""
-    number = len(str(moments[-1].step))
+    number = len(str(steps[-1].step))
     room = width - number - 2 * 3 - 7
     lines = []
-    for moment in moments[: -height - 1 : -1]:
-        scene = moment.scene
-        assert scene is not None
-        line: Line = [(f"{moment.step:>{number}}", "label")]
+    for step in steps[: -height - 1 : -1]:
+        scene = step.scene
+        line: Line = [(f"{step.step:>{number}}", "label")]
         for deed, share in ((scene.blue, 2 * room // 5), (scene.red, room - 2 * room // 5)):
             mark = {True: "✓ ", False: "✗ ", None: "  "}[deed.success]
             words = " ".join(word for word in (deed.action, deed.target) if word)
             told = f"{words}, {deed.outcome}" if deed.outcome else words
             line += [(" │ ", "border"), (mark, "bad" if deed.success is False else "good")]
             line += fit([(charts.printable(told), "")], share - 2)
-        lines.append([*line, (f"{moment.reward:7.1f}", "bad" if moment.reward else "label")])
+        lines.append([*line, (f"{step.reward:7.1f}", "bad" if step.reward else "label")])
     return lines
 
 

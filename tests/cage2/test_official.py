@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,18 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from aiotrain.app.console.score_tables import challenge_tables
+from aiotrain.cage2 import OfficialEvaluation, evaluate_official
+from aiotrain.cage2.commands.evaluate import evaluate as command
+from aiotrain.cage2.domain import Rules
+from aiotrain.cage2.official.baselines import Baseline
 from aiotrain.cage2.official.protocol import CELLS, LEADERBOARD, total_score
+from aiotrain.cage2.screen.official_tables import official_tables
 from aiotrain.errors import ConfigError
-from aiotrain.runs.evaluate import Baseline, ChallengeEvaluation, Rules, evaluate_cage2
 
 EPISODES = 1_000
 _, RANDOM, SLEEPER = LEADERBOARD[-3:]
 
-# Mean and standard error of each of CELLS on csle-cyborg, from evaluate_cage2(simulator="cyborg", seed=1).
+# Mean and standard error of each of CELLS on csle-cyborg, from evaluate_official(simulator="cyborg", seed=1).
 ON_CSLE_CYBORG: dict[Baseline, list[tuple[float, float]]] = {
     "sleep": [
         *((-218.59, 0.57), (-39.35, 0.61), (0, 0)),
@@ -36,17 +41,17 @@ ON_CSLE_CYBORG: dict[Baseline, list[tuple[float, float]]] = {
 
 
 @pytest.fixture(scope="module")
-def known() -> dict[tuple[Baseline, Rules], ChallengeEvaluation]:
+def known() -> dict[tuple[Baseline, Rules], OfficialEvaluation]:
     agents: tuple[Baseline, ...] = ("sleep", "random")
     rules: tuple[Rules, ...] = ("main", "leaderboard")
     return {
-        (agent, each): evaluate_cage2(agent=agent, rules=each, episodes=EPISODES, seed=153)
+        (agent, each): evaluate_official(agent=agent, rules=each, episodes=EPISODES, seed=153)
         for agent in agents
         for each in rules
     }
 
 
-def deviations(evaluation: ChallengeEvaluation, theirs: list[tuple[float, float]]) -> list[float]:
+def deviations(evaluation: OfficialEvaluation, theirs: list[tuple[float, float]]) -> list[float]:
     """By how many standard errors each cell differs."""
     result = []
     for cell, (mean, error) in zip(CELLS, theirs, strict=True):
@@ -79,14 +84,14 @@ def test_known_agents_score_by_leaderboard_rules_what_the_leaderboard_gives_them
 def test_rules_differ_where_decoys_or_restores_are_used(known: Any) -> None:
     sleeping = [known["sleep", rules] for rules in ("main", "leaderboard")]
     assert sleeping[0].total == sleeping[1].total, "nothing that the rules differ in happens to a sleeper"
-    greedy = [evaluate_cage2(agent="greedy-heuristic", rules=rules) for rules in ("main", "leaderboard")]
+    greedy = [evaluate_official(agent="greedy-heuristic", rules=rules) for rules in ("main", "leaderboard")]
     assert greedy[0].cells[CELLS[6]].mean_return == pytest.approx(-52.2, abs=0.3)
     assert greedy[1].cells[CELLS[6]].mean_return == pytest.approx(-36.5, abs=3)
 
 
 def test_csle_cyborg_gives_the_same_scores() -> None:
-    stock = evaluate_cage2(agent="greedy-heuristic", simulator="cyborg", episodes=3)
-    compiled = evaluate_cage2(agent="greedy-heuristic", episodes=1_000)
+    stock = evaluate_official(agent="greedy-heuristic", simulator="cyborg", episodes=3)
+    compiled = evaluate_official(agent="greedy-heuristic", episodes=1_000)
     for cell, ours in compiled.cells.items():
         error = ours.returns.std() / math.sqrt(3)
         assert abs(stock.cells[cell].mean_return - ours.mean_return) <= 5 * error, cell
@@ -100,11 +105,11 @@ def test_cells_have_no_random_numbers_in_common(known: Any) -> None:
 
 
 def test_more_episodes_begin_with_the_same(known: Any) -> None:
-    fewer = evaluate_cage2(agent="random", episodes=7, seed=153)
+    fewer = evaluate_official(agent="random", episodes=7, seed=153)
     for cell, evaluation in fewer.cells.items():
         assert (evaluation.returns == known["random", "main"].cells[cell].returns[:7]).all()
         assert (evaluation.lengths == cell.steps).all()
-    assert evaluate_cage2(agent="random", episodes=7, seed=154).total != fewer.total
+    assert evaluate_official(agent="random", episodes=7, seed=154).total != fewer.total
 
 
 def test_the_total_and_its_interval() -> None:
@@ -139,13 +144,13 @@ def test_the_leaderboard_is_whole() -> None:
 )
 def test_what_cannot_be_evaluated_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        evaluate_cage2(**settings)
+        evaluate_official(**settings)
 
 
 @pytest.mark.parametrize("rules", ["main", "leaderboard"])
 def test_tables_fit_a_terminal_and_say_what_may_be_compared(rules: Rules, known: Any) -> None:
     output = Console(file=io.StringIO(), width=80)
-    output.print(challenge_tables(known["random", rules]))
+    output.print(official_tables(known["random", rules]))
     lines = output.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(cell_len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
@@ -157,3 +162,30 @@ def test_tables_fit_a_terminal_and_say_what_may_be_compared(rules: Rules, known:
     for number in ("-54.57 ±0.43", "-11.39", "-2016 ±30.93"):
         assert number in text
     assert ("--rules leaderboard" in text) == (rules == "main"), "a score by other rules is shown as if comparable"
+
+
+def test_the_command_line_shows_it_and_writes_it_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "numbers.json"
+    flags = ["--protocol", "cage2", "--agent", "random", "--rules", "leaderboard", "--episodes", "5"]
+    assert command([*flags, "--json", str(path)]) == 0
+    official = evaluate_official(agent="random", rules="leaderboard", episodes=5)
+    assert json.loads(path.read_text()) == {**official.settings, **official.summary()}
+    out = capsys.readouterr().out
+    assert "CardiffUni" in out
+    assert f"written to {path}" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "name the folder of a run"),
+        (["--agent", "sleep"], "both --protocol cage2 and an --agent"),
+        (["--protocol", "cage2"], "either a run or one of the agents"),
+        (["--protocol", "cage2", "--agent", "sleep", "--max-episode-steps", "9"], "max-episode-steps of its own"),
+        (["--protocol", "cage2", "--agent", "sleep", "--episodes", "2", "--json", "/proc/x"], "/proc/x cannot be wri"),
+        (["nothing"], "there is no nothing: name the folder of a run, or a checkpoint in it"),
+    ],
+)
+def test_what_cannot_work_is_refused(flags: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        command(flags)
