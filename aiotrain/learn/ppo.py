@@ -247,16 +247,16 @@ class Learner:
     def go_back_to(self, snapshot: Mapping[str, Any]) -> None:
         """Forget all that is not in ``snapshot``. Raises KeyError, RuntimeError, TypeError or ValueError."""
         state = copy.deepcopy(dict(snapshot))
-        self.network.load_state_dict({name: torch.from_numpy(array) for name, array in state["network"].items()})
-        adam = {name: torch.from_numpy(array) for name, array in state["optimizer"].items()}
+        self.network.load_state_dict({name: torch.from_numpy(array) for name, array in dict(state["network"]).items()})
+        adam = {name: torch.from_numpy(array) for name, array in dict(state["optimizer"]).items()}
         if adam and [adam[name].shape for name in ("step", "exp_avg", "exp_avg_sq")] != [(), *[self._vector.shape] * 2]:
             raise ValueError("the optimiser's moments do not have the shape of the parameters")
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": {0: adam} if adam else {}, "param_groups": groups})
         if self._input_moments is not None:
-            self._input_moments.load_state_dict(state["input_moments"], (self._spec.inputs,))
+            self._input_moments.load_state_dict(dict(state["input_moments"]), (self._spec.inputs,))
             self.network.normalizes = self._input_moments.count > 0
-        self._return_moments.load_state_dict(state["return_moments"])
+        self._return_moments.load_state_dict(dict(state["return_moments"]))
 
     def state_dict(self) -> dict[str, Any]:
         """Return a snapshot and the state of the random generator, for a checkpoint.

@@ -36,8 +36,8 @@ class RunningMoments:
         return {name: np.array(getattr(self, name), np.float64) for name in ("count", "mean", "variance")}
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[np.float64]], shape: tuple[int, ...] = ()) -> None:
-        """Go on from what `state_dict` returned for values of ``shape``. Raises KeyError or ValueError."""
-        count, mean, variance = (state[name] for name in ("count", "mean", "variance"))
+        """Go on from what `state_dict` returned for values of ``shape``. Raises KeyError, TypeError or ValueError."""
+        count, mean, variance = (np.asarray(state[name], np.float64) for name in ("count", "mean", "variance"))
         if mean.shape != variance.shape or mean.shape not in ((), shape):
             raise ValueError(f"moments of shape {mean.shape}, where {shape} belongs")
         self.count, self.mean, self.variance = float(count), mean, variance

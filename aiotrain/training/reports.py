@@ -255,15 +255,18 @@ class Ledger:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned. Raises KeyError, TypeError or ValueError."""
-        episodes, means = state["returns"].T.tolist()
+        returns = np.asarray(state["returns"], np.float64).reshape(-1, 2)
+        if not np.isfinite(returns[:, 0]).all():
+            raise ValueError("it does not tell how many episodes each update had learned")
         self.episodes, self.steps = natural(state["episodes"]), natural(state["steps"])
         seconds = [float(state[name]) for name in ("elapsed_s", "trained_s", "collect_s", "learn_s")]
         if not all(0 <= each < math.inf for each in seconds):
             raise ValueError(f"{seconds} is no time that a run takes")
         elapsed_s, self._trained_before_s, self.collect_s, self.learn_s = seconds
-        self.returns = [(int(count), mean) for count, mean in zip(episodes, means, strict=True)]
+        self.returns = [(int(count), mean) for count, mean in returns.tolist()]
         if state["last"] is not None:
-            self.last = self._read(state["last"], tuple(state["last_returns"].tolist()))
+            last_returns = np.asarray(state["last_returns"], np.float64).ravel()
+            self.last = self._read(dict(state["last"]), tuple(last_returns.tolist()))
         self._started_s -= elapsed_s
         self._updated_s = time.monotonic()
 

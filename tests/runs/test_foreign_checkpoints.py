@@ -88,7 +88,7 @@ def test_links_in_the_folder_are_not_followed(name: str, folder: Path, tmp_path:
         (lambda state: state["ledger"].update(last={}), "other metrics"),
         (lambda state: state["ledger"].update(elapsed_s=math.nan), "no time that a run takes"),
         (lambda state: state["lines"].update({"notes.txt": 1}), "no file that a run writes line by line"),
-        (lambda state: state.update(best_return="high"), "where a number belongs"),
+        (lambda state: state["ledger"].update(last=[1]), "does not fit"),
     ],
 )
 def test_states_that_do_not_fit_are_refused(

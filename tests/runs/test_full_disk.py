@@ -16,6 +16,7 @@ import pytest
 from aiotrain import CheckpointError, Trainer
 from aiotrain.runs.checkpoints import load_checkpoint
 from resuming import RUN, WITHIN_S, config, events, resume, rows
+from saved_run import SavedRun, newest, saved
 
 
 @pytest.fixture
@@ -111,3 +112,47 @@ def test_a_small_disk(tmp_path: Path) -> None:
     assert 1 <= load_checkpoint(tmp_path / "run").update < 6
     resume(tmp_path / "run")
     assert [int(row["episodes"]) for row in rows(tmp_path / "run")] == [5, 10, 15, 20, 25, 30]
+
+
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Makes the disk refuse to keep what was written, or gives it room again."""
+
+    def set_full(is_full: bool) -> None:
+        def fails(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("os.fsync", fails) if is_full else monkeypatch.undo()
+
+    return set_full
+
+
+def test_the_last_good_checkpoint_is_left_and_named(tmp_path: Path, unsynced: Callable[[bool], None]) -> None:
+    folder = saved(tmp_path / "run")
+    run = SavedRun(folder, folder)
+    before = sorted((folder / "checkpoints").iterdir())
+    unsynced(True)
+    run.learn(1)
+    run.save()
+    assert sorted((folder / "checkpoints").iterdir()) == before
+    (warning,) = run.warnings
+    assert warning == (
+        f"update 4 could not be saved in {folder}: No space left on device. The last checkpoint is {newest(folder)}"
+    )
+    run.folder.save(run.updates, 0.0, is_whole=True)
+    with pytest.raises(CheckpointError, match=r"weights.safetensors could not be saved .*No space left on device"):
+        run.folder.close()
+    unsynced(False)
+    assert load_checkpoint(folder).update == 3
+
+
+def test_once_there_is_room_again_all_is_well(tmp_path: Path, unsynced: Callable[[bool], None]) -> None:
+    folder = saved(tmp_path / "run")
+    run = SavedRun(folder, folder)
+    unsynced(True)
+    run.learn(1)
+    run.save()
+    unsynced(False)
+    run.folder.save(run.updates, 0.0, is_whole=True)
+    run.folder.close()
+    assert load_checkpoint(folder).update == 4

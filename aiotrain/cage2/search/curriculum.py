@@ -92,7 +92,7 @@ class WorkflowCurriculum(Curriculum):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See Curriculum."""
         self._search.load_state_dict(state)
-        self._kept = {parse_order(text): policy for text, policy in state["policies"].items()}
+        self._kept = {parse_order(text): policy for text, policy in dict(state["policies"]).items()}
         for policy in self._kept.values():  # raises an error if the learner cannot take it
             self.run.learner.go_back_to(policy)
         if self._inherit == "nearest":

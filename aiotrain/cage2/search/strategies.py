@@ -201,7 +201,8 @@ class Search(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the history. For an invalid one, raise KeyError, TypeError or ValueError and change nothing."""
-        observations = [Observation(**{**row, "order": parse_order(row["order"])}) for row in state["observations"]]
+        rows = [{**row} for row in state["observations"]]
+        observations = [Observation(**{**row, "order": parse_order(row["order"])}) for row in rows]
         if not all(math.isfinite(each.value) and type(each.proposals) is int for each in observations):
             raise ValueError("an observation has no return, or was made at no time")
         pending = [ORDER_INDEX[parse_order(text)] for text in state["pending"]]

@@ -169,7 +169,7 @@ class WorkflowSearch:
 
         May take some tenths of a second. Raises KeyError, TypeError or ValueError.
         """
-        self.search.load_state_dict(state["search"])
+        self.search.load_state_dict(dict(state["search"]))
         self._choices = natural(state["choices"])
         kinds = get_type_hints(Training)
         self.trainings = [Training(**{name: kinds[name](row[name]) for name in kinds}) for row in state["trainings"]]
