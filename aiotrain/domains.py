@@ -71,6 +71,8 @@ class Domain(ABC):
     """``module:function`` from a run's folder to its further pictures: ``(run: Path) -> Mapping[name, Drawing]``."""
     agent: ClassVar[str | None] = None
     """``module:function`` from a policy to what its exported files tell: ``(trained: Trained) -> AgentParts``."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version decides the bits of a run. A resume warns where one is another."""
     verbs: ClassVar[Mapping[str, str]] = {}
     """``module:function`` of each command, ``(arguments: Sequence[str]) -> exit code``. A command named as a general
     one takes its place for the runs of this domain."""

@@ -28,8 +28,8 @@ from rich.progress import track
 
 from aiotrain.app import main as program
 from aiotrain.app.signals import SignalsInterrupt
+from aiotrain.cage2 import evaluate_official
 from aiotrain.cage2.official.protocol import LEADERBOARD
-from aiotrain.runs.evaluate import evaluate_cage2
 from bench.tools.figures import Figures
 from bench.tools.progress import say
 from bench.tools.report import Report
@@ -55,7 +55,7 @@ WINNER = LEADERBOARD[0]
 
 def total_of(checkpoint: Path, episodes: int) -> tuple[float, float]:
     """The official total, and the half width of its 95% confidence interval."""
-    return evaluate_cage2(checkpoint, episodes=episodes, greedy=True).total
+    return evaluate_official(checkpoint, episodes=episodes, greedy=True).total
 
 
 def points(run: Path, episodes: int) -> list[dict[str, float]]:
@@ -87,9 +87,9 @@ def evaluated(run: Path, rules: str, seed: int, counts: argparse.Namespace) -> d
     curve = points(run, counts.episodes)
     passed = [point["seconds"] for point in curve if point["total"] > WINNER.total]
     result = {"rules": rules, "seed": seed, "curve": curve, "passed_s": min(passed, default=None)}
-    result["last"] = evaluate_cage2(run, episodes=counts.last_episodes, greedy=True).summary()
+    result["last"] = evaluate_official(run, episodes=counts.last_episodes, greedy=True).summary()
     if counts.cyborg_episodes and rules == "main":
-        on_cyborg = evaluate_cage2(run, episodes=counts.cyborg_episodes, greedy=True, simulator="cyborg")
+        on_cyborg = evaluate_official(run, episodes=counts.cyborg_episodes, greedy=True, simulator="cyborg")
         result["cyborg"] = on_cyborg.summary()
     return result
 

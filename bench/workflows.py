@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aiotrain import Config, Trainer, evaluate
-from aiotrain.cage2 import SearchConfig
+from aiotrain import Config, Trainer
+from aiotrain.cage2 import SearchConfig, evaluate
 from aiotrain.cage2.official.baselines import greedy_actions
 from aiotrain.cage2.scenario import NUM_ACTIONS
 from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv

@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from aiotrain.cage2.trained_runs import evaluate, export
 
 __all__ = [
-    *("BASELINES", "CAGE2_ID", "SIMULATORS", "Cage2", "OfficialEvaluation", "SearchConfig"),
-    *("evaluate", "evaluate_official", "export", "make"),
+    "BASELINES",
+    "CAGE2_ID",
+    "SIMULATORS",
+    "Cage2",
+    "OfficialEvaluation",
+    "SearchConfig",
+    "evaluate",
+    "evaluate_official",
+    "export",
+    "make",
 ]
 
 # The module that defines each name. It is imported when the name is first used: workers do not need the settings.

@@ -67,6 +67,7 @@ class Cage2(Domain):
     panel: ClassVar[str] = "aiotrain.cage2.screen.search_panel:SearchPanel"
     plots: ClassVar[str] = "aiotrain.cage2.search.plots:plots"
     agent: ClassVar[str] = "aiotrain.cage2.official.agent_parts:agent_parts"
+    libraries: ClassVar[tuple[str, ...]] = ("csle-cyborg", "scikit-learn")
     verbs: ClassVar[Mapping[str, str]] = {
         "evaluate": "aiotrain.cage2.commands.evaluate:evaluate",
         "replay": "aiotrain.cage2.commands.replay:replay",

@@ -71,11 +71,13 @@ def number(value: Any) -> float:
 
 
 @functools.cache
-def library_versions() -> dict[str, str]:
-    """The versions of what decides the bits of a run: another one may round otherwise."""
-    libraries = ("aiotrain", "csle-cyborg", "numba", "numpy", "scikit-learn", "torch")
+def library_versions(more: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the versions of what decides the bits of a run: another one may round otherwise.
+
+    ``more``: the distributions that its domain uses.
+    """
     versions = {"python": platform.python_version()}
-    for name in libraries:
+    for name in ("aiotrain", "numba", "numpy", "torch", *more):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # as this one, where it runs without being installed

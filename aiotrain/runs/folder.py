@@ -78,7 +78,7 @@ def restore(
         for name, part in {**parts, "learner": learner}.items():
             _restore(part, state.part(name))
         then = state.part("made_with")
-        if changed := [f"{name} {then[name]}" for name, it in _made_with(learner).items() if then[name] != it]:
+        if changed := [f"{name} {then[name]}" for name, it in _made_with(config, learner).items() if then[name] != it]:
             warn(f"the checkpoint was made with {', '.join(changed)}: the run goes on, but not to the bit")
         return Resumed(
             checkpoint.path.name,
@@ -104,8 +104,9 @@ def _restore(part: Part, state: Mapping[str, Any]) -> None:
         raise Unfit(f"{error} is missing" if isinstance(error, KeyError) else str(error)) from error
 
 
-def _made_with(learner: Learner) -> dict[str, str]:
-    return {**library_versions(), "device": str(learner.device)}
+def _made_with(config: Config, learner: Learner) -> dict[str, str]:
+    libraries = () if config.domain is None else config.domain.libraries
+    return {**library_versions(libraries), "device": str(learner.device)}
 
 
 class RunFolder:
@@ -187,7 +188,7 @@ class RunFolder:
         return {
             "config": self._config.resolved(),
             "environment": dataclasses.asdict(self._spec),
-            "made_with": _made_with(self._learner),
+            "made_with": _made_with(self._config, self._learner),
             "lines": self._journals.lines(),
             **{name: part.state_dict() for name, part in self._parts.items()},
         }

@@ -66,7 +66,7 @@ def read_updates(run: Path) -> Updates:
     path = run / UPDATES
     if not path.is_file():
         if not run.is_dir():
-            raise ConfigError(f"plot: there is no folder {run}; name that of a run, such as runs/Cage2-v0-…")
+            raise ConfigError(f"plot: there is no folder {run}; name that of a run, such as runs/NAME")
         inside = sorted(run.glob(f"*/{UPDATES}"))
         hint = f"; did you mean a run in it, such as {inside[-1].parent}?" if inside else ""
         raise ConfigError(f"plot: {run} holds no run: there is no updates.csv{hint}")

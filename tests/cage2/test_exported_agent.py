@@ -52,7 +52,7 @@ def test_it_remembers_what_the_environment_does(actions: str, red_agent: str, tm
     for seed in range(6):
         memory = module.Memory()
         seen, _ = env.reset(seed=seed)
-        _, info = view.after(seen[None, :52].copy(), [BEGUN])
+        _, info = view.observe(seen[None, :52].copy(), [BEGUN])
         for step in range(100):
             where = f"{red_agent}, seed {seed}, step {step}"
             np.testing.assert_array_equal(memory.bits(seen[:52]), seen, where)
@@ -60,7 +60,7 @@ def test_it_remembers_what_the_environment_does(actions: str, red_agent: str, tm
             action = int(rng.integers(NUM_ACTIONS))
             seen, *_ = env.step(action)
             memory.notice(action, seen[:52])
-            _, info = view.after(seen[None, :52].copy(), [action])
+            _, info = view.observe(seen[None, :52].copy(), [action])
 
 
 def test_it_remembers_whatever_may_happen(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_it_remembers_whatever_may_happen(tmp_path: Path) -> None:
     for episode in range(8):
         memory, table, action = module.Memory(), np.zeros(52, np.int8), BEGUN
         for step in range(100):
-            seen, info = view.after(table[None], [action])
+            seen, info = view.observe(table[None], [action])
             np.testing.assert_array_equal(memory.bits(table), seen[0], f"episode {episode}, step {step}")
             np.testing.assert_array_equal(memory.mask(table), info["action_mask"][0], f"episode {episode}, step {step}")
             ever += seen[0]

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from aiotrain.cage2 import OfficialEvaluation, evaluate_official
 from aiotrain.cage2.commands.evaluate import evaluate as command
-from aiotrain.cage2.domain import Rules
 from aiotrain.cage2.official.baselines import Baseline
 from aiotrain.cage2.official.protocol import CELLS, LEADERBOARD, total_score
+from aiotrain.cage2.scenario import Rules
 from aiotrain.cage2.screen.official_tables import official_tables
 from aiotrain.errors import ConfigError
 

@@ -79,7 +79,7 @@ def test_a_run_is_evaluated_by_its_own_rules_and_at_each_of_its_checkpoints(tmp_
     assert len(set(totals)) == 3
     assert totals[-1] == last.total
     assert evaluate(checkpoints[-1], episodes=10).returns.tolist() == evaluate(run, episodes=10).returns.tolist()
-    with pytest.raises(ConfigError, match="csle-cyborg plays by the rules main alone"):
+    with pytest.raises(ConfigError, match="csle-cyborg plays by the rules main only"):
         evaluate(run, simulator="cyborg")
     assert evaluate(run, episodes=2, simulator="cyborg", rules="main").settings["red_agent"] == "mixed"
     checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:-1])

@@ -102,11 +102,6 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def order(workflow: str) -> str:
-    """Format an order of types, given with commas between, as a > b > c."""
-    return printable(workflow).replace(",", " > ")
-
-
 def mean_and_deviation(mean: float, deviation: float) -> str:
     """Format a mean and its standard deviation."""
     return f"{number(mean)} ± {number(deviation)}"

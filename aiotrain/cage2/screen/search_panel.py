@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from aiotrain.app.console import charts
 from aiotrain.app.console.lines import Line, field, flow
 from aiotrain.cage2.search.status import TrainingStatus, WorkflowStatus
+from aiotrain.cage2.workflows import order_words
 from aiotrain.domains import Panel
 
 __all__ = ["SearchPanel"]
@@ -35,7 +36,7 @@ class SearchPanel(Panel):
             lines.append(
                 [
                     ("best " if place == 0 else "     ", "label"),
-                    (f"{charts.order(estimate.workflow)}  ", "value" if place == 0 else "label"),
+                    (f"{order_words(estimate.workflow)}  ", "value" if place == 0 else "label"),
                     (f"{charts.mean_and_deviation(estimate.mean, estimate.std):<14}", "value"),
                     ("" if estimate.complied else "  missed", "warn"),
                 ]
@@ -59,7 +60,7 @@ def _of_training(label: str, training: TrainingStatus, threshold: float) -> list
     known = math.isfinite(training.compliance)  # rounded down, so that the threshold is shown when it is reached
     share = charts.percent(math.floor(100 * training.compliance) / 100 if known else math.nan)
     return [
-        [(f"{label:<4} ", "label"), (charts.order(training.workflow), "value")],
+        [(f"{label:<4} ", "label"), (order_words(training.workflow), "value")],
         [
             ("compliance ", "label"),
             (share.strip(), "good" if training.compliance >= threshold else "value"),
@@ -80,4 +81,4 @@ def _best_order(status: WorkflowStatus) -> str:
         return trainings
     best = status.best[0]
     estimate = charts.mean_and_deviation(best.mean, best.std) + ("" if best.complied else ", without having complied")
-    return f"best {charts.order(best.workflow)}: {estimate}\nafter {trainings}"
+    return f"best {order_words(best.workflow)}: {estimate}\nafter {trainings}"
