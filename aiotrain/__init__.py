@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from aiotrain.learn.settings import PPOConfig
-    from aiotrain.play.factory import EnvFactory
+    from aiotrain.play.env_factory import EnvFactory
     from aiotrain.runs.evaluate import Evaluation, evaluate
     from aiotrain.runs.export.export import export
     from aiotrain.runs.policy_files import load_policy
@@ -47,7 +47,7 @@ _HOMES = {
         *("InvalidStepError", "SharedMemoryError", "TrainerStateError", "UnsupportedSpaceError", "WorkerError"),
     ),
     "aiotrain.learn.settings": ("PPOConfig",),
-    "aiotrain.play.factory": ("EnvFactory",),
+    "aiotrain.play.env_factory": ("EnvFactory",),
     "aiotrain.runs.policy_files": ("load_policy",),
     "aiotrain.runs.evaluate": ("Evaluation", "evaluate"),
     "aiotrain.runs.export.export": ("export",),

@@ -12,8 +12,8 @@ from aiotrain.collect.settings import CollectConfig
 from aiotrain.domains import Domain, domain_of, domains
 from aiotrain.errors import ConfigError, Faults, documented, unknown_name
 from aiotrain.learn.settings import PPOConfig
-from aiotrain.play.factory import EnvFactory
-from aiotrain.transport.ring import metric_faults
+from aiotrain.play.env_factory import EnvFactory
+from aiotrain.transport.slot_ring import metric_faults
 
 if TYPE_CHECKING:
     from aiotrain.play.spaces import EnvSpec

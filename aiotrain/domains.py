@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from aiotrain.learn.settings import PPOConfig
-from aiotrain.play.factory import EnvFactory, named
+from aiotrain.play.env_factory import EnvFactory, named
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ import gymnasium
 import numpy as np
 
 from aiotrain.config import Config
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.player import episode_streams
 
 __all__ = ["Fault", "FaultyEnv", "Moment", "cause", "faulty"]

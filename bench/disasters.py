@@ -26,7 +26,7 @@ import psutil
 from aiotrain import Config, EnvError, InvalidStepError, PPOConfig, Trainer
 from aiotrain.collect.protocol import WorkerState
 from aiotrain.errors import AiotrainError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.testing import Fault, cause, faulty
 from aiotrain.training.status import Status
 from aiotrain.transport.weights import Weights

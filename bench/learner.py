@@ -29,7 +29,7 @@ from aiotrain.learn.ppo import Learner
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import header_dtype
+from aiotrain.transport.slot_ring import header_dtype
 from aiotrain.transport.trajectories import Trajectories
 from bench.tools.ceiling import initial_policy
 from bench.tools.figures import Figures, interleaved

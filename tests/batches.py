@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batcher
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.slot_ring import Trajectories
 from making import spec_of, trajectories
 
 SPEC = spec_of()

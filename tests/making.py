@@ -13,7 +13,7 @@ from aiotrain.cage2.search.workflow_search import Training, WorkflowSearch
 from aiotrain.cage2.workflows import ORDER_INDEX, Order
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import SEALED, Trajectories, header_dtype
+from aiotrain.transport.slot_ring import SEALED, Trajectories, header_dtype
 from envs import Action, Observation, Toy
 
 

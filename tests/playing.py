@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from aiotrain.collect.choose_collector import make_collector
 from aiotrain.collect.protocol import Launch, Outcome
-from aiotrain.collect.selection import make_collector
 from aiotrain.config import Config
 from aiotrain.domains import Domain
 from aiotrain.play.player import episode_streams

@@ -14,8 +14,8 @@ from aiotrain.app.plot_command import plot
 from aiotrain.app.replay_command import replay
 from aiotrain.domains import DEFAULT_ENV, Domain, domain_of, domains
 from aiotrain.errors import AiotrainError, ConfigError, unknown_name
-from aiotrain.play.factory import named
-from aiotrain.runs.load import read_config
+from aiotrain.play.env_factory import named
+from aiotrain.runs.load_run import read_config
 
 __all__ = ["HELP", "command", "further_commands"]
 

@@ -43,7 +43,7 @@ def replay(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(ReplayArguments, prog="aiotrain replay", args=arguments)
 
     def begin() -> Playback:
-        from aiotrain.runs.load import load_run
+        from aiotrain.runs.load_run import load_run
         from aiotrain.runs.playback import play_back
 
         trained = load_run(chosen.run, chosen.env).limited_to(chosen.max_episode_steps)

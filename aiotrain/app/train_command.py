@@ -17,13 +17,13 @@ import uvloop
 
 from aiotrain.app.commands import HELP, further_commands
 from aiotrain.app.console import DivertedOutput, PlainLog, can_draw, printable, show, summary
-from aiotrain.app.flags import TrainFlags, parse_flags
 from aiotrain.app.output import Output
+from aiotrain.app.parse_flags import TrainFlags, parse_flags
 from aiotrain.app.signals import Interruption
 from aiotrain.config import Config
 from aiotrain.domains import DEFAULT_ENV, Panel
 from aiotrain.errors import AiotrainError, ConfigError
-from aiotrain.play.factory import named
+from aiotrain.play.env_factory import named
 from aiotrain.transport.segments import human_bytes
 
 if TYPE_CHECKING:

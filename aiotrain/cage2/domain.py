@@ -17,7 +17,7 @@ from aiotrain.config import Config
 from aiotrain.domains import Domain
 from aiotrain.errors import ConfigError, Faults, documented
 from aiotrain.learn.settings import PPOConfig
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 
 if TYPE_CHECKING:
     from aiotrain.training.curriculum import Curriculum, RunServices
@@ -165,7 +165,7 @@ class Cage2(Domain):
         """See Domain."""
         if not self.searches:
             return None
-        from aiotrain.cage2.search.curriculum import WorkflowCurriculum
+        from aiotrain.cage2.search.workflow_curriculum import WorkflowCurriculum
 
         return WorkflowCurriculum(run, self.search, config.seed, config.episodes_per_update)
 

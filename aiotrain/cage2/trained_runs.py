@@ -21,7 +21,7 @@ from aiotrain.errors import ConfigError
 from aiotrain.runs.evaluate import Evaluation, evaluate_policy, refuse_numbers
 from aiotrain.runs.evaluation_episodes import Progress
 from aiotrain.runs.export.export import Format, export_policy
-from aiotrain.runs.load import Trained, find_run
+from aiotrain.runs.load_run import Trained, find_run
 
 __all__ = ["evaluate", "export", "load_run", "played_by", "settings_of"]
 

@@ -11,7 +11,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 from aiotrain.collect.worker import initialize
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import BREAKDOWNS
 
 __all__ = ["Answer", "serve_env"]

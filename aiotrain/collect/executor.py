@@ -13,14 +13,14 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any
 
-from aiotrain.collect.first_task import answer_of
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end, cause_of_exit
 from aiotrain.collect.protocol import CollectorSettings, Launch
 from aiotrain.collect.task_clock import TaskClock
 from aiotrain.collect.task_collector import WholeEpisodeCollector
 from aiotrain.collect.worker import play_in_pool, play_whole
+from aiotrain.collect.worker_processes import WorkerExecutor, cause_of_end, cause_of_exit
+from aiotrain.collect.worker_startup import answer_of
 from aiotrain.errors import WorkerError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.local_player import Played
 from aiotrain.play.policy import PolicyShape
 

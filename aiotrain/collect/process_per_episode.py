@@ -7,11 +7,11 @@ import dataclasses
 import time
 from concurrent.futures import BrokenExecutor
 
-from aiotrain.collect.first_task import answer_of, start
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end
 from aiotrain.collect.protocol import Launch
 from aiotrain.collect.task_collector import WholeEpisodeCollector
 from aiotrain.collect.worker import play_whole
+from aiotrain.collect.worker_processes import WorkerExecutor, cause_of_end
+from aiotrain.collect.worker_startup import answer_of, start
 from aiotrain.errors import WorkerError
 from aiotrain.play.local_player import Played
 

@@ -26,14 +26,14 @@ import ray
 import threadpoolctl
 from ray.exceptions import RayError, RayTaskError
 
-from aiotrain.collect.first_task import answer_of
 from aiotrain.collect.protocol import CollectorSettings, Launch, Outcome
 from aiotrain.collect.ray_session import RaySession, in_short, kill, new_actor, take_signals_back
 from aiotrain.collect.task_clock import TaskClock
 from aiotrain.collect.task_collector import WholeEpisodeCollector
 from aiotrain.collect.worker import make_local_player
+from aiotrain.collect.worker_startup import answer_of
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.local_player import Played
 from aiotrain.play.player import Assignment
 from aiotrain.play.policy import PolicyShape

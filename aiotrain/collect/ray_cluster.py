@@ -28,7 +28,7 @@ from aiotrain.collect.ray_node import Node, NodeOutcome, NodeReport
 from aiotrain.collect.ray_session import in_short, new_actor
 from aiotrain.collect.task_collector import TaskWorker
 from aiotrain.errors import WorkerError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.policy import PolicyShape
 
 __all__ = ["ClusterCollector"]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome
 from aiotrain.collect.shared_memory import SharedMemoryCollector
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.player import LostEpisode
 from aiotrain.play.policy import PolicyShape
 from aiotrain.transport.trajectories import Trajectories

@@ -18,7 +18,7 @@ from aiotrain.collect.episode_timer import EpisodeTimer
 from aiotrain.collect.protocol import CollectorSettings, Launch
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import EnvError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import inspect_env, make_env
 from aiotrain.play.local_player import LocalPlayer, Played, make_player
 from aiotrain.play.policy import PolicyShape

@@ -20,17 +20,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.collect.base import BaseCollector
-from aiotrain.collect.first_task import inspect, run_first
-from aiotrain.collect.processes import WorkerExecutor, cause_of_end, end
+from aiotrain.collect.base_collector import BaseCollector
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
 from aiotrain.collect.worker import join, play
+from aiotrain.collect.worker_processes import WorkerExecutor, cause_of_end, end
+from aiotrain.collect.worker_startup import inspect, run_first
 from aiotrain.errors import AiotrainError, TrainerStateError, WorkerError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.player import Assignment, PlayResult
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import BROKEN_OFF, PLAYING, Ring
+from aiotrain.transport.slot_ring import BROKEN_OFF, PLAYING, Ring
 from aiotrain.transport.trajectories import Trajectories
 from aiotrain.transport.weights import Weights
 

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.collect.base import BaseCollector
-from aiotrain.collect.first_task import inspect
-from aiotrain.collect.processes import WorkerExecutor, end
+from aiotrain.collect.base_collector import BaseCollector
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
 from aiotrain.collect.task_clock import TaskClock
+from aiotrain.collect.worker_processes import WorkerExecutor, end
+from aiotrain.collect.worker_startup import inspect
 from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.local_player import Played
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec

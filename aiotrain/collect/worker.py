@@ -26,12 +26,12 @@ import threadpoolctl
 from aiotrain.collect.cpython_internals import at_end_of_child
 from aiotrain.collect.task_clock import TaskClock, not_counted
 from aiotrain.errors import EnvError, WorkerError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import inspect_env, make_env
 from aiotrain.play.local_player import EpisodePlayer, LocalPlayer, Played, make_player
 from aiotrain.play.player import Assignment, PlayResult
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import BROKEN_OFF, PLAYING, Ring
+from aiotrain.transport.slot_ring import BROKEN_OFF, PLAYING, Ring
 from aiotrain.transport.weights import Weights
 
 __all__ = ["NICENESS", "initialize", "inspect", "join", "play", "play_in_pool", "play_whole"]

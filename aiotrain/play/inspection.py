@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
-from aiotrain.play.factory import EnvFactory, named
+from aiotrain.play.env_factory import EnvFactory, named
 from aiotrain.play.spaces import EnvSpec
 
 __all__ = [

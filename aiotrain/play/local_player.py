@@ -11,10 +11,10 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.play.factory import EnvFactory, named
+from aiotrain.play.env_factory import EnvFactory, named
 from aiotrain.play.inspection import make_env
 from aiotrain.play.player import Assignment, LostEpisode, Player, PlayResult
-from aiotrain.transport.ring import Ring
+from aiotrain.transport.slot_ring import Ring
 from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["EpisodePlayer", "LocalPlayer", "Played", "make_player"]

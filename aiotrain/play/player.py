@@ -30,7 +30,7 @@ from aiotrain.play.inspection import (
 )
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout, metric_faults
+from aiotrain.transport.slot_ring import BROKEN_OFF, PLAYING, SEALED, Ring, RingLayout, metric_faults
 
 __all__ = [
     "Assignment",

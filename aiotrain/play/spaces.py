@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from aiotrain.errors import UnsupportedSpaceError
-from aiotrain.transport.ring import RingLayout
+from aiotrain.transport.slot_ring import RingLayout
 
 __all__ = ["EnvSpec"]
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from aiotrain.domains import Domain
 from aiotrain.errors import ConfigError
 from aiotrain.runs.evaluation_episodes import Progress, fresh_seed, play
-from aiotrain.runs.load import Trained, load_run
+from aiotrain.runs.load_run import Trained, load_run
 
 __all__ = ["Evaluation", "evaluate", "evaluate_policy", "refuse_numbers"]
 

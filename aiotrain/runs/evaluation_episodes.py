@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.errors import EnvError, InvalidStepError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import BREAKDOWNS, inspect_env
 from aiotrain.play.local_player import LocalPlayer, make_player
 from aiotrain.play.player import Assignment

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.errors import AiotrainError, ConfigError, EnvError, InvalidStepError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import BREAKDOWNS, inspect_env, mask_fault, observation_fault
 from aiotrain.play.player import episode_streams
 from aiotrain.play.policy import NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.evaluation_episodes import fresh_seed
-from aiotrain.runs.load import Trained
+from aiotrain.runs.load_run import Trained
 
 __all__ = ["Act", "Playback", "PlayedStep", "Setting", "acting_by", "play_back"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiotrain.errors import ConfigError
-from aiotrain.play.factory import named
+from aiotrain.play.env_factory import named
 from aiotrain.runs.journals import UPDATES
-from aiotrain.runs.load import read_config
+from aiotrain.runs.load_run import read_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

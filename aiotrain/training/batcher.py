@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.runs.checkpoints import natural
-from aiotrain.transport.ring import header_dtype
+from aiotrain.transport.slot_ring import header_dtype
 from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["Batch", "Batcher", "Counts"]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, documented
-from aiotrain.play.factory import named
+from aiotrain.play.env_factory import named
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from aiotrain.learn.ppo import Learner

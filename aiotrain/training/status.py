@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from aiotrain.collect.protocol import CollectorStatus, WorkerStatus
 from aiotrain.config import Config
 from aiotrain.errors import documented
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.training.batcher import Counts
 from aiotrain.training.events import RunEvents
 from aiotrain.training.reports import GROUPS, Ledger, MetricSummary
 from aiotrain.training.throughput import Throughput
 
 if TYPE_CHECKING:
-    from aiotrain.training.run import TrainingRun
+    from aiotrain.training.training_run import TrainingRun
 
 __all__ = ["Status", "status_of"]
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from aiotrain.collect.choose_collector import make_collector
 from aiotrain.collect.protocol import Collector
-from aiotrain.collect.selection import make_collector
 from aiotrain.config import Config
 from aiotrain.errors import TrainerStateError
 from aiotrain.play.spaces import EnvSpec
@@ -32,8 +32,8 @@ from aiotrain.runs.journals import refuse_old_run, refuse_running
 from aiotrain.training.curriculum import curriculum_maker
 from aiotrain.training.events import RunEvents
 from aiotrain.training.reports import Ledger, Result, Update, columns_of
-from aiotrain.training.run import TrainingRun, import_learner, in_thread, make_learner
 from aiotrain.training.status import Status, status_of
+from aiotrain.training.training_run import TrainingRun, import_learner, in_thread, make_learner
 
 __all__ = ["Result", "Trainer", "Update", "train"]
 

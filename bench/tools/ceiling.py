@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from aiotrain.collect.processes import preload
 from aiotrain.collect.worker import initialize
+from aiotrain.collect.worker_processes import preload
 from aiotrain.config import Config
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 

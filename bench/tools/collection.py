@@ -7,8 +7,8 @@ import dataclasses
 import time
 from typing import NamedTuple
 
+from aiotrain.collect.choose_collector import make_collector
 from aiotrain.collect.protocol import Collector, WorkerState
-from aiotrain.collect.selection import make_collector
 from aiotrain.config import Config
 from aiotrain.play.policy import PolicyShape
 from aiotrain.training.batcher import Batcher

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from aiotrain.collect.executor import ExecutorCollector
 from aiotrain.collect.protocol import Launch
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.local_player import Played
 from aiotrain.play.player import Assignment, episode_streams
-from aiotrain.transport.ring import header_dtype
+from aiotrain.transport.slot_ring import header_dtype
 from aiotrain.transport.trajectories import Trajectories
 
 Episode = dict[str, Any]

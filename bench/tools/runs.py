@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from aiotrain.cage2 import CAGE2_ID, Cage2
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 
 __all__ = ["ENDLESS", "config_of", "factory_of", "plays_cage2"]
 
@@ -25,7 +25,7 @@ def config_of(flags: Sequence[str], cage2: Sequence[str] = ()) -> Config:
 
     ``cage2``: flags that go before the others where CAGE 2 is played. Ends the script on bad flags.
     """
-    from aiotrain.app.flags import parse_flags
+    from aiotrain.app.parse_flags import parse_flags
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--env", default=CAGE2_ID)

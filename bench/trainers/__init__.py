@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 
 from aiotrain.cage2 import Cage2
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.spaces import EnvSpec
 
 PPO = dataclasses.replace(Cage2.ppo, epochs=4, minibatch_size=1000)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aiotrain.app.flags import parse_flags
+from aiotrain.app.parse_flags import parse_flags
 from aiotrain.cage2 import Cage2
 from aiotrain.config import Config, PPOConfig
 from aiotrain.domains import domains

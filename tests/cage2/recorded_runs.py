@@ -20,7 +20,7 @@ from aiotrain.cage2.domain import Simulator
 from aiotrain.cage2.search.strategies import SEARCHES
 from aiotrain.cage2.workflows import NAMED_ORDERS, ONE_HOT, ORDERS, Order, order_text
 from aiotrain.learn.ppo import Learner
-from aiotrain.transport.ring import Trajectories
+from aiotrain.transport.slot_ring import Trajectories
 from making import scripted
 
 WITHIN_S = 90

@@ -13,11 +13,11 @@ import pytest
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.play.compiled_player import CompiledPlayer
 from aiotrain.cage2.scenario import RED_AGENTS
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import inspect_env
 from aiotrain.play.player import Assignment, Player
 from aiotrain.play.policy import PolicyShape
-from aiotrain.transport.ring import Ring, Trajectories
+from aiotrain.transport.slot_ring import Ring, Trajectories
 from making import weights_for
 
 STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at once

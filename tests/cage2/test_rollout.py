@@ -13,7 +13,7 @@ from aiotrain.cage2.play.rollout import NO_BONUSES, Rollout
 from aiotrain.cage2.scenario import HOST_TYPES
 from aiotrain.cage2.simulators.vector_env import Cage2VectorEnv
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
-from aiotrain.transport.ring import Ring, RingLayout
+from aiotrain.transport.slot_ring import Ring, RingLayout
 
 ORDERS = np.array([[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]], np.uint8)
 

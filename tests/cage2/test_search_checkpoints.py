@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aiotrain import CheckpointError, RunServices
 from aiotrain.cage2 import SearchConfig
-from aiotrain.cage2.search.curriculum import WorkflowCurriculum
+from aiotrain.cage2.search.workflow_curriculum import WorkflowCurriculum
 from saved_run import VALUES, SavedRun, closing, forge, newest, put_anywhere, saved, try_to_resume
 
 SEARCH = SearchConfig(parallel_workflows=1, inherit="nearest", max_episodes_per_workflow=3)

@@ -20,11 +20,11 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from aiotrain.collect.choose_collector import make_collector
 from aiotrain.collect.protocol import WorkerState
-from aiotrain.collect.selection import make_collector
 from aiotrain.config import Config
 from aiotrain.errors import ConfigError, InvalidStepError, WorkerError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.testing import faulty
 from aiotrain.transport.trajectories import Trajectories
 from envs import Toy, Waiting

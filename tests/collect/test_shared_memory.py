@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from aiotrain.collect import processes, shared_memory
+from aiotrain.collect import shared_memory, worker_processes
 from aiotrain.collect.protocol import Launch, WorkerState
 from aiotrain.errors import WorkerError
 from aiotrain.testing import faulty
@@ -144,7 +144,7 @@ async def test_worker_that_can_never_start_costs_only_itself(monkeypatch: pytest
     def scarce() -> shared_memory.WorkerExecutor:
         if made:
             raise OSError(24, "Too many open files")
-        made.append(processes.WorkerExecutor())
+        made.append(worker_processes.WorkerExecutor())
         return made[0]
 
     monkeypatch.setattr(shared_memory, "WorkerExecutor", scarce)
@@ -158,7 +158,7 @@ async def test_worker_that_can_never_start_costs_only_itself(monkeypatch: pytest
 
 def test_end_by_any_signal_has_words() -> None:
     for number in signal.valid_signals():  # also real-time ones, most of which have no name
-        words = processes.cause_of_exit(-number)
+        words = worker_processes.cause_of_exit(-number)
         assert words.startswith("its process ended by SIG") or words == f"its process ended by signal {number}"
 
 

@@ -13,7 +13,7 @@ import pytest
 from aiotrain import Config, ConfigError, EnvError, InvalidStepError, evaluate, train
 from aiotrain.app.evaluate_command import evaluate as evaluate_command
 from aiotrain.app.replay_command import replay
-from aiotrain.runs.load import load_run
+from aiotrain.runs.load_run import load_run
 from aiotrain.runs.playback import PlayedStep, Setting, play_back
 from aiotrain.testing import Fault, faulty
 from envs import Action, Judged, Masked, Observation, Toy

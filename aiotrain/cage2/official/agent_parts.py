@@ -18,7 +18,7 @@ from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, parse_order
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
 from aiotrain.runs.export import agent_for_any
 from aiotrain.runs.export.agent_file import AgentParts, spaces
-from aiotrain.runs.load import Trained
+from aiotrain.runs.load_run import Trained
 
 __all__ = ["agent_parts"]
 

@@ -13,7 +13,7 @@ from aiotrain.cage2.scenario import HOST_INDEX, HOST_TYPE, HOSTS, action_index
 from aiotrain.cage2.search.best_order import order_of
 from aiotrain.cage2.workflows import Order
 from aiotrain.errors import ConfigError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.evaluation_episodes import Episodes, Progress

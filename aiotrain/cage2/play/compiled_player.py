@@ -13,9 +13,9 @@ import numpy.typing as npt
 from aiotrain.cage2.play.rollout import NO_BONUSES, NO_MASKS, Rollout
 from aiotrain.cage2.scenario import EPISODE_STEPS, HOST_TYPES, NUM_ACTIONS, NUM_BITS, RED_AGENTS
 from aiotrain.cage2.workflows import parse_order
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.player import Assignment, PlayResult, episode_streams
-from aiotrain.transport.ring import PLAYING, SEALED, Ring, header_dtype
+from aiotrain.transport.slot_ring import PLAYING, SEALED, Ring, header_dtype
 
 __all__ = ["CompiledPlayer"]
 

@@ -15,7 +15,7 @@ from aiotrain.cage2.official.evaluation import OfficialEvaluation
 from aiotrain.cage2.official.protocol import CELLS, LEADERBOARD
 from aiotrain.cage2.scenario import RED_AGENTS
 from aiotrain.cage2.workflows import order_words
-from aiotrain.runs.load import name_of
+from aiotrain.runs.load_run import name_of
 
 __all__ = ["official_tables"]
 

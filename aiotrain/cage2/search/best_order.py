@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiotrain.cage2.search.curriculum import TRAININGS, weights_file
 from aiotrain.cage2.search.strategies import GpUcb
+from aiotrain.cage2.search.workflow_curriculum import TRAININGS, weights_file
 from aiotrain.cage2.workflows import Order, order_text, parse_order
 from aiotrain.errors import ConfigError
 from aiotrain.runs.policy_files import WEIGHTS

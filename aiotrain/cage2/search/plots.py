@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 import numpy as np
 
 from aiotrain.cage2.scenario import HOST_TYPES
-from aiotrain.cage2.search.curriculum import TRAININGS
 from aiotrain.cage2.search.strategies import GpUcb
+from aiotrain.cage2.search.workflow_curriculum import TRAININGS
 from aiotrain.cage2.workflows import ORDER_INDEX, ORDERS, Order, parse_order
 from aiotrain.domains import Drawing
-from aiotrain.runs.load import read_config
+from aiotrain.runs.load_run import read_config
 from aiotrain.runs.plot import draw_return, read_updates, rows_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiotrain.play.policy import INPUT_CLIP
 from aiotrain.runs.checkpoints import library_versions
-from aiotrain.runs.load import Trained
+from aiotrain.runs.load_run import Trained
 from aiotrain.runs.policy_files import described
 
 __all__ = ["MARK", "about", "metadata"]

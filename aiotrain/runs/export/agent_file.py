@@ -11,12 +11,12 @@ from pprint import pformat
 from types import ModuleType
 from typing import Any, Final
 
-from aiotrain.play.factory import named
+from aiotrain.play.env_factory import named
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.export import agent_for_any, agent_policy
 from aiotrain.runs.export.about import MARK
-from aiotrain.runs.load import Trained
+from aiotrain.runs.load_run import Trained
 
 __all__ = ["AgentParts", "agent_file", "agent_parts", "spaces"]
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from aiotrain.errors import ConfigError
 from aiotrain.runs.export.about import MARK, about, metadata
 from aiotrain.runs.export.agent_file import AgentParts, agent_file, agent_parts
-from aiotrain.runs.load import Trained, load_run
+from aiotrain.runs.load_run import Trained, load_run
 from aiotrain.runs.policy_files import tensors_of
 from aiotrain.runs.tensor_files import write_whole
 

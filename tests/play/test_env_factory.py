@@ -9,7 +9,7 @@ import gymnasium
 import pytest
 
 from aiotrain.errors import ConfigError, EnvError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from envs import Toy, closure, not_an_environment, toy
 
 

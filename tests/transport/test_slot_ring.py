@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aiotrain.transport.ring import BROKEN_OFF, FREE, LENT, PLAYING, SEALED, Ring, RingLayout
+from aiotrain.transport.slot_ring import BROKEN_OFF, FREE, LENT, PLAYING, SEALED, Ring, RingLayout
 from aiotrain.transport.trajectories import Trajectories
 from making import spec_of, trajectories
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aiotrain.collect.protocol import Collector, CollectorSettings
 from aiotrain.collect.settings import CollectConfig
 from aiotrain.errors import ConfigError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 
 __all__ = ["make_collector"]
 

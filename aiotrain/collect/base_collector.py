@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from aiotrain.collect.cpython_internals import kill_forkserver
-from aiotrain.collect.processes import WorkerExecutor
 from aiotrain.collect.protocol import CollectorSettings, Launch, Outcome
+from aiotrain.collect.worker_processes import WorkerExecutor
 from aiotrain.errors import InvalidStepError
-from aiotrain.play.factory import EnvFactory
+from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.player import Assignment, LostEpisode, episode_streams
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
-from aiotrain.transport.ring import RingLayout
+from aiotrain.transport.slot_ring import RingLayout
 from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["BaseCollector"]

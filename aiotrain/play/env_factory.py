@@ -12,7 +12,7 @@ import cloudpickle
 import gymnasium
 
 from aiotrain.errors import ConfigError, EnvError, documented, unknown_name
-from aiotrain.transport.ring import metric_faults
+from aiotrain.transport.slot_ring import metric_faults
 
 __all__ = ["EnvFactory", "named"]
 
