@@ -196,14 +196,14 @@ async def test_no_thread_of_a_worker_outlives_close(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.asyncio
 async def test_worker_that_does_not_end_when_asked_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(processes, "GRACE_S", 0.1)
+    monkeypatch.setattr(worker_processes, "GRACE_S", 0.1)
 
     class Stubborn(Waiting):
         def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             return super().step(action)
 
-    monkeypatch.setattr(processes, "_TERM_S", 0.2)
+    monkeypatch.setattr(worker_processes, "_TERM_S", 0.2)
     async with Play(functools.partial(Stubborn, str(tmp_path / "gate"))) as one:
         await one.open()
         playing = asyncio.create_task(one.play(5))
