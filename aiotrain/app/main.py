@@ -28,9 +28,9 @@ _MAKE_NO_ENVIRONMENT: Final = ("plot", "export")
 
 
 def run() -> NoReturn:
-    """Be the program: ``main``, and an end with its exit code.
+    """Run `main` as the program, and end the process with its exit code.
 
-    After what is registered to be done at the end, Python itself would take a second to take torch apart.
+    It ends right after the exit handlers: Python would take another second to take torch apart.
     """
     code = main()
     atexit._run_exitfuncs()

@@ -12,7 +12,7 @@ __all__ = ["Output"]
 
 
 class Output(Console):
-    """Standard output, taking no text for markup. When whoever reads it has gone, it falls silent; the run goes on."""
+    """Writes to standard output and takes no text for markup. It falls silent when the reader has gone."""
 
     terminal = 1
     """File descriptor of what it writes to."""
@@ -22,13 +22,13 @@ class Output(Console):
 
     @property  # type: ignore[misc]  # the one of the base class can be set
     def size(self) -> ConsoleDimensions:
-        """Columns and lines, of this terminal rather than of those that the process was started with."""
+        """Return columns and lines of this terminal rather than of the one that the process was started with."""
         with contextlib.suppress(OSError):
             if all(size := os.get_terminal_size(self.terminal)):
                 return ConsoleDimensions(*size)
         return super().size
 
     def on_broken_pipe(self) -> None:
-        """Say nothing more."""
+        """Write nothing more."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails

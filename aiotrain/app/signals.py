@@ -22,7 +22,7 @@ _ANSWER_S = 0.5  # for the event loop to act on a second signal, before the proc
 
 
 class SignalsInterrupt:
-    """Within it, whatever signal ends a program interrupts it, as Ctrl-C does."""
+    """Raises KeyboardInterrupt within it on every signal that ends a program, as Ctrl-C does."""
 
     last: int = signal.SIGINT
     """The signal that came last."""
@@ -43,7 +43,7 @@ class SignalsInterrupt:
 
 
 class Interruption:
-    """Turns signals that end a program into the cancellation of the task that makes it.
+    """Turns signals that end a program into the cancellation of the current task.
 
     A closed terminal (SIGHUP) is one of them, unless the program was started to outlive it, as by nohup.
     """
@@ -72,8 +72,11 @@ class Interruption:
         self._listening.start()
 
     def _listen(self, reading: int) -> None:
-        """Tell the loop which signals come, in a thread: the loop has not its turn while an environment hangs in this
-        process, as ``sequential`` has them. So the second one ends the process also if the loop does not."""
+        """Tell the loop of signals, in a thread of its own.
+
+        While an environment of this process hangs, as with the collector sequential, the loop does not get its turn: so
+        the second signal ends the process here if the loop has not done so.
+        """
         first = None
         with open(reading, "rb", buffering=0) as pipe:
             while number := pipe.read(1):

@@ -23,7 +23,7 @@ REDRAWS_PER_S: Final = 4.0
 
 
 def can_draw(console: Console) -> bool:
-    """Whether `console` is a terminal that can show the frame."""
+    """Return whether `console` is a terminal that can show frames."""
     return console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
 
 

@@ -106,11 +106,11 @@ class HeldOutput(io.TextIOBase):
 
 
 class DivertedOutput:
-    """Has what child processes and compiled code write to standard output and error appended to a file, until closed.
+    """Appends what child processes and compiled code write to standard output and error to a file, until closed.
 
-    They would write over the frame. What the children write goes there for good: they inherit it as their own output.
-    `sys.stdout` and `sys.stderr` of this process still lead to where they led, which is open as `terminal`.
-    Raises OSError where the file cannot be made, together with its folder, or is a link.
+    They would write over the frame. Children inherit the file as their output and keep it for good. `sys.stdout` and
+    `sys.stderr` of this process still lead to the terminal, whose file descriptor is `terminal`. Raises OSError if the
+    file, or its folder, cannot be made or is a link.
     """
 
     def __init__(self, path: Path) -> None:
