@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from aiotrain.app.evaluate_command import show_evaluation
+from aiotrain.cage2.official.baselines import Baseline
+from aiotrain.cage2.scenario import Rules, Simulator
 from aiotrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class EvaluateArguments:
     """Folder of the run, or one of its checkpoints. Left out with --agent."""
     protocol: Literal["cage2"] | None = None
     """How to evaluate. Default: episodes of the environment that the run trained on."""
-    agent: Literal["sleep", "random", "greedy-heuristic"] | None = None
+    agent: Baseline | None = None
     """Evaluate, with --protocol, an agent that learned nothing; greedy-heuristic is told what red holds."""
     episodes: int | None = None
     """Episodes to play. Default: 100, and with --protocol the official 1,000 in each of its nine cells."""
@@ -45,9 +47,9 @@ class EvaluateArguments:
     """The order that the policy is shown. Default: the run's; of a search, the best in workflows.csv."""
     seed: int = 0
     """Seed of all randomness; none repeats episodes of the training."""
-    simulator: Literal["compiled", "cyborg"] | None = None
+    simulator: Simulator | None = None
     """What plays CAGE 2. Default: with --protocol the compiled engine, else what the run trained on."""
-    rules: Literal["main", "leaderboard"] | None = None
+    rules: Rules | None = None
     """CAGE 2's rules: today's, or the older ones of the leaderboard, which only the compiled engine has. Default: those
     of the training; with --agent, main."""
     env: str | None = None

@@ -7,13 +7,15 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import tyro
 
 from aiotrain.app.console import can_draw, printable
 from aiotrain.app.output import Output
 from aiotrain.app.replay_command import print_lines, show_episode, tell_steps
+from aiotrain.cage2.official.baselines import Baseline
+from aiotrain.cage2.scenario import Rules, Simulator
 from aiotrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class ReplayArguments:
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Folder of the run, or one of its checkpoints. Left out with --agent."""
-    agent: Literal["sleep", "random", "greedy-heuristic"] | None = None
+    agent: Baseline | None = None
     """Watch, on CAGE 2, an agent that learned nothing; greedy-heuristic is told what red holds."""
     greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take the most probable action. Default: draw it, as training does."""
@@ -50,9 +52,9 @@ class ReplayArguments:
     """Seed of all randomness: another one gives another episode."""
     red_agent: str | None = None
     """CAGE 2's red agent. Default: that of the training."""
-    simulator: Literal["compiled", "cyborg"] | None = None
+    simulator: Simulator | None = None
     """What plays CAGE 2. Default: what the run trained on."""
-    rules: Literal["main", "leaderboard"] | None = None
+    rules: Rules | None = None
     """CAGE 2's rules, as evaluate has them. Default: those of the training."""
     env: str | None = None
     """Environment, where the run's cannot be found again: a Gymnasium id, or module:factory."""

@@ -23,7 +23,7 @@ ephemeral ports and blue's sessions are left out too, because they reach neither
 
 from aiotrain.cage2.engine.compilation import compiled
 from aiotrain.cage2.engine.kernel import reset_batch, reset_one, restart_one, step_batch, step_one
-from aiotrain.cage2.engine.predict_red import foresee_one
+from aiotrain.cage2.engine.predict_red import predict_red_one
 from aiotrain.cage2.engine.state import NO_TAPE, STATE, allocate, set_order
 from aiotrain.cage2.scenario import RED_AGENTS, RULES
 
@@ -34,7 +34,7 @@ __all__ = [
     "STATE",
     "allocate",
     "compiled",
-    "foresee_one",
+    "predict_red_one",
     "reset_batch",
     "reset_one",
     "restart_one",

@@ -17,7 +17,7 @@ IDLE: Final = -1
 
 
 @compiled
-def foresee_one(state: Any, index: Any, tape: Any) -> Any:
+def predict_red_one(state: Any, index: Any, tape: Any) -> Any:
     """Return what red does in the next step.
 
     Args:

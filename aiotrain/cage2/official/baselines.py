@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import gymnasium
 import numpy as np
@@ -21,7 +21,7 @@ from aiotrain.runs.evaluation_episodes import Episodes, Progress
 __all__ = ["BASELINES", "Baseline", "baseline_order", "greedy_actions", "play_greedily", "sleeping", "uniform"]
 
 Baseline = Literal["sleep", "random", "greedy-heuristic"]
-BASELINES: Final[tuple[Baseline, ...]] = ("sleep", "random", "greedy-heuristic")
+BASELINES: Final[tuple[Baseline, ...]] = get_args(Baseline)
 """Agents that have learned nothing."""
 _GREEDY_ORDER: Final = "critical_first"
 """That the greedy heuristic follows where nobody names another."""

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, foresee_one, tables
+from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, predict_red_one, tables
 from aiotrain.cage2.scenario import (
     CONFIDENTIALITY,
     COST_TENTHS,
@@ -226,7 +226,7 @@ class _Compiled:
 
 def _foretold(before: NDArray[Any], tape: NDArray[np.uint64], after: Any) -> _Red:
     """Red's action in the step from the records ``before`` to the record ``after``. Draws from ``before``."""
-    action, target, service = foresee_one(before, 0, tape)
+    action, target, service = predict_red_one(before, 0, tape)
     if action not in _RED_ACTIONS:
         return _Red("Sleep", "", None)
     red = _Red(_RED_ACTIONS[action], list(SUBNETS)[target] if action == tables.SWEEP else HOSTS[target], True)

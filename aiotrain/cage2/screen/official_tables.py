@@ -13,14 +13,14 @@ from rich.text import Text
 from aiotrain.app.console import charts
 from aiotrain.cage2.official.evaluation import OfficialEvaluation
 from aiotrain.cage2.official.protocol import CELLS, LEADERBOARD
-from aiotrain.cage2.scenario import RED_AGENTS
+from aiotrain.cage2.scenario import B_LINE_AGENT, MEANDER_AGENT, RED_AGENTS
 from aiotrain.cage2.workflows import order_words
 from aiotrain.runs.load_run import name_of
 
 __all__ = ["official_tables"]
 
 _LENGTHS = sorted({cell.steps for cell in CELLS})
-_SHORT_NAMES = {"B_lineAgent": "B_line", "RedMeanderAgent": "Meander"}
+_SHORT_NAMES = {B_LINE_AGENT: "B_line", MEANDER_AGENT: "Meander"}
 """Red agents with columns of their own; against the third, nearly all score 0."""
 
 
