@@ -22,17 +22,6 @@ from numpy.typing import NDArray
 from aiotrain.cage2.engine.compilation import compiled_helper
 from aiotrain.cage2.play import simd
 
-__all__ = [
-    "GROUP",
-    "Network",
-    "allocate_network",
-    "first_layer",
-    "later_layers",
-    "mask_logits",
-    "sample",
-    "set_weights",
-]
-
 TILE: Final = 2 * simd.LANES
 """Outputs of a layer that are computed together. With four rows, these are eight sums, which hide add latency."""
 
