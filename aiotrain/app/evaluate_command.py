@@ -14,7 +14,7 @@ import tyro
 from aiotrain.app.console import printable
 from aiotrain.app.output import Output
 from aiotrain.app.signals import SignalsInterrupt
-from aiotrain.errors import ConfigError
+from aiotrain.errors import ConfigError, documented
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,6 +26,7 @@ __all__ = ["evaluate", "show_evaluation"]
 _LOG_WIDTH = 120  # columns of tables that go to no terminal
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class EvaluateArguments:
     """Play episodes with the policy of a finished run: its mean return, and how sure that is."""

@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 import tyro
 
 from aiotrain.app.console import printable
+from aiotrain.errors import documented
 
 __all__ = ["ExportArguments", "export", "print_paths"]
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class ExportArguments:
     """Write the policy of a run to files that need neither torch nor aiotrain.

@@ -18,7 +18,7 @@ import tyro
 
 from aiotrain.config import Config
 from aiotrain.domains import DEFAULT_ENV, domain_of, domains
-from aiotrain.errors import ConfigError
+from aiotrain.errors import ConfigError, documented
 from aiotrain.runs.checkpoints import Checkpoint, load_checkpoint
 
 __all__ = ["TrainFlags", "parse_flags"]
@@ -35,6 +35,7 @@ class TrainFlags:
     plain: bool
 
 
+@documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Arguments(Config):
     """The flags as tyro reads them."""

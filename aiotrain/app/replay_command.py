@@ -15,6 +15,7 @@ import tyro
 from aiotrain.app.console import printable
 from aiotrain.app.output import Output
 from aiotrain.app.signals import SignalsInterrupt
+from aiotrain.errors import documented
 
 if TYPE_CHECKING:
     from aiotrain.runs.playback import Playback, PlayedStep, Setting
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["heading", "plain_step", "print_lines", "replay", "show_episode", "tell_steps"]
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class ReplayArguments:
     """Watch a policy play an episode: a line for each step. It is the first episode that aiotrain evaluate plays."""

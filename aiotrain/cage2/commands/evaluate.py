@@ -12,7 +12,7 @@ import tyro
 from aiotrain.app.evaluate_command import show_evaluation
 from aiotrain.cage2.official.baselines import Baseline
 from aiotrain.cage2.scenario import Rules, Simulator
-from aiotrain.errors import ConfigError
+from aiotrain.errors import ConfigError, documented
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,6 +24,7 @@ __all__ = ["evaluate"]
 _NOT_HOW = ("run", "protocol", "json")  # of EvaluateArguments: the rest goes to the function that evaluates
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class EvaluateArguments:
     """Play episodes with the policy of a finished run: its mean return, and how sure that is.

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import tyro
 
 from aiotrain.app.export_command import ExportArguments, print_paths
+from aiotrain.errors import documented
 
 __all__ = ["export"]
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class Cage2ExportArguments(ExportArguments):
     """Write the policy of a run to files that need neither torch nor aiotrain.

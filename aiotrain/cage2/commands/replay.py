@@ -16,7 +16,7 @@ from aiotrain.app.output import Output
 from aiotrain.app.replay_command import print_lines, show_episode, tell_steps
 from aiotrain.cage2.official.baselines import Baseline
 from aiotrain.cage2.scenario import Rules, Simulator
-from aiotrain.errors import ConfigError
+from aiotrain.errors import ConfigError, documented
 
 if TYPE_CHECKING:
     from aiotrain.app.console.lines import Frame
@@ -29,6 +29,7 @@ _FILM_SIZE: Final = (100, 32)
 """Columns and lines of a saved picture."""
 
 
+@documented
 @dataclasses.dataclass(frozen=True)
 class ReplayArguments:
     """Watch a policy play an episode.
