@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, train
+from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, load_policy, train
 from aiotrain.domains import GROUP, domain_of, domains
+from aiotrain.runs.checkpoints import library_versions
+from aiotrain.runs.load import load_run
 from playing import COLLECTORS
 
 if TYPE_CHECKING:
@@ -216,6 +218,23 @@ def test_it_has_a_command_of_its_own_and_one_in_place_of_a_general_one(
     assert (done.returncode, done.stdout.strip(), done.stderr) == (code, told, "")
 
 
+def test_its_picture_is_drawn(ran: tuple[Path, Path, str]) -> None:
+    site, run, _ = ran
+    done = python(site, "-m", "aiotrain", "plot", str(run))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (run / "lessons.png").exists()
+    assert (run / "return.png").exists()
+
+
+def test_its_exported_agent_says_what_it_walks_along(ran: tuple[Path, Path, str], tmp_path: Path) -> None:
+    site, run, _ = ran
+    done = python(site, "-m", "aiotrain", "export", str(run), "--folder", str(tmp_path / "agent"), "--formats", "numpy")
+    assert (done.returncode, done.stderr) == (0, "")
+    source = (tmp_path / "agent" / "agent.py").read_text()
+    assert "It walks along corridor of 6 cells." in source
+    assert "'cells': 6" in source
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -273,6 +292,35 @@ def test_a_resumed_run_has_its_curriculum_and_is_the_same_to_the_bit(maze: type[
     again, result = asyncio.run(second())
     assert again == start > 1
     np.testing.assert_array_equal(result.weights, run(small(maze(length=5))).weights)
+
+
+def test_its_run_is_played_as_it_says(maze: type[Maze], tmp_path: Path) -> None:
+    """By the policy that passed the last lesson, with the lamp off."""
+    run(small(maze(length=3), run_dir=str(tmp_path / "run")))
+    passed, _ = load_policy(tmp_path / "run" / "weights-passed.safetensors")
+    trained = load_run(tmp_path / "run")
+    assert trained.config.env == maze(length=3, lamp="off")
+    np.testing.assert_array_equal(trained.policy.parameters, passed.parameters)
+
+
+def test_another_version_of_its_library_is_told_on_resume(
+    maze: type[Maze], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin() -> None:
+        async with Trainer(small(maze(), run_dir=str(tmp_path / "run"))) as trainer:
+            await anext(trainer)
+
+    async def go_on() -> tuple[str, ...]:
+        async with Trainer.resume(tmp_path / "run") as trainer:
+            return trainer.status().warnings
+
+    asyncio.run(asyncio.wait_for(begin(), WITHIN_S))
+    library_versions.cache_clear()
+    (about,) = (tmp_path / "site").glob("*.dist-info")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: maze_domain\nVersion: 2.0\n")
+    told = asyncio.run(asyncio.wait_for(go_on(), WITHIN_S))
+    library_versions.cache_clear()
+    assert any("made with maze_domain 1.0: the run goes on, but not to the bit" in each for each in told), told
 
 
 def test_bonus_and_success_reach_the_update(maze: type[Maze]) -> None:

@@ -28,7 +28,7 @@ MANY_BITS = 128
 class Bits:
     """A matrix ``[N, inputs]`` of zeros and ones on the CPU, kept as the places of its ones.
 
-    A product takes time in proportion to the ones. In CAGE 2's observations, one bit in eight is a one.
+    A product takes time in proportion to the ones. In tables of flags, few bits are ones: one in eight, say.
     """
 
     def __init__(self, dense: npt.NDArray[np.int8]) -> None:
@@ -66,8 +66,8 @@ def _ones(matrix: npt.NDArray[np.int8]) -> tuple[Tensor, Tensor]:
 class Inputs:
     """What N steps saw: each distinct observation once, and which one each step saw.
 
-    The networks and their gradients are computed once for all steps that saw the same. In CAGE 2, only 3 to 30 in 100
-    observations of a minibatch are distinct.
+    The networks and their gradients are computed once for all steps that saw the same. In the built-in domain, only 3
+    to 30 in 100 observations of a minibatch are distinct.
     """
 
     distinct: Tensor | Bits

@@ -159,7 +159,7 @@ def _pack(state: Mapping[str, Any]) -> bytes:
 
 
 def _take_out(value: Any, name: str, tensors: Tensors) -> Any:
-    """``value`` for JSON: its arrays go to ``tensors`` by their paths, and leave these names in their places."""
+    """Return ``value`` for JSON: its arrays go to ``tensors`` by their paths, which take their places. Raises Unfit."""
     if isinstance(value, np.ndarray):
         tensors[name] = np.ascontiguousarray(value).reshape(value.shape)  # which by itself makes 0 dimensions 1
         return {_TENSOR: name}
@@ -167,6 +167,10 @@ def _take_out(value: Any, name: str, tensors: Tensors) -> Any:
         return {key: _take_out(each, f"{name}/{key}", tensors) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_take_out(each, f"{name}/{index}", tensors) for index, each in enumerate(value)]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise Unfit(f"{name[1:]} is {value!r:.40}, where a plain value or an array belongs")
     return value
 
 

@@ -202,13 +202,14 @@ class RunFolder:
             self._journals.sync()
             whole = {**state, "update": update, "learner": self._learner.state_dict()}
             self._checkpoints.save(update, whole, recent_return)
-        except OSError as error:
+        except (OSError, Unfit) as error:
             self._note_failure(f"update {update}", error)
         else:
             self._unsaved = None
 
-    def _note_failure(self, what: str, error: OSError) -> None:
-        self._unsaved = f"{what} could not be saved in {self.path}: {error.strerror or error}. {self._last()}"
+    def _note_failure(self, what: str, error: OSError | Unfit) -> None:
+        why = getattr(error, "strerror", None) or error
+        self._unsaved = f"{what} could not be saved in {self.path}: {why}. {self._last()}"
         self._warn(self._unsaved)
 
     def _last(self) -> str:

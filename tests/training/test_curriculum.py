@@ -225,6 +225,24 @@ def test_a_state_that_does_not_fit_is_a_fault_of_the_checkpoint(
         resumed(tmp_path / "run")
 
 
+def test_a_state_of_numpy_scalars_and_arrays_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Raising, "state_dict", lambda self: {"worth": np.float64(self.worth), "more": np.arange(3)})
+    some(paid(tmp_path / "run"), 1)
+    after, _ = resumed(tmp_path / "run")
+    assert [max(update.returns) % update.update for update in after] == [0.0, 0.0]
+
+
+def test_a_state_that_cannot_be_saved_costs_the_checkpoint_and_not_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Raising, "state_dict", lambda _: {"levels": [{1, 2}]})
+    with pytest.raises(
+        CheckpointError, match=r"curriculum/levels/0 is \{1, 2\}, where a plain value or an array belongs"
+    ):
+        run(train(paid(tmp_path / "run")))
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
 def test_a_plain_run_has_a_curriculum_without_options(tmp_path: Path) -> None:
     async def status() -> Any:
         async with Trainer(config(toy, run_dir=str(tmp_path / "run"))) as trainer:

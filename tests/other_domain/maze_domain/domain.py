@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from aiotrain import Config, Domain, EnvFactory, Faults, PPOConfig
 
 if TYPE_CHECKING:
     from aiotrain import Curriculum, RunServices
+
+PASSED = "weights-passed.safetensors"
+"""The policy that passed the last lesson."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Maze(Domain):
     ppo: ClassVar[PPOConfig] = PPOConfig(learning_rate=1e-2, hidden_sizes=(8,), minibatch_size=64, epochs=2)
     panel: ClassVar[str] = "maze_domain.panel:LessonPanel"
     plots: ClassVar[str] = "maze_domain.plots:plots"
+    agent: ClassVar[str] = "maze_domain.agent:parts"
+    libraries: ClassVar[tuple[str, ...]] = ("maze_domain",)
     verbs: ClassVar[Mapping[str, str]] = {
         "corridor": "maze_domain.commands:corridor",
         "replay": "maze_domain.commands:replay",
@@ -62,6 +68,10 @@ class Maze(Domain):
         from maze_domain.lessons import Further
 
         return Further(run, self.length, self.lessons.enough)
+
+    def to_play(self, run: Path) -> tuple[Domain, str]:
+        kept = run / PASSED
+        return replace(self, lamp="off"), kept.name if kept.exists() else "weights.safetensors"
 
     @property
     def title(self) -> str:

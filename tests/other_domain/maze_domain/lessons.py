@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain import Curriculum, RunServices
+from maze_domain.domain import PASSED
 
 
 class LessonStatus(NamedTuple):
@@ -36,6 +37,7 @@ class Further(Curriculum):
         if len(episodes) and episodes["success"].mean() >= self._enough and self.start < self._length - 1:
             self.start += 1
             self.run.event("lesson", start=self.start)
+            self.run.save_policy(PASSED)
 
     def status(self) -> LessonStatus:
         return LessonStatus(self.start, self._length)
