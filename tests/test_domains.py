@@ -22,7 +22,7 @@ import pytest
 from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, load_policy, train
 from aiotrain.domains import GROUP, domain_of, domains
 from aiotrain.runs.checkpoints import library_versions
-from aiotrain.runs.load import load_run
+from aiotrain.runs.load_run import load_run
 from playing import COLLECTORS
 
 if TYPE_CHECKING:

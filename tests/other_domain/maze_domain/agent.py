@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiotrain.runs.export import agent_for_any
 from aiotrain.runs.export.agent_file import AgentParts, spaces
-from aiotrain.runs.load import Trained
+from aiotrain.runs.load_run import Trained
 from maze_domain.domain import Maze
 
 
