@@ -70,7 +70,7 @@ class Domain(ABC):
     plots: ClassVar[str | None] = None
     """``module:function`` from a run's folder to its further pictures: ``(run: Path) -> Mapping[name, Drawing]``."""
     agent: ClassVar[str | None] = None
-    """``module:function`` from a policy to what its exported files tell: ``(trained: Trained) -> AgentParts``."""
+    """``module:function`` from a policy to the parts of its exported agent: ``(trained: Trained) -> AgentParts``."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version decides the bits of a run. A resume warns where one is another."""
     verbs: ClassVar[Mapping[str, str]] = {}

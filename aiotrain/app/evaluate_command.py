@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aiotrain.runs.evaluation_episodes import Progress
 
-__all__ = ["evaluate", "show_evaluation"]
+__all__ = ["EvaluateArguments", "evaluate", "show_evaluation"]
 
 _LOG_WIDTH = 120  # columns of tables that go to no terminal
 
@@ -44,7 +44,7 @@ class EvaluateArguments:
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps, where some never end. Default: as in training."""
     json: Path | None = None
-    """File for the numbers. Default: evaluation.json in the run's folder; of a checkpoint, none."""
+    """File for the numbers. Default: evaluation.json in the run's folder, if that is named."""
 
 
 def evaluate(arguments: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ from aiotrain.errors import documented
 if TYPE_CHECKING:
     from aiotrain.runs.playback import Playback, PlayedStep, Setting
 
-__all__ = ["heading", "plain_step", "print_lines", "replay", "show_episode", "tell_steps"]
+__all__ = ["ReplayArguments", "print_lines", "replay", "show_episode"]
 
 
 @documented
@@ -51,7 +51,7 @@ def replay(arguments: Sequence[str]) -> int:
         trained = load_run(chosen.run, chosen.env).limited_to(chosen.max_episode_steps)
         return play_back(trained, greedy=chosen.greedy, seed=chosen.seed)
 
-    return show_episode(begin, tell_steps)
+    return show_episode(begin, lambda played, output: print_lines(_lines(played), output))
 
 
 class _Closable(Protocol):
@@ -79,16 +79,12 @@ def show_episode(begin: Callable[[], _Episode], show: Callable[[_Episode, Output
     return 0
 
 
-def tell_steps(played: Playback, output: Output) -> None:
-    """Print what is played, and a line for each step once it is played."""
-    print_lines(_lines(played), output)
-
-
 def _lines(played: Playback) -> Iterator[str]:
+    """Tell what is played, and each step once it is played."""
     for step in played.play():
         if step.step == 1:
-            yield heading(played.setting)
-        yield plain_step(step)
+            yield _heading(played.setting)
+        yield _plain_step(step)
 
 
 def print_lines(lines: Iterable[str], output: Output) -> None:
@@ -99,13 +95,13 @@ def print_lines(lines: Iterable[str], output: Output) -> None:
             break
 
 
-def heading(setting: Setting) -> str:
+def _heading(setting: Setting) -> str:
     """Say what is played, on one line."""
     parts = [setting.environment, setting.player, setting.how, f"seed {setting.seed}"]
     return ", ".join(printable(part) for part in parts if part)
 
 
-def plain_step(step: PlayedStep) -> str:
+def _plain_step(step: PlayedStep) -> str:
     """Tell a step on one line: the action, the reward, the return so far, and the observation that followed."""
     numbers = f"reward {step.reward:.6g}, return {step.episode_return:.6g}"
     ending = f" | {step.ending}" if step.ending else ""

@@ -8,7 +8,7 @@ Without the arguments that only CAGE 2 has, `aiotrain.evaluate` and `aiotrain.ex
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ def load_run(run: Path, workflow: str | None = None) -> Trained:
 def settings_of(config: Config) -> Cage2:
     """Return the settings of CAGE 2. Raises ConfigError if another environment is played."""
     if not isinstance(config.env, Cage2):
-        raise ConfigError(f"red agent, simulator and rules are for {CAGE2_ID}, but {config.env} is played")
+        raise ConfigError(f"{config.env} is played, and not {CAGE2_ID}")
     return config.env
 
 
@@ -74,7 +74,6 @@ def evaluate(
     greedy: bool = False,
     workflow: str | None = None,
     seed: int = 0,
-    env: str | Callable[..., Any] | None = None,
     max_episode_steps: int | None = None,
     simulator: Simulator | None = None,
     rules: Rules | None = None,
@@ -92,10 +91,9 @@ def evaluate(
     """
     refuse_numbers(episodes, seed)
     trained = load_run(Path(run), workflow)
-    config = trained.config if env is None else dataclasses.replace(trained.config, env=env)
-    config = played_by(config, max_episode_steps, simulator=simulator, rules=rules)
+    config = played_by(trained.config, max_episode_steps, simulator=simulator, rules=rules)
     trained = dataclasses.replace(trained.greedy() if greedy else trained, config=config)
-    about = {name: getattr(config.env, name) for name in _TOLD if isinstance(config.env, Cage2)}
+    about = {name: getattr(config.env, name) for name in _TOLD}
     return evaluate_policy(trained, episodes=episodes, seed=seed, progress=progress, about=about)
 
 

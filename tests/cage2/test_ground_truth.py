@@ -38,7 +38,7 @@ SEEN_OF_RED = {
 
 
 class Witnessed(Replay):
-    """An episode on both simulators, by the same draws, with a witness of each."""
+    """An episode on both simulators, by the same draws, with the truth of each."""
 
     reference: LeanReference
 
@@ -46,14 +46,13 @@ class Witnessed(Replay):
         super().__init__(LeanReference(red_agent), red_agent)
         env = Cage2CompiledEnv(red_agent)
         env.state = self.state  # which the harness steps
-        self.on_cyborg, self.on_engine = GroundTruth(self.reference.env), GroundTruth(env, self.tape)
+        self.env = env
         self.seen: Counter[str] = Counter()
 
     def play(self, policy: Policy, seed: int, num_steps: int) -> None:
         def watched(rng: Random, bits: Sequence[int], step: int) -> int:
             if not step:
-                self.on_cyborg.begin()
-                self.on_engine.begin()
+                self.on_cyborg, self.on_engine = GroundTruth(self.reference.env), GroundTruth(self.env, self.tape)
             self.action = policy(rng, bits, step)
             return self.action
 
@@ -98,14 +97,14 @@ def test_both_simulators_tell_the_same_of_the_same_draws(red_agent: str) -> None
 @pytest.mark.parametrize("red_agent", RED_AGENTS)
 def test_costs_make_up_the_reward(red_agent: str, simulator: str) -> None:
     env: Any = make(simulator, red_agent=red_agent)
-    witness, rng = GroundTruth(env), np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for seed in range(3):
         _, info = env.reset(seed=seed)
-        witness.begin()
+        truth = GroundTruth(env)
         for _ in range(100):
             action = int(rng.integers(145))
             table, reward, _, _, info = env.step(action)
-            scene = witness.after(action, table)
+            scene = truth.after(action, table)
             assert scene.red_agent == red_agent
             assert reward == pytest.approx(-sum(cost for _, cost in scene.costs))
             held = [host.name for host in scene.hosts if host.access != "none"]
@@ -119,9 +118,8 @@ def test_costs_make_up_the_reward(red_agent: str, simulator: str) -> None:
 def test_decoys_are_told_by_name_until_a_restore(simulator: str) -> None:
     """The engine itself cannot tell Apache from Vsftpd: both open port 80."""
     env: Any = make(simulator, red_agent="SleepAgent")
-    witness = GroundTruth(env)
     env.reset(seed=0)
-    witness.begin()
+    truth = GroundTruth(env)
     for kind, success, stand in (
         ("DecoyVsftpd", True, ["DecoyVsftpd"]),
         ("DecoyApache", False, ["DecoyVsftpd"]),  # its port is taken
@@ -132,7 +130,7 @@ def test_decoys_are_told_by_name_until_a_restore(simulator: str) -> None:
         ("DecoyApache", True, ["DecoyApache"]),
     ):
         action = action_index(kind, "Op_Server0")
-        scene = witness.after(action, env.step(action)[0])
+        scene = truth.after(action, env.step(action)[0])
         assert (scene.blue.success, [*scene.hosts[HOST_INDEX["Op_Server0"]].decoys]) == (success, stand), kind
 
 
@@ -158,10 +156,9 @@ class Wandering(SleepAgent):
 
 def test_any_red_agent_is_told_of() -> None:
     env: Any = make("cyborg", red_agent=Wandering)
-    witness = GroundTruth(env)
     env.reset(seed=0)
-    witness.begin()
-    scenes = [witness.after(0, env.step(0)[0]) for _ in range(5)]
+    truth = GroundTruth(env)
+    scenes = [truth.after(0, env.step(0)[0]) for _ in range(5)]
     assert {scene.red_agent for scene in scenes} == {"Wandering"}
     assert [scene.red for scene in scenes] == [
         ("DiscoverNetworkServices", "User0", True, ""),

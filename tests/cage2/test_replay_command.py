@@ -80,10 +80,8 @@ def test_in_another_environment_an_episode_is_told_as_any_other(
         (["run", "--save", "film.gif"], "film.gif does not end in .svg"),
         (["run", "--save", "nowhere/film.svg"], "save: nowhere/film.svg cannot be written: No such file"),
         (["toy"], "trained on another environment than aiotrain/Cage2-v0"),
-        (["run", "--env", "envs:toy", "--save", "film.svg"], "of another env, there are lines alone"),
-        (["run", "--env", "envs:toy", "--rules", "main"], "red agent, simulator and rules are for aiotrain/Cage2-v0"),
         (["--agent", "sleep", "--greedy"], "greedy is for the policy of a run; the agent sleep"),
-        (["--agent", "random", "--env", "CartPole-v1"], "env is for the policy of a run; the agent random"),
+        (["run", "--env", "envs:toy"], "trained on an environment with other spaces"),
         (["--agent", "random", "--workflow", "reverse"], "workflow means nothing to the agent random"),
     ],
 )

@@ -141,8 +141,6 @@ def test_a_policy_of_another_environment_plays_cage2_without_a_workflow(tmp_path
     ("settings", "message"),
     [
         ({"workflow": "reverse"}, "trained without any"),
-        ({"env": "envs:toy", "simulator": "cyborg"}, "simulator and rules are for aiotrain/Cage2-v0"),
-        ({"env": "envs:toy", "rules": "leaderboard"}, "simulator and rules are for aiotrain/Cage2-v0"),
         ({"max_episode_steps": 0}, "at least 1"),
     ],
 )

@@ -7,13 +7,14 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import tyro
 
+from aiotrain.app import replay_command
 from aiotrain.app.console import can_draw, printable
 from aiotrain.app.output import Output
-from aiotrain.app.replay_command import print_lines, show_episode, tell_steps
+from aiotrain.app.replay_command import print_lines, show_episode
 from aiotrain.cage2.official.baselines import Baseline
 from aiotrain.cage2.scenario import Rules, Simulator
 from aiotrain.errors import ConfigError, documented
@@ -21,7 +22,6 @@ from aiotrain.errors import ConfigError, documented
 if TYPE_CHECKING:
     from aiotrain.app.console.lines import Frame
     from aiotrain.cage2.playback.episode import Cage2Playback
-    from aiotrain.runs.playback import Playback
 
 __all__ = ["replay"]
 
@@ -31,7 +31,7 @@ _FILM_SIZE: Final = (100, 32)
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class ReplayArguments:
+class Cage2ReplayArguments(replay_command.ReplayArguments):
     """Watch a policy play an episode.
 
     Of CAGE 2: a map of the network with what is true and what blue sees, both sides' actions and whether they succeed,
@@ -41,26 +41,18 @@ class ReplayArguments:
     Keys: space pauses and goes on, → and Enter go a step on, ← goes back, q quits.
     """
 
-    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None  # type: ignore[assignment]
     """Folder of the run, or one of its checkpoints. Left out with --agent."""
     agent: Baseline | None = None
     """Watch, on CAGE 2, an agent that learned nothing; greedy-heuristic is told what red holds."""
-    greedy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Take the most probable action. Default: draw it, as training does."""
     workflow: str | None = None
     """The order that the policy is shown. Default: the run's; of a search, the best in workflows.csv."""
-    seed: int = 0
-    """Seed of all randomness: another one gives another episode."""
     red_agent: str | None = None
     """CAGE 2's red agent. Default: that of the training."""
     simulator: Simulator | None = None
     """What plays CAGE 2. Default: what the run trained on."""
     rules: Rules | None = None
     """CAGE 2's rules, as evaluate has them. Default: those of the training."""
-    env: str | None = None
-    """Environment, where the run's cannot be found again: a Gymnasium id, or module:factory."""
-    max_episode_steps: Annotated[int | None, tyro.conf.arg(aliases=("--steps",))] = None
-    """Truncate the episode after so many steps. Default: as in training."""
     fps: float = 2.0
     """Steps shown a second."""
     paused: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -71,13 +63,13 @@ class ReplayArguments:
 
 def replay(arguments: Sequence[str]) -> int:
     """Show an episode as ``arguments`` say; the exit code. Raises AiotrainError."""
-    chosen = tyro.cli(ReplayArguments, prog="aiotrain replay", args=arguments)
+    chosen = tyro.cli(Cage2ReplayArguments, prog="aiotrain replay", args=arguments)
     if not (math.isfinite(chosen.fps) and chosen.fps > 0):
         raise ConfigError(f"fps must be more than 0, not {chosen.fps:g}")
     if chosen.save is not None and chosen.save.suffix != ".svg":
         raise ConfigError(f"save: {chosen.save} does not end in .svg, the only kind of picture that is written")
-    if chosen.env is not None:
-        return show_episode(lambda: _elsewhere(chosen, str(chosen.env)), tell_steps)
+    if chosen.env is not None:  # of which there is no map
+        return replay_command.replay(arguments)
 
     def begin() -> Cage2Playback:
         from aiotrain.cage2.playback.episode import Cage2Playback
@@ -88,22 +80,7 @@ def replay(arguments: Sequence[str]) -> int:
     return show_episode(begin, lambda played, output: _show(played, chosen, output))
 
 
-def _elsewhere(chosen: ReplayArguments, env: str) -> Playback:
-    """Return an episode in another environment, ``env``, of which there is no map. Raises AiotrainError."""
-    from aiotrain.cage2.trained_runs import load_run, played_by
-    from aiotrain.runs.playback import play_back
-
-    if chosen.run is None or chosen.agent is not None:
-        raise ConfigError(f"env is for the policy of a run; the agent {chosen.agent} plays CAGE 2 as it does")
-    if chosen.paused or chosen.save is not None:
-        raise ConfigError("paused and save are for a map of CAGE 2's network; of another env, there are lines alone")
-    trained = load_run(chosen.run, chosen.workflow)
-    asked: dict[str, Any] = {name: getattr(chosen, name) for name in ("red_agent", "simulator", "rules")}
-    config = played_by(dataclasses.replace(trained.config, env=env), chosen.max_episode_steps, **asked)
-    return play_back(dataclasses.replace(trained, config=config), greedy=chosen.greedy, seed=chosen.seed)
-
-
-def _show(played: Cage2Playback, chosen: ReplayArguments, output: Output) -> None:
+def _show(played: Cage2Playback, chosen: Cage2ReplayArguments, output: Output) -> None:
     """Show the episode in one of the ways that there are."""
     drawn = chosen.save is None and can_draw(output)
     if chosen.paused and not (drawn and sys.stdin is not None and sys.stdin.isatty()):

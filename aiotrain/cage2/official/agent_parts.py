@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +15,7 @@ from aiotrain.cage2.official import challenge_agent
 from aiotrain.cage2.trained_runs import settings_of
 from aiotrain.cage2.workflows import ONE_HOT, ORDER_INDEX, parse_order
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
-from aiotrain.runs.export import agent_for_any
-from aiotrain.runs.export.agent_file import AgentParts, spaces
+from aiotrain.runs.export.agent_file import AgentParts, general_parts
 from aiotrain.runs.load_run import Trained
 
 __all__ = ["agent_parts"]
@@ -38,13 +36,12 @@ def agent_parts(trained: Trained) -> AgentParts:
     env, policy = settings_of(trained.config), trained.policy
     if env.workflow != "none":
         policy = _always_shown(policy, ONE_HOT[ORDER_INDEX[parse_order(env.workflow)]])
-    settings = trained.config.resolved()["env"]
-    source: ModuleType = agent_for_any
-    constants, remark = spaces(trained.spec) | {"OBSERVATION_SHAPE": (policy.shape.inputs,)}, _FOR_THE_CHALLENGE
+    about = {name: getattr(env, name) for name in _TOLD}
     if (env.observation, env.actions) != ("table", "full"):
-        source, constants, remark = challenge_agent, _memory(env), ""
-    about = {name: settings[name] for name in _TOLD}
-    return AgentParts(source=source, policy=policy, constants=constants, remark=remark, about=about)
+        return AgentParts(source=challenge_agent, policy=policy, constants=_memory(env), about=about)
+    general = general_parts(trained)
+    constants = {**general.constants, "OBSERVATION_SHAPE": (policy.shape.inputs,)}  # without the order
+    return dataclasses.replace(general, policy=policy, constants=constants, remark=_FOR_THE_CHALLENGE, about=about)
 
 
 def _memory(env: Cage2) -> dict[str, Any]:

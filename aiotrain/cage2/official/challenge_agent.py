@@ -33,10 +33,9 @@ from aiotrain.cage2.blue_view import (
     TIMES,
 )
 from aiotrain.cage2.scenario import GLOBAL_ACTIONS, HOST_ACTIONS, HOSTS
-from aiotrain.runs.export.agent_constants import GREEDY
-from aiotrain.runs.export.agent_policy import Policy
+from aiotrain.runs.export.agent_policy import GREEDY, Policy
 
-# The run's values stand in place of these.
+# `agent_file` writes the run's values in place of these.
 OBSERVATION: Final[str] = "memory"
 ACTIONS: Final[str] = "compact"
 DECOY_OF_ACTION: Final[dict[str, int]] = {}

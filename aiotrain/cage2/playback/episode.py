@@ -115,8 +115,13 @@ class Cage2Playback:
 
     def play(self) -> Iterator[Cage2Step]:
         """Play the episode, and tell each step once it was made. Raises EnvError or InvalidStepError."""
-        truth = GroundTruth(self._playback.env)
-        for step in self._playback.play(truth.begin):
+        truth: GroundTruth
+
+        def begin() -> None:
+            nonlocal truth
+            truth = GroundTruth(self._playback.env)
+
+        for step in self._playback.play(begin):
             scene = truth.after(self._menu[step.action], step.observation)
             odds = tuple((action_name(self._menu[each]), chance) for each, chance in step.odds)
             named = {"action": action_name(self._menu[step.action]), "odds": odds}

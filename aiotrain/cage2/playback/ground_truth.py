@@ -140,19 +140,15 @@ class _Red(NamedTuple):
 
 
 class GroundTruth:
-    """Tells what happens in an environment of Scenario2, on either simulator, while somebody plays it.
+    """Tells what happens in an episode of Scenario2, on either simulator, while somebody plays it.
 
-    It is to be told of each reset and step once that was made. ``tape``: as for the engine's ``step_one``.
+    It is made after the reset, and told of each step once that was made. ``tape``: as for the engine's ``step_one``.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], tape: NDArray[np.uint64] = NO_TAPE) -> None:
         played: Any = env.unwrapped
         is_compiled = isinstance(played, Cage2CompiledEnv)
         self._source: _Compiled | _Cyborg = _Compiled(played, tape) if is_compiled else _Cyborg(played)
-
-    def begin(self) -> None:
-        """Take notice of a reset."""
-        self._source.begin()
         self._before = self._source.truth()
 
     def after(self, action: int, table: NDArray[np.int8]) -> Scene:
@@ -183,9 +179,7 @@ class _Compiled:
 
     def __init__(self, env: Any, tape: NDArray[np.uint64]) -> None:
         self._env, self._tape = env, tape
-
-    def begin(self) -> None:
-        self._record = self._env.state.copy()
+        self._record = env.state.copy()
         self._decoys: list[tuple[str, ...]] = [()] * len(HOSTS)
 
     @property
@@ -246,19 +240,11 @@ class _Cyborg:
     """The truth of csle-cyborg, as `FastCyborg` drives it."""
 
     def __init__(self, env: Any) -> None:
-        self._env = env
-
-    @property
-    def _simulator(self) -> FastCyborg:
-        simulator: FastCyborg = self._env.simulator
-        return simulator
+        self._simulator: FastCyborg = env.simulator
 
     @property
     def red_agent(self) -> str:
         return self._simulator.red_agent
-
-    def begin(self) -> None:
-        pass
 
     def truth(self) -> _Truth:
         state, suspicious = self._simulator.state, self._simulator.suspicious_pids

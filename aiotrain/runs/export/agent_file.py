@@ -13,12 +13,11 @@ from typing import Any, Final
 
 from aiotrain.play.env_factory import named
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
-from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.export import agent_for_any, agent_policy
 from aiotrain.runs.export.about import MARK
 from aiotrain.runs.load_run import Trained
 
-__all__ = ["AgentParts", "agent_file", "agent_parts", "spaces"]
+__all__ = ["AgentParts", "agent_file", "general_parts", "parts_of"]
 
 _LINE: Final = "\n# ---- copied ----\n"
 _WIDTH: Final = 110
@@ -49,13 +48,27 @@ class AgentParts:
     """What the policy was trained on besides, as plain values for all exported files."""
 
 
-def agent_parts(trained: Trained) -> AgentParts:
-    """Return the parts that the policy's domain gives, else those of an agent for any environment."""
+def parts_of(trained: Trained) -> AgentParts:
+    """Return the parts that the policy's domain gives, else the general ones."""
     domain = trained.config.domain
-    if domain is not None and domain.agent is not None:
-        parts: AgentParts = named(domain.agent)(trained)
-        return parts
-    return AgentParts(source=agent_for_any, policy=trained.policy, constants=spaces(trained.spec))
+    parts: AgentParts = (general_parts if domain is None or domain.agent is None else named(domain.agent))(trained)
+    return parts
+
+
+def general_parts(trained: Trained) -> AgentParts:
+    """Return the parts of an agent that observes and acts as the environment of the training has it."""
+    spec = trained.spec
+    constants = {
+        "ONE_HOT": spec.observation_kind == "one_hot",
+        "OBSERVATION_SHAPE": spec.observation_shape,
+        "OBSERVATION_START": spec.observation_start,
+        "MASKED": spec.has_action_mask,
+        "ACTION_START": spec.action_start,
+        "ACTION_LOW": spec.action_low,
+        "ACTION_HIGH": spec.action_high,
+        "ACTION_DTYPE": spec.action_dtype,
+    }
+    return AgentParts(source=agent_for_any, policy=trained.policy, constants=constants)
 
 
 def agent_file(about: Mapping[str, Any], parts: AgentParts, greedy: bool) -> str:
@@ -79,20 +92,6 @@ def agent_file(about: Mapping[str, Any], parts: AgentParts, greedy: bool) -> str
         f'WEIGHTS = """\n{weights}"""\n',
     )
     return "\n".join(blocks)
-
-
-def spaces(spec: EnvSpec) -> dict[str, Any]:
-    """Return how observations and actions are coded, as constants of `agent_for_any`."""
-    return {
-        "ONE_HOT": spec.observation_kind == "one_hot",
-        "OBSERVATION_SHAPE": spec.observation_shape,
-        "OBSERVATION_START": spec.observation_start,
-        "MASKED": spec.has_action_mask,
-        "ACTION_START": spec.action_start,
-        "ACTION_LOW": spec.action_low,
-        "ACTION_HIGH": spec.action_high,
-        "ACTION_DTYPE": spec.action_dtype,
-    }
 
 
 def _literal(value: Any) -> str:

@@ -12,24 +12,21 @@ ABOUT says what it was trained on. The weights are at the end of the file.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from aiotrain.runs.export.agent_constants import (
-    ACTION_DTYPE,
-    ACTION_HIGH,
-    ACTION_LOW,
-    ACTION_START,
-    GAUSSIAN,
-    GREEDY,
-    LAYERS,
-    MASKED,
-    OBSERVATION_SHAPE,
-    OBSERVATION_START,
-    ONE_HOT,
-)
-from aiotrain.runs.export.agent_policy import Policy
+from aiotrain.runs.export.agent_policy import GAUSSIAN, GREEDY, LAYERS, Policy
+
+# `agent_file` writes the run's values in place of these.
+ONE_HOT: Final[bool] = False
+OBSERVATION_SHAPE: Final[tuple[int, ...]] = ()
+OBSERVATION_START: Final[int] = 0
+MASKED: Final[bool] = False
+ACTION_START: Final[int] = 0
+ACTION_LOW: Final[tuple[float, ...]] = ()
+ACTION_HIGH: Final[tuple[float, ...]] = ()
+ACTION_DTYPE: Final[str] = "float32"
 
 # ---- copied ----
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from aiotrain.play.policy import INPUT_CLIP
-from aiotrain.runs.export.agent_constants import GAUSSIAN, LAYERS, NORMALIZED, WEIGHTS
+
+# `agent_file` writes the run's values in place of these.
+GREEDY: Final[bool] = False
+LAYERS: Final[tuple[int, ...]] = ()
+GAUSSIAN: Final[bool] = False
+NORMALIZED: Final[bool] = False
+WEIGHTS: Final[str] = ""
 
 # ---- copied ----
 

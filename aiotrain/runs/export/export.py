@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from aiotrain.errors import ConfigError
 from aiotrain.runs.export.about import MARK, about, metadata
-from aiotrain.runs.export.agent_file import AgentParts, agent_file, agent_parts
+from aiotrain.runs.export.agent_file import AgentParts, agent_file, parts_of
 from aiotrain.runs.load_run import Trained, load_run
 from aiotrain.runs.policy_files import tensors_of
 from aiotrain.runs.tensor_files import write_whole
@@ -61,7 +61,7 @@ def export_policy(
     chosen = _chosen(formats)
     if greedy and "numpy" not in chosen:
         raise ConfigError(f"export: greedy is a way of acting, and of the formats {', '.join(chosen)} none acts")
-    parts = agent_parts(trained)
+    parts = parts_of(trained)
     source = trained.run
     beside = source.parents[1] / f"export-{source.stem}" if source.is_file() else source / "export"
     folder = beside if folder is None else folder

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from aiotrain.runs.export import agent_for_any
-from aiotrain.runs.export.agent_file import AgentParts, spaces
+from dataclasses import replace
+
+from aiotrain.runs.export.agent_file import AgentParts, general_parts
 from aiotrain.runs.load_run import Trained
 from maze_domain.domain import Maze
 
@@ -12,10 +13,5 @@ def parts(trained: Trained) -> AgentParts:
     """Return an agent for any environment, which says what it walks along."""
     domain = trained.config.domain
     assert isinstance(domain, Maze)
-    return AgentParts(
-        source=agent_for_any,
-        policy=trained.policy,
-        constants=spaces(trained.spec),
-        remark=f"\nIt walks along {domain.title}.\n",
-        about={"cells": domain.length},
-    )
+    remark = f"\nIt walks along {domain.title}.\n"
+    return replace(general_parts(trained), remark=remark, about={"cells": domain.length})
