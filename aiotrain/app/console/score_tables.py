@@ -20,7 +20,7 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
     mean = charts.mean_and_deviation(numbers.pop("mean_return"), numbers.pop("standard_error"))
     table.add_row("mean return", f"{mean} (standard error)", style="bold")
     for name, number in numbers.items():
-        table.add_row(_words(name), charts.number(number))
+        table.add_row(_words(name), charts.number(number) if isinstance(number, float) else f"{number:,}")
     return table
 
 
