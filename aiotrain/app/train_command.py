@@ -17,6 +17,7 @@ import uvloop
 
 from aiotrain.app.commands import HELP, further_commands
 from aiotrain.app.console import DivertedOutput, PlainLog, can_draw, printable, show, summary
+from aiotrain.app.console.guarded_panel import GuardedPanel
 from aiotrain.app.output import Output
 from aiotrain.app.parse_flags import TrainFlags, parse_flags
 from aiotrain.app.signals import Interruption
@@ -135,8 +136,7 @@ def _panel(config: Config) -> Panel | None:
     """Return what shows the domain's curriculum in the console; None if another one trains, or there is no panel."""
     if config.domain is None or config.domain.panel is None or config.curriculum is not None:
         return None
-    panel: Panel = named(config.domain.panel)()
-    return panel
+    return GuardedPanel(named(config.domain.panel)())
 
 
 def _way_on(run_dir: Path) -> str:

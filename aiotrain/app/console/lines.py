@@ -65,8 +65,8 @@ def field(label: str, value: str, style: str = "value") -> Line:
 
 
 def printed(line: Line) -> Line:
-    """Return a line from outside without any character that could act on a terminal."""
-    return [(printable(text), style) for text, style in line]
+    """Return a line from outside without any character that could act on a terminal, and without unknown styles."""
+    return [(printable(text), style if style in STYLES else "") for text, style in line]
 
 
 def length(line: Line) -> int:
