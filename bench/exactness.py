@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cage2"))
 import numpy as np
 from blue_policies import POLICIES, Policy
 from oracle import Oracle
-from recorder import LeanReference, StockReference
-from replay import Replay
+from recorded_draws import LeanReference, UnmodifiedReference
+from step_comparison import Replay
 
 from aiotrain.cage2.engine import NO_TAPE, RED_AGENTS, allocate, reset_batch, step_batch
 from aiotrain.cage2.scenario import NUM_ACTIONS, NUM_BITS
@@ -79,7 +79,7 @@ def play_replay(reference: Any, red_agent: str, total: int, seed: int) -> tuple[
 
 
 def play_oracle(red_agent: str, total: int, seed: int) -> tuple[int, Counter[str]]:
-    stock, oracle = StockReference(red_agent), Oracle(red_agent)
+    stock, oracle = UnmodifiedReference(red_agent), Oracle(red_agent)
     steps = 0
     for policy, episode_seed, length in schedule(total, seed):
         rng = random.Random(episode_seed)
@@ -133,7 +133,7 @@ def compare(name: str, red_agent: str, steps: int, seed: int) -> tuple[int, Coun
     """Make one of the first three comparisons; return the steps, and how often rare paths were taken."""
     if name == "oracle":
         return play_oracle(red_agent, steps, seed)
-    return play_replay(LeanReference if name == "replay" else StockReference, red_agent, steps, seed)
+    return play_replay(LeanReference if name == "replay" else UnmodifiedReference, red_agent, steps, seed)
 
 
 def compare_all(arguments: argparse.Namespace, figures: Figures) -> None:

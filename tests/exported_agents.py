@@ -21,7 +21,7 @@ from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.journals import Journals
 from aiotrain.runs.policy_files import save_weights, tensors_of
 from aiotrain.training.reports import columns_of
-from making import weights_for
+from sample_data import weights_for
 
 ALONE = """
 import sys

@@ -23,7 +23,7 @@ from aiotrain.runs.folder import RunFolder, restore
 from aiotrain.training.batcher import Batcher
 from aiotrain.training.reports import Ledger, columns_of
 from aiotrain.transport.trajectories import Trajectories
-from making import spec_of, trajectories
+from sample_data import spec_of, trajectories
 
 SPEC = dataclasses.replace(spec_of("box", "discrete"), metrics=("compliance",))
 SHAPE = PolicyShape.of(SPEC, (8,))

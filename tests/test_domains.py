@@ -23,7 +23,7 @@ from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, lo
 from aiotrain.domains import GROUP, domain_of, domains
 from aiotrain.runs.checkpoints import library_versions
 from aiotrain.runs.load_run import load_run
-from playing import COLLECTORS
+from collector_harness import COLLECTORS
 
 if TYPE_CHECKING:
     from maze_domain.domain import Maze

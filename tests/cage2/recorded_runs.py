@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from safetensors.numpy import load_file
+from search_rounds import scripted
 
 from aiotrain import Config, PPOConfig, train
 from aiotrain.cage2 import Cage2, SearchConfig
@@ -21,7 +22,6 @@ from aiotrain.cage2.search.strategies import SEARCHES
 from aiotrain.cage2.workflows import NAMED_ORDERS, ONE_HOT, ORDERS, Order, order_text
 from aiotrain.learn.ppo import Learner
 from aiotrain.transport.slot_ring import Trajectories
-from making import scripted
 
 WITHIN_S = 90
 BITS = 52

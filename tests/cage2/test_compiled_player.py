@@ -18,7 +18,7 @@ from aiotrain.play.inspection import inspect_env
 from aiotrain.play.player import Assignment, Player
 from aiotrain.play.policy import PolicyShape
 from aiotrain.transport.slot_ring import Ring, Trajectories
-from making import weights_for
+from sample_data import weights_for
 
 STEPS, SLOTS = 150, 16  # more steps than Player draws random numbers for at once
 

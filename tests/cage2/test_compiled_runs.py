@@ -11,7 +11,7 @@ import pytest
 
 from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, train
 from aiotrain.cage2 import Cage2
-from playing import worker_processes
+from collector_harness import worker_processes
 
 WITHIN_S = 90
 

@@ -10,10 +10,10 @@ import gymnasium
 import numpy as np
 import pytest
 from blue_policies import POLICIES, Policy
-from cage2_oracle import Stock
 from gymnasium.utils.env_checker import check_env
-from recorder import LeanReference
-from replay import Replay
+from recorded_draws import LeanReference
+from step_comparison import Replay
+from unmodified_challenge import UnmodifiedChallenge
 
 from aiotrain.cage2.engine import RED_AGENTS, set_order
 from aiotrain.cage2.official.baselines import greedy_actions
@@ -94,7 +94,7 @@ NAMES = Cage2Env().action_names
 
 @pytest.mark.parametrize("red_agent", ["B_lineAgent", "RedMeanderAgent"])
 def test_compliance_is_what_csle_cyborgs_true_state_says(red_agent: str) -> None:
-    stock, env = Stock(red_agent), Cage2Env(red_agent, workflow=ORDERS[0])
+    stock, env = UnmodifiedChallenge(red_agent), Cage2Env(red_agent, workflow=ORDERS[0])
     for seed in range(4):
         order = ORDERS[(53 * seed + 11) % 120]
         rng = random.Random(seed)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from blue_policies import POLICIES
 from oracle import Oracle
-from recorder import LeanReference, Recorder, StockReference
-from replay import Replay
+from recorded_draws import LeanReference, Recorder, UnmodifiedReference
+from step_comparison import Replay
 
 from aiotrain.cage2.engine import RED_AGENTS, allocate, reset_batch, step_batch
 from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS as ENVIRONMENT_RED_AGENTS
@@ -50,15 +50,15 @@ def test_replayed_draws_give_cyborgs_episodes(red_agent: str) -> None:
 
 
 @pytest.mark.parametrize("red_agent", RED_AGENTS)
-def test_replayed_draws_give_the_stock_wrappers_episodes(red_agent: str) -> None:
-    replay = Replay(StockReference(red_agent), red_agent)
+def test_replayed_draws_give_the_unmodified_wrappers_episodes(red_agent: str) -> None:
+    replay = Replay(UnmodifiedReference(red_agent), red_agent)
     for number, policy in enumerate(POLICIES.values()):
         replay.play(policy, number, 40)
 
 
 @pytest.mark.parametrize("red_agent", RED_AGENTS)
-def test_oracle_makes_the_stock_wrappers_draws(red_agent: str) -> None:
-    stock, oracle = StockReference(red_agent), Oracle(red_agent)
+def test_oracle_makes_the_unmodified_wrappers_draws(red_agent: str) -> None:
+    stock, oracle = UnmodifiedReference(red_agent), Oracle(red_agent)
     for number, policy in enumerate(POLICIES.values()):
         oracle.random.seed(number)
         rng = random.Random(number)

@@ -7,10 +7,10 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-from cage2_oracle import Stock, first_difference
-from cage2_policies import POLICIES
+from blue_policies_by_step import POLICIES
 from gymnasium.utils.env_checker import check_env
 from red_agents import DistractedMeander, NoAgent
+from unmodified_challenge import UnmodifiedChallenge, first_difference
 
 from aiotrain.cage2.scenario import HOST_INDEX, NUM_ACTIONS, action_index, scenario2
 from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS, Cage2Env
@@ -113,7 +113,7 @@ def test_red_hosts_starts_with_user0_alone() -> None:
 
 
 def test_an_agent_of_ones_own_is_told_and_draws_what_csle_cyborg_has_it_told_and_drawn() -> None:
-    stock, env = Stock(DistractedMeander), Cage2Env(red_agent="red_agents:DistractedMeander")
+    stock, env = UnmodifiedChallenge(DistractedMeander), Cage2Env(red_agent="red_agents:DistractedMeander")
     theirs = stock.cyborg.environment_controller.agent_interfaces["Red"].agent.told
     ours = env.simulator._controller.agent_interfaces["Red"].agent.told  # type: ignore[union-attr]
     for policy in ("uniform", "react", "op_server_late"):
@@ -165,7 +165,7 @@ def test_changed_scenarios_still_equal_csle_cyborg(change, red_agent: str) -> No
     env = Cage2Env(red_agent=red_agent, scenario=scenario)
     assert scenario == unchanged, "the caller's dict was changed"
     assert not env.slow_reasons
-    stock = Stock(red_agent, scenario)
+    stock = UnmodifiedChallenge(red_agent, scenario)
     for seed in range(3):
         rng = random.Random(seed)
         act = lambda step, bits, rng=rng: rng.randrange(len(env.action_names))  # noqa: E731
@@ -183,7 +183,7 @@ def test_a_scenario_beyond_the_lean_simulator_is_played_by_csle_cyborgs_wrapper(
     ]
     assert env.action_space.n == 145 + 13
     difference = first_difference(
-        Stock("B_lineAgent", scenario), env, POLICIES["react"](random.Random(2)), 2, 100, True
+        UnmodifiedChallenge("B_lineAgent", scenario), env, POLICIES["react"](random.Random(2)), 2, 100, True
     )
     assert difference is None, difference
 

@@ -7,8 +7,8 @@ import os
 import random
 
 import pytest
-from cage2_oracle import Stock, first_difference
-from cage2_policies import POLICIES
+from blue_policies_by_step import POLICIES
+from unmodified_challenge import UnmodifiedChallenge, first_difference
 
 from aiotrain.cage2.simulators.cyborg_env import RED_AGENTS, Cage2Env
 
@@ -16,13 +16,13 @@ EPISODES = int(os.environ.get("AIOTRAIN_EXACT_EPISODES", "5"))
 
 
 @pytest.fixture(scope="module", params=RED_AGENTS)
-def pair(request: pytest.FixtureRequest) -> tuple[Stock, Cage2Env]:
-    return Stock(request.param), Cage2Env(red_agent=request.param)
+def pair(request: pytest.FixtureRequest) -> tuple[UnmodifiedChallenge, Cage2Env]:
+    return UnmodifiedChallenge(request.param), Cage2Env(red_agent=request.param)
 
 
 @pytest.mark.timeout(60 + 6 * EPISODES)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_bits_rewards_and_draws_equal_csle_cyborgs(pair: tuple[Stock, Cage2Env], policy: str) -> None:
+def test_bits_rewards_and_draws_equal_csle_cyborgs(pair: tuple[UnmodifiedChallenge, Cage2Env], policy: str) -> None:
     stock, env = pair
     for episode in range(EPISODES):
         seed = 1000 * list(POLICIES).index(policy) + episode

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cage2_oracle import Stock
+from unmodified_challenge import UnmodifiedChallenge
 
 import aiotrain
 from aiotrain import Config, ConfigError
@@ -95,7 +95,7 @@ def test_it_plays_in_the_manner_of_the_challenges_evaluation(settings: dict[str,
         with config.env_factory()() as env:
             played = play(run, env, config, episodes=2, seed=0)
         expected = [reward for reward, greedy in zip(played.rewards, played.greedy, strict=True) if greedy]
-        stock = Stock(red_agent)
+        stock = UnmodifiedChallenge(red_agent)
         stock.wrapper.reset()
         action_space = stock.wrapper.get_action_space("Blue")
         assert action_space == NUM_ACTIONS

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from blue_policies import POLICIES, Policy
-from recorder import LeanReference
-from replay import Replay
+from recorded_draws import LeanReference
+from step_comparison import Replay
 
 from aiotrain.cage2 import make
 from aiotrain.cage2.engine import RED_AGENTS

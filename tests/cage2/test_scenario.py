@@ -2,8 +2,8 @@ import hashlib
 import random
 
 import pytest
-from cage2_oracle import Stock
-from cage2_policies import POLICIES
+from blue_policies_by_step import POLICIES
+from unmodified_challenge import UnmodifiedChallenge
 
 from aiotrain.cage2.scenario import (
     COST_TENTHS,
@@ -28,7 +28,7 @@ PLAYED_FROM_THE_CHALLENGES_FILE = {
 
 @pytest.mark.parametrize("red_agent", PLAYED_FROM_THE_CHALLENGES_FILE)
 def test_csle_cyborg_plays_our_description_as_it_plays_the_challenges_file(red_agent: str) -> None:
-    stock = Stock(red_agent, scenario2())
+    stock = UnmodifiedChallenge(red_agent, scenario2())
     digest, total = hashlib.sha256(), 0
     for policy in POLICIES.values():
         act, bits = policy(random.Random(7)), stock.reset(7)
@@ -45,7 +45,7 @@ def test_csle_cyborg_plays_our_description_as_it_plays_the_challenges_file(red_a
 
 def test_actions_lie_where_the_challenge_wrapper_has_them() -> None:
     ours = [action_name(index) for index in range(NUM_ACTIONS)]
-    assert ours == [str(action) for action in Stock("SleepAgent").wrapper.possible_actions]
+    assert ours == [str(action) for action in UnmodifiedChallenge("SleepAgent").wrapper.possible_actions]
     assert [action_index(*name.split()) for name in ours] == list(range(145))
 
 

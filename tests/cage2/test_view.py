@@ -11,10 +11,10 @@ from unittest.mock import patch
 import gymnasium
 import numpy as np
 import pytest
-from attentive import AttentivePlayer
 from gymnasium.utils.env_checker import check_env
-from recorder import Recorder
-from replay import TAPE_LENGTH
+from recorded_draws import Recorder
+from slow_memory import AttentivePlayer
+from step_comparison import TAPE_LENGTH
 
 from aiotrain.cage2 import CAGE2_ID
 from aiotrain.cage2.blue_view import ACTIONS, BEGUN, COMPACT_ACTIONS, DECOYS, DEFENDED, FIELDS, NUM_INPUTS

@@ -7,13 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from search_rounds import NAN, NEAR_A, NEARER_B, A, B, compliance_of, learn_until_over, workflows
+from search_rounds import (
+    NAN,
+    NEAR_A,
+    NEARER_B,
+    A,
+    B,
+    Rounds,
+    compliance_of,
+    judged,
+    learn_until_over,
+    scripted,
+    workflows,
+)
 
 from aiotrain.cage2.search.settings import SearchConfig
 from aiotrain.cage2.search.strategies import SEARCHES
 from aiotrain.cage2.search.workflow_search import Training, WorkflowSearch
 from aiotrain.cage2.workflows import NAMED_ORDERS, ORDER_INDEX, Order, kendall, order_text, parse_order
-from making import Rounds, judged, scripted
 
 # ---------------------------------------------------------------------- endings
 

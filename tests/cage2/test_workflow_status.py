@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from search_rounds import Rounds, judged
 
 from aiotrain.cage2.search.settings import SearchConfig
 from aiotrain.cage2.search.status import TrainingStatus, WorkflowStatus
 from aiotrain.cage2.search.strategies import GpUcb
 from aiotrain.cage2.search.workflow_search import WorkflowSearch
 from aiotrain.cage2.workflows import order_text
-from making import Rounds, judged
 
 NAN = math.nan
 

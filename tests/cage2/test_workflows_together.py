@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from search_rounds import compliance_of
+from search_rounds import Rounds, compliance_of, judged
 
 from aiotrain.cage2.search.settings import SearchConfig
 from aiotrain.cage2.search.workflow_search import WorkflowSearch
 from aiotrain.cage2.workflows import Order, order_text
-from making import Rounds, judged
 
 
 def together(**settings: Any) -> tuple[Rounds, list[Order]]:

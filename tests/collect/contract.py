@@ -11,7 +11,7 @@ from aiotrain.config import Config
 from aiotrain.domains import Domain
 from aiotrain.testing import Fault
 from aiotrain.transport.trajectories import Trajectories
-from playing import COLLECTORS, Play
+from collector_harness import COLLECTORS, Play
 
 SEPARATE = [name for name in COLLECTORS if name != "sequential"]  # whose environments are in other processes
 LIMIT = 1_000  # steps, for the collectors that cannot do without

@@ -12,8 +12,8 @@ from contract import every, player, training
 
 from aiotrain.collect.protocol import WorkerState
 from aiotrain.training.trainer import Trainer
+from collector_harness import WITHIN_S
 from envs import Toy, Waiting
-from playing import WITHIN_S
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 

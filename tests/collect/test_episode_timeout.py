@@ -11,8 +11,8 @@ import pytest
 from contract import every, every_separate, expected, player
 
 from aiotrain.testing import faulty
+from collector_harness import SEED, assert_same_play, seed_of
 from envs import Toy
-from playing import SEED, assert_same_play, seed_of
 
 LIMIT_S = 1.2
 TIMED = {"episode_timeout_s": LIMIT_S, "start_timeout_s": 90.0}

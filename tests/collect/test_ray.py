@@ -27,9 +27,9 @@ from aiotrain.errors import ConfigError, InvalidStepError, WorkerError
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.testing import faulty
 from aiotrain.transport.trajectories import Trajectories
+from collector_harness import SEED, WITHIN_S, Play, assert_same_play, seed_of
 from envs import Toy, Waiting
-from making import weights_for
-from playing import SEED, WITHIN_S, Play, assert_same_play, seed_of
+from sample_data import weights_for
 
 SLOT_STEPS = 5
 

@@ -16,9 +16,9 @@ from aiotrain.collect.protocol import Launch
 from aiotrain.errors import ConfigError
 from aiotrain.play.policy import NumpyPolicy
 from aiotrain.training.trainer import Trainer
+from collector_harness import LIMITED, WITHIN_S, Play, assert_same_play
 from envs import Action, Endless, Masked, Observation, Paid, Toy
-from making import weights_for
-from playing import LIMITED, WITHIN_S, Play, assert_same_play
+from sample_data import weights_for
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 

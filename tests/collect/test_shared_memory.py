@@ -22,8 +22,8 @@ from aiotrain.collect.protocol import Launch, WorkerState
 from aiotrain.errors import WorkerError
 from aiotrain.testing import faulty
 from aiotrain.transport.trajectories import Trajectories
+from collector_harness import SEED, WITHIN_S, Play
 from envs import Endless, Toy, Waiting
-from playing import SEED, WITHIN_S, Play
 
 
 def pids() -> list[int]:
@@ -233,7 +233,7 @@ import asyncio, ctypes, functools, os, signal, sys, time
 from pathlib import Path
 sys.path[:0] = {folders!r}
 from envs import Toy
-from playing import Play, seed_of
+from collector_harness import Play, seed_of
 from test_shared_memory import pids, until_ready
 MARKS = Path({marks!r})
 class Stuck(Toy):

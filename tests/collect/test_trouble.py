@@ -14,8 +14,8 @@ from contract import TROUBLES, each_in, every, every_separate, expected, player,
 from aiotrain.errors import AiotrainError, EnvError, InvalidStepError
 from aiotrain.testing import Fault, Moment, cause, faulty
 from aiotrain.training.trainer import Trainer
+from collector_harness import SEED, WITHIN_S, assert_same_play, seed_of
 from envs import Interrupted, Toy, failing_later
-from playing import SEED, WITHIN_S, assert_same_play, seed_of
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 

@@ -23,7 +23,7 @@ from aiotrain.play.policy import NumpyPolicy, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.trajectories import Trajectories
 from envs import Action, Observation
-from making import spec_of
+from sample_data import spec_of
 
 CPU = torch.device("cpu")
 PLAIN = PPOConfig(scale_rewards=False, normalize_observations=False, hidden_sizes=(8,))

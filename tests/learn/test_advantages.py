@@ -17,7 +17,7 @@ from aiotrain.learn.rewards import returns_so_far, scaled
 from aiotrain.learn.running_statistics import RunningMoments
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.trajectories import Trajectories
-from making import spec_of, trajectories
+from sample_data import spec_of, trajectories
 
 NUMBERS = st.floats(-10, 10, width=32)
 

@@ -12,7 +12,7 @@ from aiotrain.learn.ppo import Learner
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.transport.trajectories import Trajectories
 from envs import Action, Observation
-from making import spec_of, trajectories
+from sample_data import spec_of, trajectories
 
 CONFIG = PPOConfig(hidden_sizes=(8,), minibatch_size=16)
 

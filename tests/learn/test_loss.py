@@ -35,7 +35,7 @@ from aiotrain.learn.ppo import TERMS, differentiate, importance_weights, loss
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.policy import PolicyShape
 from envs import Action, Observation
-from making import spec_of, trajectories
+from sample_data import spec_of, trajectories
 
 Kind = Literal["discrete", "masked", "gaussian"]
 

@@ -12,7 +12,7 @@ from learners import CPU, KINDS, everything, inputs_for, learner, masked, on_pol
 from aiotrain.learn.minibatch import Bits, inputs_of
 from aiotrain.learn.settings import PPOConfig
 from envs import Action, Observation
-from making import spec_of, trajectories
+from sample_data import spec_of, trajectories
 
 
 @pytest.mark.parametrize(("observation", "action"), KINDS)

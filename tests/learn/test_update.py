@@ -25,7 +25,7 @@ from learners import (
 from aiotrain.learn.ppo import pick_device
 from aiotrain.learn.settings import PPOConfig
 from envs import Action, Observation
-from making import spec_of, trajectories
+from sample_data import spec_of, trajectories
 
 
 @pytest.mark.parametrize(("observation", "action"), KINDS)

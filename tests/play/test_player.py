@@ -23,7 +23,7 @@ from aiotrain.play.spaces import EnvSpec
 from aiotrain.testing import Fault, Moment, faulty
 from aiotrain.transport.slot_ring import BROKEN_OFF, SEALED, Ring
 from envs import Action, Endless, Judged, Masked, Observation, Toy
-from making import spec_of, weights_for
+from sample_data import spec_of, weights_for
 
 Make = Callable[..., tuple[Player, Ring]]
 SEED = 5

@@ -12,7 +12,7 @@ import torch
 from aiotrain.learn.minibatch import Inputs
 from aiotrain.learn.networks import ActorCritic
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
-from making import weights_for
+from sample_data import weights_for
 
 SHAPES = [
     PolicyShape(3, (), 2, "discrete"),

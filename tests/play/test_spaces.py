@@ -13,7 +13,7 @@ from gymnasium import spaces
 from aiotrain.errors import ConfigError, EnvError, UnsupportedSpaceError
 from aiotrain.play.spaces import EnvSpec
 from envs import Toy
-from making import spec_of
+from sample_data import spec_of
 
 
 def spec_with(observation: spaces.Space[Any], action: spaces.Space[Any]) -> EnvSpec:

@@ -20,7 +20,7 @@ from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import Checkpoints
 from aiotrain.runs.policy_files import save_weights
 from envs import Action, Observation
-from making import spec_of
+from sample_data import spec_of
 
 
 def saved(path: Path, observation: Observation = "box", action: Action = "discrete") -> tuple[ActorCritic, EnvSpec]:

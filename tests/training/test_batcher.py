@@ -10,8 +10,8 @@ import pytest
 from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batch
-from batches import SPEC, adds_up, batcher, cut_off, launches, outcome
-from making import trajectories
+from batchers import SPEC, adds_up, batcher, cut_off, launches, outcome
+from sample_data import trajectories
 
 
 def test_launches_come_in_order_and_no_further_than_the_lag_allows() -> None:

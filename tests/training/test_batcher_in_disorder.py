@@ -18,8 +18,8 @@ from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batch, Batcher
 from aiotrain.transport.slot_ring import Trajectories, header_dtype
-from batches import SEEDS, SPEC, adds_up, batcher, cut_off, launches, length_of, outcome, played
-from making import trajectories
+from batchers import SEEDS, SPEC, adds_up, batcher, cut_off, launches, length_of, outcome, played
+from sample_data import trajectories
 
 # ---------------------------------------------------------------- random order
 

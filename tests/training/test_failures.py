@@ -26,8 +26,8 @@ from aiotrain.collect.shared_memory import SharedMemoryCollector
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.testing import faulty
 from aiotrain.transport import segments as shm
+from collector_harness import worker_processes
 from envs import Toy
-from playing import worker_processes
 
 
 def test_environment_that_cannot_be_made_fails_on_entering() -> None:

@@ -17,8 +17,8 @@ from small_runs import config, run, updates_of
 from aiotrain import Config, ConfigError, InvalidStepError, MetricSummary, Trainer, Update, train
 from aiotrain.play.player import episode_streams
 from aiotrain.training.reports import GROUPS, columns_of
+from collector_harness import COLLECTORS, Play, assert_same_play
 from envs import Telling, Toy, told_by
-from playing import COLLECTORS, Play, assert_same_play
 
 LIMIT = 20  # steps, more than Toy plays: some collectors need a limit
 TOLD: tuple[dict[str, Any], ...] = (

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from aiotrain.transport.slot_ring import BROKEN_OFF, FREE, LENT, PLAYING, SEALED, Ring, RingLayout
 from aiotrain.transport.trajectories import Trajectories
-from making import spec_of, trajectories
+from sample_data import spec_of, trajectories
 
 SPEC = spec_of("box", "discrete")
 

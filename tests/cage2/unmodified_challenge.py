@@ -13,7 +13,7 @@ from aiotrain.cage2.simulators.cyborg_env import Cage2Env, red_agent_class
 from aiotrain.cage2.simulators.cyborg_randomness import redirect
 
 
-class Stock:
+class UnmodifiedChallenge:
     """A ChallengeWrapper as the challenge builds it, with what a comparison needs."""
 
     def __init__(self, red_agent: str | type, scenario: dict[str, Any] | None = None) -> None:
@@ -46,7 +46,7 @@ class Stock:
 
 
 def first_difference(
-    stock: Stock, env: Cage2Env, act: Any, seed: int | None, steps: int, check_red_hosts: bool = False
+    stock: UnmodifiedChallenge, env: Cage2Env, act: Any, seed: int | None, steps: int, check_red_hosts: bool = False
 ) -> str | None:
     """Play an episode on both and describe the first difference; None if there is none."""
     expected = stock.reset(seed)

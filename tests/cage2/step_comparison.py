@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from blue_policies import Policy
-from recorder import Recorder
+from recorded_draws import Recorder
 
 from aiotrain.cage2.engine import allocate, reset_batch, step_batch
 from aiotrain.cage2.scenario import HOST_INDEX, action_index, action_name

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from cage2_oracle import Stock
+from unmodified_challenge import UnmodifiedChallenge
 
 from aiotrain.cage2.scenario import HOST_INDEX, NUM_BITS
 from aiotrain.cage2.simulators.cyborg_env import Cage2Env  # before csle-cyborg, which does not import by itself
@@ -147,11 +147,11 @@ def red_mask(controller: Any) -> int:
     return sum(1 << HOST_INDEX[h] for h in {s.host for s in controller.state.sessions["Red"].values()})
 
 
-class StockReference:
+class UnmodifiedReference:
     """csle-cyborg's own ChallengeWrapper, drawing from Python's global generator."""
 
     def __init__(self, red_agent: str) -> None:
-        self.stock = Stock(red_agent)
+        self.stock = UnmodifiedChallenge(red_agent)
         self.controller = self.stock.cyborg.environment_controller
 
     def reset(self, seed: int) -> bytes:

@@ -11,7 +11,7 @@ from aiotrain.collect.protocol import Launch, Outcome
 from aiotrain.play.player import LostEpisode
 from aiotrain.training.batcher import Batcher
 from aiotrain.transport.slot_ring import Trajectories
-from making import spec_of, trajectories
+from sample_data import spec_of, trajectories
 
 SPEC = spec_of()
 SEEDS = st.integers(0, 10**6)

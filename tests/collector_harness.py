@@ -19,7 +19,7 @@ from aiotrain.domains import Domain
 from aiotrain.play.player import episode_streams
 from aiotrain.play.policy import PolicyShape
 from aiotrain.transport.trajectories import Trajectories
-from making import weights_for
+from sample_data import weights_for
 
 SEED = 3
 WITHIN_S = 60
