@@ -15,8 +15,7 @@ sockets are not counted), and the arrays that go through shared memory, weights 
 
 older_winner is the fastest of the designs that these replace, as it was (bench/tools/older_winner.py): of CAGE 2 it
 plays the stock wrapper, whatever the others play. executor_rebuilding is collector executor with --rebuild-env;
-synchronous_3 is collector synchronous with three barriers a step; ray_two_nodes is a Ray cluster of two nodes, both on
-this machine, with half of the workers on each.
+ray_two_nodes is a Ray cluster of two nodes, both on this machine, with half of the workers on each.
 """
 
 from __future__ import annotations
@@ -32,14 +31,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from aiotrain.collect.protocol import Collector, CollectorSettings
-from aiotrain.collect.synchronous import SynchronousCollector
 from aiotrain.config import Config
 from bench.tools.ceiling import Ceiling
 from bench.tools.collection import Collection
@@ -64,10 +62,7 @@ VARIANTS = {
     "ray_two_nodes": ["--collector", "ray", "--ray-address", "auto"],
 }
 STOCK = ["--env", "bench.tools.envs:stock_cage2", "--max-episode-steps", "100"]
-UNTRAINED: dict[str, Callable[..., Collector]] = {
-    "older_winner": OlderWinner,
-    "synchronous_3": lambda *args: SynchronousCollector(*args, barriers=3),
-}
+OLDER = "older_winner"  # trains nothing
 CEILING_S = 1.5
 CELL_TIMEOUT_S = 600.0
 END_S = 10.0  # for a cell that is done to end
@@ -93,7 +88,7 @@ def measure_cell(name: str, flags: list[str], seconds: float) -> dict[str, float
     if name == "ray_two_nodes":
         config, nodes = dataclasses.replace(config, workers=config.workers // 2), two_nodes()
     with nodes:
-        if name not in UNTRAINED:
+        if name != OLDER:
             trained = run(train_for(config, seconds))
             top = ceiling()
             result |= {
@@ -124,11 +119,11 @@ def two_nodes() -> Iterator[None]:
 async def collect(name: str, config: Config, seconds: float) -> dict[str, float]:
     """Return the episodes played per second, without a learner, what that moves, and memory."""
     collector: Collector | None = None
-    if name in UNTRAINED:
+    if name == OLDER:
         settings = CollectorSettings(
             config.workers, config.envs_per_worker, config.seed, config.episode_timeout_s, config.start_timeout_s
         )
-        collector = UNTRAINED[name](config.env_factory(), settings, print)
+        collector = OlderWinner(config.env_factory(), settings, print)
     collection = Collection(config, collector)
     try:
         await collection.open()
@@ -148,7 +143,7 @@ async def collect(name: str, config: Config, seconds: float) -> dict[str, float]
         "shared_kib": 0.0,
         "pss_mib": pss / 2**20,
     }
-    if config.collector in ("shared_memory", "ray") and name not in UNTRAINED:
+    if config.collector in ("shared_memory", "ray") and name != OLDER:
         weights = 4 * collection.policy.size * config.workers / config.episodes_per_update  # each pulls each version
         result["shared_kib"] = (measured["trajectory_bytes"] / measured["episodes"] + weights) / 1024
     return result
@@ -229,8 +224,8 @@ def measure(names: list[str], workers: list[int], repeats: int, seconds: float, 
                 for name in names:
                     if name == "sequential" and count != workers[0]:
                         continue
-                    variant = VARIANTS.get(name, ["--collector", "executor" if name in UNTRAINED else name])
-                    if name == "older_winner" and plays_cage2(config):
+                    variant = VARIANTS.get(name, ["--collector", "executor" if name == OLDER else name])
+                    if name == OLDER and plays_cage2(config):
                         variant = variant + STOCK
                     cell = run_cell(name, [*flags, "--workers", str(count), *variant], seconds, bare)
                     note_cell(f"{name}, {count} workers", cell, figures)
@@ -261,7 +256,7 @@ def draw(figures: Figures, path: Path, title: str) -> None:
 def main() -> int:
     script = Script.of(__file__)
     parser = script.parser()
-    parser.add_argument("--collectors", nargs="+", default=COLLECTORS, choices=[*COLLECTORS, *VARIANTS, *UNTRAINED])
+    parser.add_argument("--collectors", nargs="+", default=COLLECTORS, choices=[*COLLECTORS, *VARIANTS, OLDER])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 10, 50, 100])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")

@@ -41,8 +41,6 @@ def serve_env(connection: Connection, factory: EnvFactory) -> None:
         env = factory()
 
     def do(name: str, args: Any, kwargs: Any) -> Any:
-        if not name:
-            return None
         *answer, info = getattr(env, name)(*args, **kwargs)
         return *answer, {key: info[key] for key in used if key in info}
 

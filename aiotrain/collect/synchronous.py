@@ -30,16 +30,10 @@ _EPISODES_PER_ENV = 4  # in a task: an environment whose episode is over begins 
 
 
 class SynchronousCollector(TaskCollector):
-    """Steps ``workers`` times ``envs_per_worker`` environments in lockstep, in a thread of its own.
+    """Steps ``workers`` times ``envs_per_worker`` environments in lockstep, in a thread of its own."""
 
-    ``barriers`` are round trips a step; more than one only in benchmarks, of designs that asked for the true state too.
-    """
-
-    def __init__(
-        self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None], *, barriers: int = 1
-    ) -> None:
+    def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
         super().__init__(factory, settings, warn)
-        self._barriers = barriers
         self._count = settings.workers * settings.envs_per_worker
         self._task_size = _EPISODES_PER_ENV * self._count
         self._envs: list[_RemoteEnv] = []
@@ -66,12 +60,6 @@ class SynchronousCollector(TaskCollector):
     def _step_together(self, envs: list[Any], actions: Sequence[Any]) -> None:
         """Send all actions before the first answer is waited for."""
         self._leave_if_closing()
-        for _ in range(self._barriers - 1):
-            for env in envs:
-                env.send_nothing()
-            for env in envs:
-                with contextlib.suppress(EnvError):  # the step will tell
-                    env.receive()
         for env, action in zip(envs, actions, strict=True):
             env.send_step(action)
 
@@ -140,7 +128,7 @@ class _RemoteEnv:
             self._is_made = True
         self._timer.begin()
         self._send("reset", seed=seed, options=options)
-        return self.receive()
+        return self._answer()
 
     def send_step(self, action: Any) -> None:
         """Have the environment step while others do."""
@@ -149,13 +137,9 @@ class _RemoteEnv:
 
     def step(self, action: Any) -> Any:
         """The answer to ``send_step``, which must have had the same action."""
-        return self.receive()
+        return self._answer()
 
-    def send_nothing(self) -> None:
-        """Have the environment's process do nothing but answer."""
-        self._send("")
-
-    def receive(self) -> Any:
+    def _answer(self) -> Any:
         """Wait for the answer to what was sent."""
         left_s = self._timer.left_s - (time.monotonic() - self._sent_s)
         return self._receive(max(0.0, left_s), self._settings.hung)
