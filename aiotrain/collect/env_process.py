@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from aiotrain.collect.worker import initialize
 from aiotrain.play.env_factory import EnvFactory
-from aiotrain.play.inspection import BREAKDOWNS
+from aiotrain.play.inspection import BREAKDOWNS, close_envs
 
 __all__ = ["Answer", "serve_env"]
 
@@ -48,9 +48,8 @@ def serve_env(connection: Connection, factory: EnvFactory) -> None:
         connection.send_bytes(_answer(make))
         while True:
             connection.send_bytes(_answer(do, *connection.recv()))
-    with contextlib.suppress(Exception):
-        if env is not None:
-            env.close()
+    if env is not None:
+        close_envs([env])
 
 
 def _answer(call: Callable[..., Any], *args: Any) -> Any:

@@ -34,6 +34,7 @@ from aiotrain.collect.worker import make_local_player
 from aiotrain.collect.worker_startup import answer_of
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.play.env_factory import EnvFactory
+from aiotrain.play.inspection import close_envs
 from aiotrain.play.local_player import Played
 from aiotrain.play.player import Assignment
 from aiotrain.play.policy import PolicyShape
@@ -69,9 +70,7 @@ class _PlayerActor:
 
     def close(self) -> None:
         """Let the environments end what they own."""
-        for env in self._envs:
-            with contextlib.suppress(Exception):
-                env.close()
+        close_envs(self._envs)
 
 
 def look_also_in(path: Sequence[str]) -> None:

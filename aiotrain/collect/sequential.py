@@ -6,7 +6,6 @@ run, and a call that never returns hangs.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from aiotrain.collect.protocol import CollectorSettings, Launch
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import EnvError
 from aiotrain.play.env_factory import EnvFactory
-from aiotrain.play.inspection import inspect_env, make_env
+from aiotrain.play.inspection import close_envs, inspect_env, make_env
 from aiotrain.play.local_player import LocalPlayer, Played, make_player
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
@@ -69,9 +68,7 @@ class SequentialCollector(TaskCollector):
     async def _end(self) -> None:
         self._player = None
         envs, self._envs = self._envs, []
-        for env in envs:
-            with contextlib.suppress(Exception):
-                env.close()
+        close_envs(envs)
 
 
 class _TimedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):

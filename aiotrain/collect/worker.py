@@ -7,10 +7,10 @@ that it does not matter which worker plays it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import faulthandler
 import fcntl
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -27,7 +27,7 @@ from aiotrain.collect.cpython_internals import at_end_of_child
 from aiotrain.collect.task_clock import TaskClock, not_counted
 from aiotrain.errors import EnvError, WorkerError
 from aiotrain.play.env_factory import EnvFactory
-from aiotrain.play.inspection import inspect_env, make_env
+from aiotrain.play.inspection import close_envs, inspect_env, make_env
 from aiotrain.play.local_player import EpisodePlayer, LocalPlayer, Played, make_player
 from aiotrain.play.player import Assignment, PlayResult
 from aiotrain.play.spaces import EnvSpec
@@ -47,18 +47,11 @@ def initialize() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process alone decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threadpoolctl.threadpool_limits(1)
-    at_end_of_child(_close_envs)
+    at_end_of_child(functools.partial(close_envs, _kept.envs))
     parent = multiprocessing.parent_process()
     if parent is None:
         raise WorkerError("this is no child process: workers are started by multiprocessing")
     _leave_with_parent(parent.sentinel)
-
-
-def _close_envs() -> None:
-    """Let the environments end what they own, when the process ends of itself."""
-    for env in _kept.envs:
-        with contextlib.suppress(Exception):
-            env.close()
 
 
 def _leave_with_parent(sentinel: int) -> None:
@@ -135,7 +128,7 @@ def play_whole(
         raise EnvError(f"worker {assignment.worker}: {error}", worker=assignment.worker) from None
     finally:
         if not keeps:
-            _close_envs()
+            close_envs(_kept.envs)
             _kept.envs.clear()
             _kept.local = None
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -21,6 +21,7 @@ __all__ = [
     "BREAKDOWNS",
     "NUMBERS",
     "InvalidValue",
+    "close_envs",
     "inspect_env",
     "make_env",
     "mask_fault",
@@ -57,9 +58,15 @@ def inspect_env(factory: EnvFactory) -> tuple[gymnasium.Env[Any, Any], EnvSpec]:
     try:
         return env, _look_at(env, factory)
     except BaseException:
-        with contextlib.suppress(Exception):
-            env.close()
+        close_envs([env])
         raise
+
+
+def close_envs(envs: Iterable[gymnasium.Env[Any, Any]]) -> None:
+    """Let the environments end what they own; whatever they raise there does not matter any more."""
+    for env in envs:
+        with contextlib.suppress(*BREAKDOWNS):
+            env.close()
 
 
 def _look_at(env: gymnasium.Env[Any, Any], factory: EnvFactory) -> EnvSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bdb
-import contextlib
 import itertools
 import math
 import multiprocessing
@@ -23,6 +22,7 @@ from aiotrain.play.inspection import (
     BREAKDOWNS,
     NUMBERS,
     InvalidValue,
+    close_envs,
     mask_fault,
     metric_of,
     numbers_of,
@@ -377,8 +377,7 @@ class Player:
         self._ring.headers["state"][lane.slot] = BROKEN_OFF
         report = f"{where}: {what}".rstrip()
         failure = LostEpisode(lane.episode, report, lane.worker, lane.seed, step, invalid)
-        with contextlib.suppress(*BREAKDOWNS):  # it is broken already; what counts is the new one
-            lane.env.close()
+        close_envs([lane.env])
         place = self._envs.index(lane.env)
         lane.env = self._envs[place] = self._make()
         lane.episode = -1

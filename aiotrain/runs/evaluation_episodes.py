@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import gymnasium
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from aiotrain.errors import EnvError, InvalidStepError
 from aiotrain.play.env_factory import EnvFactory
-from aiotrain.play.inspection import BREAKDOWNS, inspect_env
+from aiotrain.play.inspection import close_envs, inspect_env
 from aiotrain.play.local_player import LocalPlayer, make_player
 from aiotrain.play.player import Assignment
 from aiotrain.play.policy import NumpyPolicy
@@ -88,6 +88,4 @@ def _player(
         player = LocalPlayer(assignment, lambda ring: make_player(assignment, factory, ring, envs))
         yield player, policy.parameters, layout.slots
     finally:
-        for env in envs:
-            with suppress(*BREAKDOWNS):
-                env.close()
+        close_envs(envs)
