@@ -1,7 +1,7 @@
 """The protocol of collectors: what the trainer asks of them, and what they answer.
 
-``selection`` makes the one that is configured. ``base`` holds what all have in common, ``task_collector`` what those
-have in common that play each launch in a task of its own, with weights and trajectories as values.
+`choose_collector` makes the one that is configured. `base_collector` holds what all have in common, `task_collector`
+what those have in common that play each launch in a task of its own, with weights and trajectories as values.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ class CollectorStatus(NamedTuple):
     """A collector at one moment."""
 
     workers: tuple[WorkerStatus, ...]
-    slots: int
-    slots_in_use: int
-    ring_bytes: int
     busy_s: float
     """Seconds that workers have played, all together."""
+    slots: int = 0
+    slots_in_use: int = 0
+    ring_bytes: int = 0

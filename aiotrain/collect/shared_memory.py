@@ -326,17 +326,19 @@ class SharedMemoryCollector(BaseCollector):
     def describe(self) -> CollectorStatus:
         """See Collector."""
         now = time.monotonic()
-        ring = None if self._shared is None else self._shared.ring
-        return CollectorStatus(
+        status = CollectorStatus(
             workers=tuple(
                 WorkerStatus(WorkerState.ENDED if self._closed else w.state, w.restarts, w.episodes)
                 for w in self._workers
             ),
-            slots=ring.layout.slots if ring else 0,
-            slots_in_use=ring.layout.slots - ring.free_slots if ring else 0,
-            ring_bytes=ring.layout.nbytes if ring else 0,
             busy_s=sum(worker.busy_s for worker in self._workers)
             + sum(now - process.head_since_s for process in self._ready if process.tasks),
+        )
+        if self._shared is None:
+            return status
+        ring, layout = self._shared.ring, self._shared.ring.layout
+        return status._replace(
+            slots=layout.slots, slots_in_use=layout.slots - ring.free_slots, ring_bytes=layout.nbytes
         )
 
     # ------------------------------------------------------------------- end

@@ -181,9 +181,6 @@ class TaskCollector(BaseCollector, abc.ABC):
         now = time.monotonic()
         return CollectorStatus(
             workers=tuple(WorkerStatus(self._state(each), each.restarts, each.episodes) for each in self._workers),
-            slots=0,
-            slots_in_use=0,
-            ring_bytes=0,
             busy_s=sum(each.busy_s + (now - each.since_s if each.tasks else 0.0) for each in self._workers),
         )
 

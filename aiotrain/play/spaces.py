@@ -15,8 +15,6 @@ from aiotrain.transport.slot_ring import RingLayout
 
 __all__ = ["EnvSpec"]
 
-_SUPPORTED_OBSERVATIONS = "Box, Discrete and MultiBinary"
-_SUPPORTED_ACTIONS = "Discrete and Box"
 _DEFAULT_SLOT_STEPS = 1024
 _LONGEST_SLOT_STEPS = 4096  # a longer time limit does not deserve a slot for the whole episode
 
@@ -132,7 +130,7 @@ def _observation_layout(
         case spaces.Discrete():
             return "one_hot", (), str(space.dtype), int(space.n), int(space.start)
     raise UnsupportedSpaceError(
-        f"{name}: observation space {space} is not supported: a policy here takes {_SUPPORTED_OBSERVATIONS} "
+        f"{name}: observation space {space} is not supported: a policy here takes Box, Discrete and MultiBinary "
         f"observations of numbers. {_wrapper_advice(space)}"
     )
 
@@ -147,8 +145,8 @@ def _action_layout(
             low, high = space.low.astype(float), space.high.astype(float)
             return "gaussian", space.shape, space.shape[0], 0, tuple(low.tolist()), tuple(high.tolist())
     raise UnsupportedSpaceError(
-        f"{name}: action space {space} is not supported: a policy here draws {_SUPPORTED_ACTIONS} actions "
-        "(a Box of floats with one axis). Wrap the environment so that its actions have this form."
+        f"{name}: action space {space} is not supported: a policy here draws Discrete and Box actions (a Box of "
+        "floats with one axis). Wrap the environment so that its actions have this form."
     )
 
 

@@ -146,7 +146,8 @@ class Batcher:
         self._popped: deque[_OpenBatch] = deque()  # and not learned yet
         self._first_batch, self._first_episode = 0, 0  # with which everything, or what was resumed, begins
         self._next_batch = 0
-        self._learned_batches = 0
+        self.learned_batches = 0
+        """Batches that have become policy versions."""
         self._next_episode = 0
         self._returned: deque[int] = deque()  # counting steps: episodes that came back unbegun
         self._tries: dict[int, int] = {}
@@ -159,7 +160,7 @@ class Batcher:
 
     def wanted(self) -> int:
         """Return how many trajectories may be played now; open the batches that may be opened."""
-        while self._next_batch <= self._learned_batches + self._max_policy_lag and not self.exhausted:
+        while self._next_batch <= self.learned_batches + self._max_policy_lag and not self.exhausted:
             options = self._plan(self._next_batch)
             if options is None:
                 break
@@ -329,7 +330,7 @@ class Batcher:
 
     def learned(self) -> None:
         """Note that the batch popped first has become a new policy version."""
-        self._learned_batches += 1
+        self.learned_batches += 1
         learned = self._popped.popleft()
         self.counts.learned += learned.ended
         self._given_up.difference_update(learned.part)
@@ -338,11 +339,6 @@ class Batcher:
                 for batch in self._under_way():
                     batch.part.pop(episode, None)
         self._count_waiting()
-
-    @property
-    def learned_batches(self) -> int:
-        """Batches that have become policy versions."""
-        return self._learned_batches
 
     @property
     def counts_episodes(self) -> bool:
@@ -372,7 +368,7 @@ class Batcher:
         if self._steps_per_update is None:
             next_episode, again = min(again, default=next_episode), []
         return {
-            "batches": self._learned_batches,
+            "batches": self.learned_batches,
             "next_episode": next_episode,
             "again": again,
             "expected_steps": under_way[0].expected_steps if under_way else self._expected_steps,
@@ -391,7 +387,7 @@ class Batcher:
         expected_steps = float(state["expected_steps"])
         if not 1 <= expected_steps < math.inf or (again and self._steps_per_update is None):
             raise ValueError("it does not tell what is left to be played")
-        self._learned_batches = self._next_batch = self._first_batch = natural(state["batches"])
+        self.learned_batches = self._next_batch = self._first_batch = natural(state["batches"])
         self._next_episode = self._first_episode = natural(state["next_episode"])
         self._returned, self._expected_steps = deque(again), expected_steps
         for name in ("played", "finished", "steps", "learned", "discarded", "lost", "given_up"):

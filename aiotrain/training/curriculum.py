@@ -72,7 +72,7 @@ class Curriculum:
         Args:
             batch: Number of the batch. Batches are learned in their order.
             episodes: ``[E]``, the headers of the episodes that ended in the batch: ``episode_return``,
-                ``episode_steps``, ``episode_bonus``, each named metric, and more (transport.ring.header_dtype).
+                ``episode_steps``, ``episode_bonus``, each named metric, and more (`header_dtype`).
             parts: ``[E]``, the part of the plan that each belongs to.
         """
 

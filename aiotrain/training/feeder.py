@@ -43,7 +43,6 @@ class Feeder:
         self._launching: asyncio.Handle | None = None
         self._given_up_in_a_row = 0
         self._failure: Exception | None = None  # of a launch
-        self.counts = batcher.counts
         self.throughput = Throughput()
         self._task = asyncio.create_task(self._feed(), name="aiotrain feed")
         self._task.add_done_callback(self._task_ended)
@@ -69,11 +68,6 @@ class Feeder:
         self._launch_soon()
 
     @property
-    def exhausted(self) -> bool:
-        """Whether the budget is used up, so that nothing will be played but what is under way."""
-        return self._batcher.exhausted
-
-    @property
     def done(self) -> bool:
         """Whether the budget is used up, and every batch was taken."""
         return self._batcher.done and not self._batches
@@ -87,16 +81,16 @@ class Feeder:
         await self._begun.wait()
         while not self._batcher.done:
             self._launch_soon()
-            finished_before = self.counts.finished
+            finished_before = self._batcher.counts.finished
             for outcome in await self._outcomes():
                 given_up = self._batcher.add(outcome)
                 for episode in given_up:
                     self._give_up(next(lost for lost in outcome.lost if lost.episode == episode))
                 if outcome.trajectories is not None:
                     self._given_up_in_a_row = 0
-            if self.counts.finished and not finished_before:
+            if self._batcher.counts.finished and not finished_before:
                 self._began()
-            self.throughput.tick(self.counts.finished, self.counts.steps)
+            self.throughput.tick(self._batcher.counts.finished, self._batcher.counts.steps)
             while (batch := self._batcher.pop_batch()) is not None:
                 self._batches.append(batch)
                 self._news.set()
@@ -152,7 +146,7 @@ class Feeder:
 
     def _give_up(self, lost: LostEpisode) -> None:
         self._given_up_in_a_row += 1
-        if self._given_up_in_a_row >= (_HOPELESS if self.counts.finished else _HOPELESS_AT_FIRST):
+        if self._given_up_in_a_row >= (_HOPELESS if self._batcher.counts.finished else _HOPELESS_AT_FIRST):
             raise EnvError(
                 f"{self._given_up_in_a_row} episodes were given up, each tried several times, and none came back in "
                 f"between. The last one: {lost.reason}",

@@ -21,6 +21,8 @@ from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["GROUPS", "Ledger", "MetricSummary", "Result", "Update", "columns_of"]
 
+_RECENT = 10  # updates
+
 
 @documented
 @dataclass(frozen=True)
@@ -234,9 +236,9 @@ class Ledger:
             shares.append(self.steps / config.total_steps)
         return min(max(shares), 1.0)
 
-    def recent_return(self, updates: int = 10) -> float:
-        """Return the mean over the last ``updates`` of their mean returns; NaN if no episode ended in them."""
-        known = [mean for _, mean in self.returns[-updates:] if not math.isnan(mean)]
+    def recent_return(self) -> float:
+        """Return the mean over the last ten updates of their mean returns; NaN if no episode ended in them."""
+        known = [mean for _, mean in self.returns[-_RECENT:] if not math.isnan(mean)]
         return statistics.fmean(known) if known else math.nan
 
     def state_dict(self) -> dict[str, Any]:
@@ -307,4 +309,4 @@ class Result:
     elapsed_s: float
     """Wall time of the run, seconds."""
     weights: np.ndarray[Any, np.dtype[np.float32]]
-    """The policy's parameters, as policy.PolicyShape lays them out."""
+    """The policy's parameters, as play.policy.PolicyShape lays them out."""

@@ -139,7 +139,7 @@ class TrainingRun:
         self.version += 1
         label = self.curriculum.label(batch.number)
         self.curriculum.learned(batch.number, *batch.ended(self.spec.metrics))
-        await self._advance(has_more=is_open() and not self.feeder.exhausted)
+        await self._advance(has_more=is_open() and not self.batcher.exhausted)
         learn_s = time.monotonic() - began_s
         self._publish(is_open())
         if is_open():

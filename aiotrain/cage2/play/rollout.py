@@ -33,7 +33,7 @@ NO_MASKS: Final[NDArray[np.int8]] = np.zeros((0, 0, 0), np.int8)
 
 
 class SlotArrays(Protocol):
-    """C-contiguous arrays that episodes are written to, each into its slot. ``transport.ring.Ring`` has them."""
+    """C-contiguous arrays that episodes are written to, each into its slot. `Ring` has them."""
 
     @property
     def observations(self) -> NDArray[np.int8]:
