@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from aiotrain.collect.executor import ExecutorCollector
+from aiotrain.collect.process_per_episode import ProcessPerEpisodeCollector
 from aiotrain.collect.protocol import Collector, CollectorSettings
+from aiotrain.collect.sequential import SequentialCollector
 from aiotrain.collect.settings import CollectConfig
+from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.collect.synchronous import SynchronousCollector
 from aiotrain.errors import ConfigError
 from aiotrain.play.env_factory import EnvFactory
 
@@ -23,24 +28,14 @@ def make_collector(config: CollectConfig, run_seed: int, factory: EnvFactory, wa
     )
     match config.collector:
         case "shared_memory":
-            from aiotrain.collect.shared_memory import SharedMemoryCollector
-
             return SharedMemoryCollector(factory, settings, warn)
         case "sequential":
-            from aiotrain.collect.sequential import SequentialCollector
-
             return SequentialCollector(factory, settings, warn)
         case "process_per_episode":
-            from aiotrain.collect.process_per_episode import ProcessPerEpisodeCollector
-
             return ProcessPerEpisodeCollector(factory, settings, warn)
         case "executor":
-            from aiotrain.collect.executor import ExecutorCollector
-
             return ExecutorCollector(factory, settings, warn, rebuild_env=config.rebuild_env)
         case "synchronous":
-            from aiotrain.collect.synchronous import SynchronousCollector
-
             return SynchronousCollector(factory, settings, warn)
         case "ray":
             try:

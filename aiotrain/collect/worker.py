@@ -16,7 +16,7 @@ import multiprocessing.connection
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -86,7 +86,7 @@ def join(
             return make_env(factory)
 
     weights = Weights.attach(weights_name, assignment.policy.size)
-    _kept.joined = _Joined(weights, make_player(assignment, factory, ring, _kept.envs, make))
+    _kept.joined = _Joined(make_player(assignment, factory, ring, _kept.envs, make), weights, -1)
 
 
 def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]]) -> PlayResult:
@@ -97,8 +97,11 @@ def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mappin
     joined, _kept.joined = _kept.joined, None  # if playing raises, no queued task goes on with what is left
     if joined is None:
         raise WorkerError("the worker has no player: the task before broke it")
-    result = joined.play(slots, episodes, options)
-    _kept.joined = joined
+    player, weights, held = joined
+    version = weights.pull(player.parameters, held)
+    player.refresh(version)
+    result = player.play(slots, episodes, options)
+    _kept.joined = _Joined(player, weights, version)
     return result
 
 
@@ -155,16 +158,13 @@ def make_local_player(
     )
 
 
-class _Joined:
+class _Joined(NamedTuple):
     """A worker that shares memory: its player, and the weights that this acts by."""
 
-    def __init__(self, weights: Weights, player: EpisodePlayer) -> None:
-        self._weights, self._player, self._version = weights, player, -1
-
-    def play(self, slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]]) -> PlayResult:
-        self._version = self._weights.pull(self._player.parameters, self._version)
-        self._player.refresh(self._version)
-        return self._player.play(slots, episodes, options)
+    player: EpisodePlayer
+    weights: Weights
+    version: int
+    """Of the weights that the player holds; -1 before the first."""
 
 
 class _Kept:
