@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from aiotrain.collect.cpython_internals import kill_forkserver
-from aiotrain.collect.protocol import CollectorSettings, Launch, Outcome
+from aiotrain.collect.protocol import Collector, CollectorSettings, Launch, Outcome
 from aiotrain.collect.worker_processes import WorkerExecutor
 from aiotrain.errors import InvalidStepError
 from aiotrain.play.env_factory import EnvFactory
@@ -23,7 +23,7 @@ __all__ = ["BaseCollector"]
 _BACKGROUND_S = 2.0  # for the collector's own tasks to end once they are cancelled
 
 
-class BaseCollector:
+class BaseCollector(Collector):
     """Keeps outcomes until they are asked for. ``warn`` is told what went wrong and was mended."""
 
     _spec: EnvSpec
@@ -52,7 +52,6 @@ class BaseCollector:
         )
 
     async def outcomes(self) -> Sequence[Outcome]:
-        """See Collector."""
         await self._news.wait()
         self._news.clear()
         outcomes, self._outcomes = self._outcomes, []
@@ -109,7 +108,6 @@ class BaseCollector:
         return executor
 
     def abort(self) -> None:
-        """See Collector."""
         self._closing = True
         self._cancel_background()  # or what is killed here is brought up again
         for executor in self._executors:

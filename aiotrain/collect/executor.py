@@ -49,7 +49,6 @@ class ExecutorCollector(WholeEpisodeCollector):
         self._breaks = 0
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """See Collector."""
         await super().open(policy, slot_steps)
         self._pool = self._make_pool()
 

@@ -141,7 +141,6 @@ class RayCollector(WholeEpisodeCollector):
         take_signals_back()
 
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
-        """See Collector."""
         super().publish(parameters, version)
         self._sent = _Sent(self._in_thread(ray.put, self._policy.parameters), version)
 
@@ -282,7 +281,6 @@ class ActorCollector(RayCollector):
         super().__init__(factory, settings, warn, address="local")
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """See Collector."""
         await super().open(policy, slot_steps)
         for worker in range(len(self._workers)):
             self._spawn(self._attend(worker))

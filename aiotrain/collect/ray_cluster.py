@@ -72,7 +72,6 @@ class ClusterCollector(RayCollector):
         self._statuses: dict[int, CollectorStatus] = {}  # by worker
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """See Collector."""
         await super().open(policy, slot_steps)
         self._opening = policy, slot_steps
         self._spawn(self._watch())

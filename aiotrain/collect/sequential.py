@@ -40,7 +40,6 @@ class SequentialCollector(TaskCollector):
         return spec
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """See Collector."""
         await super().open(policy, slot_steps)
         self._envs = [self._timed(env) for env in self._envs]
         self._player = self._make_player()

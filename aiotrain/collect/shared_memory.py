@@ -173,7 +173,6 @@ class SharedMemoryCollector(BaseCollector):
         return [worker.process for worker in self._workers if worker.process is not None]
 
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
-        """See Collector."""
         if self._shared is None:
             raise TrainerStateError("weights are published to a collector that is not open")
         self._shared.weights.publish(parameters, version)
@@ -191,7 +190,6 @@ class SharedMemoryCollector(BaseCollector):
         return min(wanted, max(self._settings.envs_per_worker, least, min(cheap, fair)), self._task_limit)
 
     def submit(self, launch: Launch) -> None:
-        """See Collector."""
         process = min(self._ready, key=lambda process: len(process.tasks))
         self._send(process, launch, len(launch.episodes))
 
@@ -324,7 +322,6 @@ class SharedMemoryCollector(BaseCollector):
                     process.executor.kill()
 
     def describe(self) -> CollectorStatus:
-        """See Collector."""
         now = time.monotonic()
         status = CollectorStatus(
             workers=tuple(

@@ -40,7 +40,6 @@ class SynchronousCollector(TaskCollector):
         self._thread = ThreadPoolExecutor(1, "aiotrain-synchronous")
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """See Collector."""
         await super().open(policy, slot_steps)
         self._player: LocalPlayer = await self._in_thread(LocalPlayer, self._assignment, self._make_player)
 

@@ -103,22 +103,18 @@ class TaskCollector(BaseCollector, abc.ABC):
     # ------------------------------------------------------------- Collector
 
     async def start(self) -> EnvSpec:
-        """See Collector."""
         self._spec = await self._inspect()
         return self._spec
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
-        """See Collector."""
         self._assignment = self._make_assignment(policy, self._spec.ring_layout(self._task_size, slot_steps))
         self._opened = True
         self._news.set()
 
     def publish(self, parameters: npt.NDArray[np.float32], version: int) -> None:
-        """See Collector."""
         self._policy = Policy(parameters.copy(), version)
 
     def room(self, wanted: int) -> int:
-        """See Collector."""
         return min(wanted, self._task_size) if self._places and self._opened and not self._closing else 0
 
     @property
@@ -127,7 +123,6 @@ class TaskCollector(BaseCollector, abc.ABC):
         return sum(self.queued - worker.tasks for worker in self._workers if worker.ready)
 
     def submit(self, launch: Launch) -> None:
-        """See Collector."""
         ready = (index for index, worker in enumerate(self._workers) if worker.ready)
         index = min(ready, key=lambda index: self._workers[index].tasks)
         worker = self._workers[index]
@@ -139,7 +134,6 @@ class TaskCollector(BaseCollector, abc.ABC):
         work.add_done_callback(self._settling(self._task_done, worker, launch))
 
     def submit_unfinished(self) -> None:
-        """See Collector."""
         if self._unfinished and not self._tasks and not self._closing:
             self.submit(Launch(-1, ()))
 
@@ -177,7 +171,6 @@ class TaskCollector(BaseCollector, abc.ABC):
         return self._outcome(launch, *played)
 
     def describe(self) -> CollectorStatus:
-        """See Collector."""
         now = time.monotonic()
         return CollectorStatus(
             workers=tuple(WorkerStatus(self._state(each), each.restarts, each.episodes) for each in self._workers),
@@ -192,7 +185,6 @@ class TaskCollector(BaseCollector, abc.ABC):
         return WorkerState.PLAYING if worker.tasks else WorkerState.WAITING
 
     async def close(self) -> None:
-        """See Collector."""
         self._closing = True
         for work in self._tasks:
             work.cancel()
@@ -207,7 +199,6 @@ class TaskCollector(BaseCollector, abc.ABC):
         self._closed = True
 
     def abort(self) -> None:
-        """See Collector."""
         for work in self._tasks:
             work.cancel()
         self._kill()
