@@ -90,10 +90,7 @@ def join(
 
 
 def play(slots: Sequence[int], episodes: Sequence[int], options: Sequence[Mapping[str, Any]]) -> PlayResult:
-    """Fill ``slots``, first going on with unfinished episodes, then beginning ``episodes`` in their order.
-
-    ``options`` are what the environment's reset is given, for each of ``episodes``, or none at all.
-    """
+    """Play a task by the newest weights; see `EpisodePlayer.play`."""
     joined, _kept.joined = _kept.joined, None  # if playing raises, no queued task goes on with what is left
     if joined is None:
         raise WorkerError("the worker has no player: the task before broke it")
@@ -139,7 +136,6 @@ def play_whole(
 def play_in_pool(play: Callable[..., Any], clock: TaskClock, task: int, assignment: Assignment, *args: Any) -> Any:
     """Return what ``play`` (such as ``play_whole``) returns, in one process of a pool, whose number is the worker's."""
     worker = int(multiprocessing.current_process().name)
-    clock.take(worker, task)
     return play(clock, task, dataclasses.replace(assignment, worker=worker), *args)
 
 

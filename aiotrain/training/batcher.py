@@ -224,7 +224,7 @@ class Batcher:
             ended = episodes[has_ended].tolist()
             self.counts.steps += outcome.trajectories.steps
             self.counts.finished += len(ended)
-            kept = ended if self._steps_per_update is None else episodes.tolist()  # will not be played again
+            kept = ended if self.counts_episodes else episodes.tolist()  # will not be played again
             self._cut = self._cut.union(kept).difference(ended)
             for episode in kept:
                 self._tries.pop(episode, None)
@@ -325,7 +325,7 @@ class Batcher:
         return Batch(batch.number, trajectories, np.array(parts, np.int64))
 
     def _is_whole(self, batch: _OpenBatch) -> bool:
-        waits_for = batch.out if self._steps_per_update is None else batch.in_flight
+        waits_for = batch.out if self.counts_episodes else batch.in_flight
         return not batch.to_launch and not waits_for
 
     def learned(self) -> None:
@@ -365,7 +365,7 @@ class Batcher:
         again = list(dict.fromkeys([episode for batch in under_way for episode in batch.part] + list(self._returned)))
         given_up = self.counts.given_up + len(self._cut.difference(again)) - len(self._given_up.intersection(again))
         next_episode = self._next_episode
-        if self._steps_per_update is None:
+        if self.counts_episodes:
             next_episode, again = min(again, default=next_episode), []
         return {
             "batches": self.learned_batches,
@@ -385,7 +385,7 @@ class Batcher:
         """Go on from what `state_dict` gave, before anything is handed out. Raises KeyError or ValueError."""
         again = [natural(episode) for episode in state["again"]]
         expected_steps = float(state["expected_steps"])
-        if not 1 <= expected_steps < math.inf or (again and self._steps_per_update is None):
+        if not 1 <= expected_steps < math.inf or (again and self.counts_episodes):
             raise ValueError("it does not tell what is left to be played")
         self.learned_batches = self._next_batch = self._first_batch = natural(state["batches"])
         self._next_episode = self._first_episode = natural(state["next_episode"])

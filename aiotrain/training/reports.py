@@ -138,7 +138,7 @@ def columns_of(metrics: Sequence[str]) -> dict[str, str]:
 class Ledger:
     """Counts what was learned, and reports each update. ``metrics``: names of the environment's metrics."""
 
-    def __init__(self, metrics: Sequence[str] = ()) -> None:
+    def __init__(self, metrics: Sequence[str]) -> None:
         self._metrics = tuple(metrics)
         self._started_s = self._updated_s = time.monotonic()  # where it was resumed, as if it had not been away
         self._training_since_s: float | None = None

@@ -176,15 +176,12 @@ class Ring:
             raise ValueError(f"slots {[s for s in slots if self.headers['state'][s] != SEALED]} are not sealed")
         lengths, starts = headers["length"], np.asarray(slots, np.intp)
         rows = ragged_rows(starts * self.layout.steps, lengths)
+        by_step = (self.actions, self.log_probs, self.rewards, self.bonuses, self.masks)
         return Trajectories(
             headers,
             _flat(self.observations).take(ragged_rows(starts * (self.layout.steps + 1), lengths), 0),
             self.observations[slots, lengths],
-            _flat(self.actions).take(rows, 0),
-            _flat(self.log_probs).take(rows, 0),
-            _flat(self.rewards).take(rows, 0),
-            _flat(self.bonuses).take(rows, 0),
-            _flat(self.masks).take(rows, 0),
+            *(_flat(each).take(rows, 0) for each in by_step),
         )
 
     def close(self) -> None:

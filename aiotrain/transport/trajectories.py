@@ -42,15 +42,12 @@ class Trajectories:
         """Return the trajectories that ``chosen`` (indices or a mask) picks, in its order."""
         lengths = self.headers["length"]
         rows = ragged_rows((np.cumsum(lengths) - lengths)[chosen], lengths[chosen])
+        by_step: Sequence[npt.NDArray[Any]] = (self.actions, self.log_probs, self.rewards, self.bonuses, self.masks)
         return Trajectories(
             self.headers[chosen],
             self.observations.take(rows, 0),
             self.final_observations[chosen],
-            self.actions.take(rows, 0),
-            self.log_probs.take(rows, 0),
-            self.rewards.take(rows, 0),
-            self.bonuses.take(rows, 0),
-            self.masks.take(rows, 0),
+            *(each.take(rows, 0) for each in by_step),
         )
 
     @classmethod
