@@ -116,7 +116,6 @@ class TrainingRun:
         if not self.batcher.exhausted:
             await self._advance(has_more=True)
         self._publish()
-        self.curriculum.published()
         if self.batcher.counts_episodes and self.spec.max_episode_steps is None:
             warn(
                 f"{self.spec.name} tells no time limit: a batch waits for episodes to end. If some never do, cut them "
@@ -142,8 +141,6 @@ class TrainingRun:
         await self._advance(has_more=is_open() and not self.batcher.exhausted)
         learn_s = time.monotonic() - began_s
         self._publish(is_open())
-        if is_open():
-            self.curriculum.published()
         self.feeder.learned()
         update: Update | None = None
         if batch.trajectories is not None:
@@ -177,6 +174,7 @@ class TrainingRun:
         self.parameters = parameters
         if is_open:
             self._collector.publish(parameters, self.version)
+            self.curriculum.published()
 
     def save(self) -> None:
         """Write what is known at the end, and close the files. Raises CheckpointError if something cannot be saved.
