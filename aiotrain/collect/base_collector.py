@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from aiotrain.collect.cpython_internals import kill_forkserver
 from aiotrain.collect.protocol import Collector, CollectorSettings, Launch, Outcome
@@ -20,6 +20,7 @@ from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["BaseCollector"]
 
+_Executor = TypeVar("_Executor", bound=WorkerExecutor)
 _BACKGROUND_S = 2.0  # for the collector's own tasks to end once they are cancelled
 
 
@@ -102,7 +103,7 @@ class BaseCollector(Collector):
         if self._background:
             await asyncio.wait(self._background, timeout=_BACKGROUND_S)
 
-    def _add(self, executor: WorkerExecutor) -> WorkerExecutor:
+    def _add(self, executor: _Executor) -> _Executor:
         """Answer for the processes of ``executor`` until their end."""
         self._executors.add(executor)
         return executor

@@ -50,12 +50,7 @@ class ExecutorCollector(WholeEpisodeCollector):
 
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         await super().open(policy, slot_steps)
-        self._pool = self._make_pool()
-
-    def _make_pool(self) -> _Pool:
-        pool = _Pool(self._settings, self._clock)
-        self._add(pool)
-        return pool
+        self._pool = self._add(_Pool(self._settings, self._clock))
 
     async def _play(self, worker: int, launch: Launch) -> Played:
         pool, task = self._pool, next(self._numbers)
@@ -89,7 +84,7 @@ class ExecutorCollector(WholeEpisodeCollector):
         """Have the next task start another pool."""
         broken.kill()
         self._end_executor(broken)
-        self._pool = self._make_pool()
+        self._pool = self._add(_Pool(self._settings, self._clock))
         for worker in self._workers:
             worker.restarts += 1
         if not broken.guilty:

@@ -110,7 +110,7 @@ class RayCollector(WholeEpisodeCollector):
     end_s = 2.0  # for actors to end in order when the collector closes
 
     def __init__(
-        self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None], *, address: str
+        self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None], *, address: str = "local"
     ) -> None:
         super().__init__(factory, settings, warn)
         self._address = address
@@ -149,7 +149,7 @@ class RayCollector(WholeEpisodeCollector):
 
     # ---------------------------------------------------------------- playing
 
-    async def _call(self, worker: int, launch: Launch) -> Any:
+    async def _play(self, worker: int, launch: Launch) -> Any:
         """Return what the worker's actor answers to ``launch``, or an Outcome if that is lost.
 
         Raises InvalidStepError.
@@ -277,9 +277,6 @@ class RayCollector(WholeEpisodeCollector):
 class ActorCollector(RayCollector):
     """Plays each launch in one of ``workers`` persistent actors on this host."""
 
-    def __init__(self, factory: EnvFactory, settings: CollectorSettings, warn: Callable[[str], None]) -> None:
-        super().__init__(factory, settings, warn, address="local")
-
     async def open(self, policy: PolicyShape, slot_steps: int) -> None:
         await super().open(policy, slot_steps)
         for worker in range(len(self._workers)):
@@ -292,10 +289,6 @@ class ActorCollector(RayCollector):
         here = ray.get_runtime_context().get_node_id()
         assignment = dataclasses.replace(self._assignment, worker=worker)
         return new_actor(_PlayerActor, here, self._clock, assignment, self._factory)
-
-    async def _play(self, worker: int, launch: Launch) -> Played | Outcome:
-        played: Played | Outcome = await self._call(worker, launch)
-        return played
 
     async def _end(self) -> None:
         processes = [actor.opened for actor in self._actors.values()]

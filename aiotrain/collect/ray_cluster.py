@@ -134,7 +134,7 @@ class ClusterCollector(RayCollector):
         return math.ceil(wanted / places) if places and not self._closing else 0
 
     async def _play(self, worker: int, launch: Launch) -> Outcome:
-        answer: NodeOutcome | Outcome = await self._call(worker, launch)
+        answer: NodeOutcome | Outcome = await super()._play(worker, launch)
         if isinstance(answer, Outcome):
             return answer
         self._note(worker, answer.report)
