@@ -84,11 +84,9 @@ class ClusterCollector(RayCollector):
             nodes = {node["NodeID"]: node for node in await self._in_thread(ray.nodes) if _can_play(node)}
             self._alive = set(nodes)
             for node in self._alive.difference(each.id for each in self._nodes):
-                worker = TaskWorker()
-                worker.ready = False
                 address = "{NodeManagerAddress}:{NodeManagerPort}".format_map(nodes[node])
                 self._nodes.append(_NodeName(node, address))
-                self._workers.append(worker)
+                self._workers.append(TaskWorker(ready=False))
                 self._spawn(self._attend(len(self._workers) - 1))
             if self._actors:
                 seen_s = loop.time()

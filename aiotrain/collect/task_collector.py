@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -34,16 +35,16 @@ class Policy(NamedTuple):
     version: int
 
 
+@dataclass
 class TaskWorker:
     """A worker, and what it has done."""
 
-    def __init__(self) -> None:
-        self.ready = True
-        self.tasks = 0
-        self.restarts = 0
-        self.episodes = 0
-        self.since_s = 0.0  # when it came to have tasks
-        self.busy_s = 0.0  # before that
+    ready: bool = True
+    tasks: int = 0
+    restarts: int = 0
+    episodes: int = 0
+    since_s: float = 0.0  # when it came to have tasks
+    busy_s: float = 0.0  # before that
 
 
 class TaskCollector(BaseCollector, abc.ABC):
