@@ -6,18 +6,15 @@ import itertools
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from aiotrain.learn.distributions import Categorical, Gaussian
 from aiotrain.learn.minibatch import Bits, Inputs
 from aiotrain.learn.running_statistics import RunningMoments
-from aiotrain.play.policy import INPUT_CLIP, PolicyShape
+from aiotrain.play.policy import INPUT_CLIP, FloatArray, PolicyShape
 
 __all__ = ["ActorCritic", "Perceptron", "in_one_vector"]
-
-FloatArray = npt.NDArray[np.float32]
 
 # Orthogonal initialisation with these gains: Andrychowicz et al. (2021), "What matters in on-policy reinforcement
 # learning?": small last weights of the policy make the first actions nearly uniform.

@@ -25,7 +25,7 @@ from aiotrain.learn.networks import ActorCritic, in_one_vector
 from aiotrain.learn.rewards import counted, has_no_future, padded, scaled
 from aiotrain.learn.running_statistics import RunningMoments
 from aiotrain.learn.settings import PPOConfig
-from aiotrain.play.policy import PolicyShape
+from aiotrain.play.policy import FloatArray, PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.trajectories import Trajectories
 
@@ -39,8 +39,6 @@ __all__ = [
     "pick_device",
     "use_deterministic_algorithms",
 ]
-
-FloatArray = npt.NDArray[np.float32]
 
 TERMS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 """What is reported of the loss, in this order."""

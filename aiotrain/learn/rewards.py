@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.learn.running_statistics import RunningMoments
+from aiotrain.play.policy import FloatArray
 from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["counted", "has_no_future", "padded", "returns_so_far", "scaled"]
-
-FloatArray = npt.NDArray[np.float32]
 
 _SMALLEST_DEVIATION = 1e-6  # of returns; a smaller one is no measure of the rewards' scale
 

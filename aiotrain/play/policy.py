@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from aiotrain.play.spaces import EnvSpec
 
-__all__ = ["INPUT_CLIP", "NumpyPolicy", "PolicyShape"]
+__all__ = ["INPUT_CLIP", "FloatArray", "NumpyPolicy", "PolicyShape"]
 
 _ROWS = 4
 _PROBED_ROWS = 36
