@@ -34,22 +34,20 @@ def serve_env(connection: Connection, factory: EnvFactory) -> None:
     """
     initialize()
     used = ("action_mask", "bonus", *factory.metrics)
-    env: Any = None
+    made: list[Any] = []
 
     def make() -> None:
-        nonlocal env
-        env = factory()
+        made.append(factory())
 
     def do(name: str, args: Any, kwargs: Any) -> Any:
-        *answer, info = getattr(env, name)(*args, **kwargs)
+        *answer, info = getattr(made[0], name)(*args, **kwargs)
         return *answer, {key: info[key] for key in used if key in info}
 
     with contextlib.suppress(EOFError, OSError):  # whoever steps it has gone, or wants no more of it
         connection.send_bytes(_answer(make))
         while True:
             connection.send_bytes(_answer(do, *connection.recv()))
-    if env is not None:
-        close_envs([env])
+    close_envs(made)
 
 
 def _answer(call: Callable[..., Any], *args: Any) -> Any:
