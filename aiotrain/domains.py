@@ -12,15 +12,17 @@ process; what travels to the workers is the environment factory.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, get_args, get_type_hints
 
+from aiotrain.errors import is_of
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.env_factory import EnvFactory, named
 
@@ -34,11 +36,13 @@ __all__ = [
     "DEFAULT_ENV",
     "GROUP",
     "Domain",
+    "DomainLeftOut",
     "Drawing",
     "Line",
     "Panel",
     "domain_of",
     "domains",
+    "flags_of",
 ]
 
 GROUP: Final = "aiotrain.domains"
@@ -47,6 +51,10 @@ DEFAULT_ENV: Final = "aiotrain/Cage2-v0"
 """Environment of the program, where no flag names one."""
 _BUILT_IN: Final = "aiotrain.cage2.domain:Cage2"
 """Domain of this distribution. It is named here as well as in the entry points, which a bare checkout does not have."""
+_SETTINGS: Final = "aiotrain.config:Config"
+"""General settings, which import this module."""
+_OTHER_FLAGS: Final = frozenset({"--help", "--n-workers", "--override", "--plain", "--resume"})
+"""Flags of the program that are no settings."""
 
 Line = list[tuple[str, str]]
 """One line of the console: runs of text, each with the name of a style of aiotrain.app.console.lines.STYLES."""
@@ -133,9 +141,13 @@ class Panel(Protocol):
         ...
 
 
+class DomainLeftOut(UserWarning):
+    """Warns that an installed domain cannot be used."""
+
+
 @functools.cache
 def domains() -> Mapping[str, type[Domain]]:
-    """Return the installed domains by `Domain.env_id`. A warning names each one that cannot be used."""
+    """Return the installed domains by `Domain.env_id`. A DomainLeftOut warns of each one that cannot be used."""
     built_in: type[Domain] = named(_BUILT_IN)
     found = {built_in.env_id: built_in}
     for entry in importlib.metadata.entry_points(group=GROUP):
@@ -145,12 +157,38 @@ def domains() -> Mapping[str, type[Domain]]:
             kind = entry.load()
             if not issubclass(kind, Domain):
                 raise TypeError(f"{entry.value} does not derive from aiotrain.Domain")
+            _refuse_broken(kind)
             if found.setdefault(kind.env_id, kind) is not kind:
                 raise ValueError(f"{kind.env_id} is the env_id of {found[kind.env_id].__qualname__} already")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             distribution = "an unknown distribution" if entry.dist is None else entry.dist.name
-            warnings.warn(f"the domain {entry.name} of {distribution} is left out: {error!r}", stacklevel=2)
+            told = f"the domain {entry.name} of {distribution} is left out: {error!r}"
+            warnings.warn(told, DomainLeftOut, stacklevel=2)
     return found
+
+
+def _refuse_broken(kind: type[Domain]) -> None:
+    """Raise for a domain that would break trainings of other environments too, which look at all domains' flags."""
+    for name, hint in get_type_hints(Domain).items():
+        (expected,), value = get_args(hint), getattr(kind, name)
+        if not is_of(expected, value):
+            raise TypeError(f"{name} must be of type {expected}, not {value!r}")
+    general = {*flags_of(named(_SETTINGS)), *_OTHER_FLAGS}
+    taken = {*general, *(f"--no-{flag[2:]}" for flag in general)}
+    for flag in (f"--{kind.__name__}", *flags_of(kind())):  # the class heads its flags by its name
+        if flag in taken:
+            raise ValueError(f"{flag} is a flag already; give the setting another name")
+        taken.add(flag)
+
+
+def flags_of(settings: Any) -> Iterator[str]:
+    """Name the flags of settings, or of their class, and of the groups in them."""
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name, None)
+        if dataclasses.is_dataclass(value):
+            yield from flags_of(value)
+        else:
+            yield f"--{each.name.replace('_', '-')}"
 
 
 def domain_of(env: object) -> Domain | None:

@@ -14,7 +14,7 @@ AiotrainError
 Each carries a message and, where they are known, worker, episode, seed and step. All of these survive pickling, and so
 the way from a worker to the main process.
 Below them stands what settings check and explain themselves with: `Faults` collects their faults, `unknown_name`
-suggests the nearest names, `documented` has ``help`` tell what each field means.
+suggests the nearest names, `is_of` checks a type, `documented` has ``help`` tell what each field means.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import inspect
 import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -46,6 +46,7 @@ __all__ = [
     "UnsupportedSpaceError",
     "WorkerError",
     "documented",
+    "is_of",
     "unknown_name",
 ]
 
@@ -212,7 +213,7 @@ class Faults:
     def of_right_type(self) -> bool:
         """Check that all settings are of their declared types; return whether they are.
 
-        Only literals, tuples of one type, unions and plain classes are known; a bool is no number.
+        See `is_of` for the types that are known; a bool is no number.
         """
         before = len(self.found)
         types = get_type_hints(type(self._settings))
@@ -220,7 +221,7 @@ class Faults:
             value = getattr(self._settings, each.name)
             expected = _in_words(types[each.name], each.type)
             sentence = f"{_flag(each.name)} must be {expected}, not {value!r} ({type(value).__name__})"
-            self.check(_is_of(types[each.name], value), sentence)
+            self.check(is_of(types[each.name], value), sentence)
         return len(self.found) == before
 
 
@@ -239,15 +240,22 @@ def _in_words(expected: Any, source: object) -> str:
     return f"of type {source}"
 
 
-def _is_of(expected: Any, value: object) -> bool:
-    """Return whether ``value`` is of the type ``expected``, as type checkers see it, but that a bool is no number."""
+def is_of(expected: Any, value: object) -> bool:
+    """Return whether ``value`` is of the type ``expected``, as type checkers see it, but that a bool is no number.
+
+    Known are literals, lists and tuples of one type, mappings, unions and plain classes.
+    """
     kind, inner = get_origin(expected) or expected, get_args(expected)
     if kind in (UnionType, Union):
-        return any(_is_of(each, value) for each in inner)
+        return any(is_of(each, value) for each in inner)
     if kind is Literal:
         return value in inner
     if isinstance(value, bool):
         return kind is bool
-    if kind is tuple:
-        return isinstance(value, tuple) and all(_is_of(inner[0], each) for each in value)
+    if kind in (list, tuple):
+        return isinstance(value, kind) and all(is_of(inner[0], each) for each in value)
+    if kind is Mapping:
+        return isinstance(value, Mapping) and all(
+            is_of(inner[0], name) and is_of(inner[1], each) for name, each in value.items()
+        )
     return isinstance(value, int | float if kind is float else kind)

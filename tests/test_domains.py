@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, load_policy, train
-from aiotrain.domains import GROUP, domain_of, domains
+from aiotrain.domains import DEFAULT_ENV, GROUP, DomainLeftOut, domain_of, domains
 from aiotrain.runs.checkpoints import library_versions
 from aiotrain.runs.load_run import load_run
 from collector_harness import COLLECTORS
@@ -107,6 +107,55 @@ def test_domains_that_cannot_be_used_are_warned_of_and_left_out(tmp_path: Path) 
     }.items():
         (line,) = (line for line in done.stderr.splitlines() if f"the domain {name} of zz_broken" in line)
         assert words in line, line
+
+
+BROKEN = """
+import dataclasses
+from aiotrain import EnvFactory
+from maze_domain.domain import Maze
+def made(name, default=0, **members):
+    field = (name, int, dataclasses.field(**({} if default is None else {"default": default})))
+    made = dataclasses.make_dataclass("Made", [field], bases=(Maze,), frozen=True, kw_only=True)
+    return type("Made", (made,), {"env_id": f"broken/{name}", **members})
+NoDefault = made("size", None)
+Workers, Env, Plain, NWorkers, Rate, NoPlain, Enough = (
+    made(name) for name in ("workers", "env", "plain", "n_workers", "learning_rate", "no_plain", "enough")
+)
+Verbs = made("size", verbs=None)
+Number = made("size", env_id=7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("broken_maze:NoDefault", "size"),
+        ("broken_maze:Workers", "--workers is a flag already"),
+        ("broken_maze:Env", "--env is a flag already"),
+        ("broken_maze:Plain", "--plain is a flag already"),
+        ("broken_maze:NWorkers", "--n-workers is a flag already"),
+        ("broken_maze:Rate", "--learning-rate is a flag already"),
+        ("broken_maze:NoPlain", "--no-plain is a flag already"),
+        ("broken_maze:Enough", "--enough is a flag already"),
+        ("broken_maze:Verbs", "verbs must be of type"),
+        ("broken_maze:Number", "env_id must be of type"),
+        ("leaving_maze:Domain", "SystemExit(3)"),
+    ],
+)
+def test_a_domain_that_would_break_other_trainings_is_left_out(
+    target: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (PACKAGES, announce(tmp_path, {"broken": target}, "zz_broken")):
+        monkeypatch.syspath_prepend(folder)
+    (tmp_path / "broken_maze.py").write_text(BROKEN)
+    (tmp_path / "leaving_maze.py").write_text("raise SystemExit(3)\n")
+    sys.modules.pop("broken_maze", None)
+    domains.cache_clear()
+    with pytest.warns(DomainLeftOut, match="the domain broken of zz_broken is left out") as caught:
+        found = domains()
+    domains.cache_clear()
+    assert not [env_id for env_id in found if env_id != DEFAULT_ENV]
+    assert words in str(caught[0].message)
 
 
 def test_its_id_is_its_defaults(maze: type[Maze]) -> None:

@@ -10,14 +10,14 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from aiotrain.config import Config
-from aiotrain.domains import DEFAULT_ENV, domain_of, domains
+from aiotrain.domains import DEFAULT_ENV, domain_of, domains, flags_of
 from aiotrain.errors import ConfigError, documented
 from aiotrain.runs.checkpoints import Checkpoint, load_checkpoint
 
@@ -103,23 +103,13 @@ def _settings(config: Config) -> dict[str, Any]:
 def _refuse_flags_of_others(arguments: Sequence[str], own: _Arguments, env: str) -> None:
     """Raise ConfigError for a flag that is not among ``own``, those for ``env``, but is one of another domain."""
     given = {each.partition("=")[0].replace("_", "-") for each in arguments}
-    given -= set(_flags_of(own))
+    given -= set(flags_of(own))
     for env_id, kind in domains().items():
-        if strange := given.intersection(_flags_of(kind())):
+        if strange := given.intersection(flags_of(kind())):
             flag = min(strange)
             raise ConfigError(
                 f"{flag} is a setting of {env_id} and means nothing to {env}; leave it out, or choose --env {env_id}"
             )
-
-
-def _flags_of(settings: Any) -> Iterator[str]:
-    """Name the flags of settings and of the groups in them."""
-    for each in dataclasses.fields(settings):
-        value = getattr(settings, each.name)
-        if dataclasses.is_dataclass(value):
-            yield from _flags_of(value)
-        else:
-            yield f"--{each.name.replace('_', '-')}"
 
 
 def _new_run_dir(env: str) -> str:
