@@ -108,6 +108,11 @@ class Cage2(Domain):
             "episodes-per-update, or another workflow",
         )
         faults.check(
+            not self.searches or config.curriculum is None,
+            "curriculum does not work with workflow search, which is a curriculum itself; choose workflow none or one "
+            "order, or leave curriculum out",
+        )
+        faults.check(
             self.red_agent == MIXED or self.red_shares == SHARES,
             f"red-shares has no meaning with red-agent {self.red_agent}, only with {MIXED}; leave one of the two out",
         )

@@ -8,6 +8,7 @@ docs/curriculum.md has an example. ``--curriculum module:Class`` or ``Config(cur
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,33 +106,46 @@ def curriculum_maker(config: Config) -> Callable[[RunServices], Curriculum]:
 
     Raises ConfigError for a name that cannot be imported. So does the maker for what is no curriculum.
     """
-    domain, wanted = config.domain, config.curriculum
-    if wanted is None:
-        return lambda run: (domain and domain.curriculum(config, run)) or Curriculum(run)
+    wanted: Any = config.curriculum
     if isinstance(wanted, str):
         try:
             wanted = named(wanted)
         except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(f"curriculum: {wanted} cannot be imported ({error}); name it as module:Class") from error
-    maker: Any = wanted
 
     def make(run: RunServices) -> Curriculum:
-        made = maker(run) if callable(maker) else maker
+        giver: object = config.curriculum
+        if wanted is not None:
+            made = wanted(run) if callable(wanted) else wanted
+        elif config.domain is not None and (made := config.domain.curriculum(config, run)) is not None:
+            giver = config.domain.env_id
+        else:
+            made = Curriculum(run)
         if not isinstance(made, Curriculum):
-            raise ConfigError(f"curriculum: {config.curriculum} gives {made!r}; derive it from aiotrain.Curriculum")
+            raise ConfigError(f"curriculum: {giver} gives {made!r}; derive it from aiotrain.Curriculum")
         return made
 
     return make
 
 
-def plan_of(curriculum: Curriculum, batch: int) -> Sequence[Options] | None:
-    """Return what ``curriculum`` plans for ``batch``. Raises ConfigError for what is no plan."""
+def plan_of(curriculum: Curriculum, batch: int, *, episodes: int | None) -> Sequence[Options] | None:
+    """Return what ``curriculum`` plans for ``batch``, as a copy that the curriculum can no longer change.
+
+    ``episodes``: number of episodes in a batch; None if batches are counted in steps. Raises ConfigError for what is no
+    plan.
+    """
     parts: Any = curriculum.plan(batch)
-    if parts is None or (
-        isinstance(parts, list | tuple) and parts and all(isinstance(each, Mapping) for each in parts)
-    ):
-        return parts
-    raise ConfigError(
-        f"curriculum: {type(curriculum).__name__}.plan({batch}) returned {parts!r:.60}; return a list of one or more "
-        "mappings, which reset is given as options, or None for not now"
-    )
+    if parts is None:
+        return None
+    told = f"curriculum: {type(curriculum).__name__}.plan({batch}) returned"
+    if not (isinstance(parts, list | tuple) and parts and all(isinstance(each, Mapping) for each in parts)):
+        raise ConfigError(
+            f"{told} {parts!r:.60}; return a list of one or more mappings, which reset is given as options, or None "
+            "for not now"
+        )
+    if episodes is not None and len(parts) > episodes:
+        raise ConfigError(
+            f"{told} {len(parts)} options for a batch of {episodes} episodes, so that some would never be played; "
+            "return fewer, or raise --episodes-per-update"
+        )
+    return copy.deepcopy([dict(each) for each in parts])

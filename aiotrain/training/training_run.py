@@ -67,7 +67,11 @@ class TrainingRun:
             total_episodes=config.total_episodes,
             total_steps=config.total_steps,
             slot_steps=config.slot_steps or spec.slot_steps,
-            plan=functools.partial(plan_of, self.curriculum),
+            plan=functools.partial(
+                plan_of,
+                self.curriculum,
+                episodes=config.episodes_per_update if config.steps_per_update is None else None,
+            ),
         )
         self.feeder = Feeder(
             collector, self.batcher, warn=events.warn, began=self._note_first_episode, ended=events.error

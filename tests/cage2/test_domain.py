@@ -13,6 +13,7 @@ import pytest
 
 from aiotrain import Config, ConfigError, PPOConfig
 from aiotrain.cage2 import CAGE2_ID, Cage2, SearchConfig
+from aiotrain.cage2.scenario import HOST_TYPES
 from aiotrain.domains import DEFAULT_ENV, domain_of
 
 
@@ -101,6 +102,13 @@ def test_search_counts_batches_in_episodes() -> None:
     with pytest.raises(ConfigError, match="steps-per-update does not work with workflow search"):
         config(steps_per_update=1000)
     config(Cage2(workflow="none"), steps_per_update=1000)
+
+
+@pytest.mark.parametrize("workflow", ["none", ",".join(HOST_TYPES)])
+def test_another_curriculum_needs_a_workflow_that_is_not_searched_for(workflow: str) -> None:
+    with pytest.raises(ConfigError, match=r"curriculum does not work with workflow search.*choose workflow none"):
+        config(curriculum="curricula:Harder")
+    config(Cage2(workflow=workflow), curriculum="curricula:Harder")
 
 
 def test_compiled_simulator_takes_bits_as_they_are() -> None:

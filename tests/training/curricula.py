@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain import Curriculum, RunServices
+from aiotrain import Config, Curriculum, Domain, EnvFactory, RunServices
+from envs import Toy
 
 
 class Raising(Curriculum):
@@ -93,6 +95,43 @@ class Planning(Curriculum):
 
     def plan(self, batch: int) -> Any:
         return self.planned
+
+
+class Reusing(Curriculum):
+    """Plans all batches with one dict, which it changes: batch 0 is worth nothing, later ones are."""
+
+    def __init__(self, run: RunServices) -> None:
+        super().__init__(run)
+        self.options = {"worth": 0.0}
+
+    def plan(self, batch: int) -> Sequence[Mapping[str, Any]] | None:
+        self.options["worth"] = float(batch)
+        return [self.options]
+
+
+class Empty(Curriculum):
+    """Is false where its truth is asked."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def status(self) -> str:
+        return "empty"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schooling(Domain):
+    """The toy environment with a curriculum of ``curriculum_class``, or what that gives instead."""
+
+    curriculum_class: Any = Curriculum
+
+    env_id: ClassVar[str] = "tests/Schooling-v0"
+
+    def factory(self, config: Config) -> EnvFactory:
+        return EnvFactory.of(Toy, config.max_episode_steps)
+
+    def curriculum(self, config: Config, run: RunServices) -> Any:
+        return self.curriculum_class() if self.curriculum_class is Toy else self.curriculum_class(run)
 
 
 class Broken(Curriculum):

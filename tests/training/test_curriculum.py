@@ -12,7 +12,7 @@ from typing import Any
 import curricula
 import numpy as np
 import pytest
-from curricula import Broken, Noting, Pausing, Planning, Raising, Recording
+from curricula import Broken, Empty, Noting, Pausing, Planning, Raising, Recording, Reusing, Schooling
 from safetensors.numpy import load_file
 from small_runs import WITHIN_S, config, run, updates_of
 
@@ -105,6 +105,7 @@ def test_no_plan_means_to_wait_for_the_next_update() -> None:
         ({"worth": 1.0}, r"Planning.plan\(0\) returned {'worth': 1.0}; return a list"),
         ([1.0], r"Planning.plan\(0\) returned \[1.0\]; return a list"),
         (5, r"Planning.plan\(0\) returned 5; return a list"),
+        ([{}] * 11, r"Planning.plan\(0\) returned 11 options for a batch of 10 episodes, so that some would never"),
     ],
     ids=str,
 )
@@ -112,6 +113,12 @@ def test_what_is_no_plan_ends_the_run_with_a_message(planned: Any, words: str, m
     monkeypatch.setattr(Planning, "planned", planned)
     with pytest.raises(ConfigError, match=f"^curriculum: {words}"):
         run(train(config(curriculum=Planning)))
+
+
+def test_options_that_change_later_do_not_change_what_was_planned() -> None:
+    updates, _ = run(updates_of(paid(curriculum=Reusing, max_policy_lag=1)))
+    assert set(updates[0].returns) == {0.0}, "batch 0 was reset with the options of batch 1"
+    assert min(updates[1].returns) > 0
 
 
 @pytest.mark.parametrize("where", ["plan", "learned", "advance", "published", "label", "end", "state_dict"])
@@ -155,6 +162,21 @@ def test_what_is_no_curriculum_is_refused(curriculum: Any, words: str) -> None:
         curriculum = lambda run: Toy()  # noqa: E731
     with pytest.raises(ConfigError, match=f"{words}.*derive it from aiotrain.Curriculum"):
         run(train(config(curriculum=curriculum)))
+
+
+def test_a_curriculum_of_a_domain_is_used_whatever_its_truth_value() -> None:
+    async def status() -> Any:
+        async with Trainer(config(Schooling(curriculum_class=Empty))) as trainer:
+            return trainer.status().curriculum
+
+    assert run(status()) == "empty"
+
+
+def test_what_is_no_curriculum_of_a_domain_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"curriculum: tests/Schooling-v0 gives <envs.Toy.*derive it from aiotrain.Curr"
+    ):
+        run(train(config(Schooling(curriculum_class=Toy))))
 
 
 def test_neither_name_nor_class_is_of_a_wrong_type() -> None:
