@@ -128,6 +128,10 @@ def metric_of(name: str, value: Any) -> float:
     """Return a metric as a number; NaN where there is none. Raises InvalidValue for what is no finite number."""
     if value is None:
         return math.nan
-    if not isinstance(value, NUMBERS) or math.isinf(value):
+    try:
+        number = float(value) if isinstance(value, NUMBERS) else math.inf
+    except (OverflowError, TypeError):  # an integer beyond all floats, a time difference
+        number = math.inf
+    if math.isinf(number):
         raise InvalidValue(f"{name} = {value!r:.60} in info, where a finite number belongs")
-    return float(value)
+    return number

@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -311,20 +311,20 @@ class Player:
     def _metrics(self, info: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the episode's metrics from its last ``info``, NaN for those that it lacks."""
         if self._assignment.asks_for_metrics:
-            numbers = {name for name, told in info.items() if isinstance(told, NUMBERS)}
+            numbers = {name for name, told in info.items() if isinstance(name, str) and isinstance(told, NUMBERS)}
             self._unnamed |= {name for name in numbers - self._known if not metric_faults([name])}
         return tuple(metric_of(name, info.get(name, math.nan)) for name in self._spec.metrics)
 
     def _seal(self, lane: _Lane, *, ended: bool, terminated: bool, metrics: tuple[float, ...]) -> None:
         """Write what the lane gathered to its slot, header last. Raises InvalidValue for NaN."""
         ring, slot, length = self._ring, lane.slot, len(lane.rewards)
-        rewards, bonuses = numbers_of(lane.rewards, "reward"), numbers_of(lane.bonuses, "bonus")
+        rewards, bonuses = (self._numbers(lane, what) for what in ("reward", "bonus"))
         self._refuse_nan(lane, {"reward": rewards, "bonus": bonuses})
         ring.actions[slot, :length] = lane.actions
         ring.log_probs[slot, :length] = lane.log_probs
         ring.rewards[slot, :length] = rewards
         ring.bonuses[slot, :length] = bonuses
-        lane.bonus_before += sum(lane.bonuses)
+        lane.bonus_before += sum(bonuses.tolist())
         if self._spec.has_action_mask:
             ring.masks[slot, :length] = lane.masks
         lane.steps_before += length
@@ -346,6 +346,17 @@ class Player:
             SEALED,
         )
         lane.fragment += 1
+
+    def _numbers(self, lane: _Lane, what: Literal["reward", "bonus"]) -> npt.NDArray[np.float64]:
+        """Return the rewards or bonuses of the slot, float64 ``[T]``. Raises InvalidValue for what is no number."""
+        values = lane.rewards if what == "reward" else lane.bonuses
+        try:
+            return numbers_of(values, what)
+        except (TypeError, ValueError, OverflowError):
+            step = next((step for step, each in enumerate(values) if not isinstance(each, NUMBERS)), len(values) - 1)
+            fault = f"a {what} of type {type(values[step]).__name__} where one number belongs"
+        del lane.rewards[step + 1 :]  # so that the report names this step
+        raise InvalidValue(fault)
 
     def _refuse_nan(self, lane: _Lane, numbers: Mapping[str, npt.NDArray[np.float64]]) -> None:
         for what, values in numbers.items():

@@ -15,7 +15,7 @@ from aiotrain.config import Config
 from aiotrain.errors import CheckpointError, ConfigError
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import Checkpoint, Checkpoints, library_versions, natural, number
-from aiotrain.runs.journals import Journals
+from aiotrain.runs.journals import UPDATES, Journals
 from aiotrain.runs.policy_files import WEIGHTS, save_weights
 from aiotrain.runs.tensor_files import Unfit
 
@@ -172,11 +172,18 @@ class RunFolder:
         self._journals.update(row, label)
 
     def row(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write a row to the CSV file ``name``. Raises ValueError for what is no plain file name."""
-        self._journals.row(_plain_name(name), values)
+        """Write a row to the CSV file ``name``. Raises ValueError for a name that is taken or no such file's."""
+        if not _plain_name(name).endswith(".csv") or name == UPDATES:
+            raise ValueError(f"{name!r} is no file for rows of a curriculum; choose another name that ends with .csv")
+        self._journals.row(name, values)
 
     def save_policy(self, name: str) -> None:
-        """Write policy and value network, as they are now, to the file ``name``. A full disk is warned of."""
+        """Write policy and value network, as they are now, to the file ``name``. A full disk is warned of.
+
+        Raises ValueError for what is no name of a safetensors file.
+        """
+        if not _plain_name(name).endswith(".safetensors"):
+            raise ValueError(f"{name!r} is no file for a policy; choose a name that ends with .safetensors")
         learner = self._learner
         try:
             save_weights(self.path / _plain_name(name), learner.tensors(), learner.network.shape, self._spec)

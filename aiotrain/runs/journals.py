@@ -52,6 +52,10 @@ class _Journal:
         os.ftruncate(self._file, sum(map(len, kept)))
         self.lines = len(kept)
 
+    def columns(self) -> list[str]:
+        """Return the columns that the first line names."""
+        return next(csv.reader([self._whole_lines()[0].decode()]))
+
     def _whole_lines(self) -> list[bytes]:
         with open(self._file, "rb", closefd=False) as file:
             file.seek(0)
@@ -152,10 +156,16 @@ class Journals:
                 self._warn(f"the TensorBoard files in {self.folder} end here: {error.strerror or error}")
 
     def row(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write a row to the CSV file ``name``, under a header if it is the first."""
-        row = _row(values.values())
+        """Write a row to the CSV file ``name``, under a header if it is the first.
+
+        Raises ValueError for values that are not those of the header.
+        """
         journal = self._journals.get(name)
-        self._append(name, row if journal is not None and journal.lines else _row(values) + row)
+        columns = list(values) if journal is None or not journal.lines else journal.columns()
+        if set(columns) != set(values):
+            raise ValueError(f"a row of {name} has the columns {', '.join(columns)}, not {', '.join(values)}")
+        row = _row(values[column] for column in columns)
+        self._append(name, row if journal is not None and journal.lines else _row(columns) + row)
 
     def event(self, kind: str, **details: Any) -> None:
         """Write a line about something that happened, with the time."""
@@ -168,6 +178,7 @@ class Journals:
         try:
             if name not in self._journals:
                 self._journals[name] = _Journal(self.folder / name)
+                self._journals[name].cut(0)  # what was written after the checkpoint that the run goes on from
             self._journals[name].append(lines)
         except OSError as error:
             if not self._is_full:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, train
+from aiotrain import Config, ConfigError, Curriculum, PPOConfig, Result, Trainer, Update, train
 from aiotrain.cage2 import Cage2
 from collector_harness import worker_processes
 
@@ -132,3 +132,23 @@ def test_red_agents_are_played(red_agent: str) -> None:
 def test_red_agents_that_it_does_not_have_are_refused(red_agent: str) -> None:
     with pytest.raises(ConfigError, match=rf"red-agent: .*{red_agent}"):
         Trainer(config(Cage2(red_agent=red_agent)))
+
+
+def test_a_metric_that_compiled_play_does_not_tell_is_absent() -> None:
+    """A zero would be taken for a number of the episodes."""
+
+    async def metrics_of(settings: Config) -> list[set[str]]:
+        async with Trainer(settings) as trainer:
+            return [set(update.metrics) async for update in trainer]
+
+    told = asyncio.run(metrics_of(config(Cage2(workflow="reverse"), metrics=("red_hosts", "other"))))
+    assert told == [{"compliance"}] * 3
+    assert asyncio.run(metrics_of(config(Cage2(workflow="none"), metrics=("compliance",)))) == [set()] * 3
+
+
+def test_a_curriculum_may_give_an_order_as_a_list() -> None:
+    class Listed(Curriculum):
+        def plan(self, batch: int) -> list[dict[str, Any]]:
+            return [{"workflow": ["user", "enterprise", "op_server", "op_host", "defender"]}]
+
+    run(config(Cage2(workflow="reverse"), curriculum=Listed))

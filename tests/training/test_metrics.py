@@ -161,6 +161,47 @@ def test_a_bonus_is_a_finite_number(bonus: float) -> None:
         run(train(config(functools.partial(_Rewarding, 0.5, bonus))))
 
 
+class _Paying(Toy):
+    """Gives the same bonus in each step."""
+
+    def __init__(self, bonus: Any) -> None:
+        super().__init__()
+        self.bonus = bonus
+
+    def step(self, action: Any) -> Any:
+        *step, info = super().step(action)
+        return *step, info | {"bonus": self.bonus}
+
+
+@pytest.mark.parametrize("bonus", ["high", {}, 1j, [1.0]], ids=repr)
+def test_a_bonus_is_a_number(bonus: Any) -> None:
+    with pytest.raises(InvalidStepError, match="the environment returned a bonus of"):
+        run(train(config(functools.partial(_Paying, bonus))))
+
+
+@pytest.mark.parametrize("bonus", [np.int8(100), np.uint8(200), np.float16(20_000)], ids=repr)
+def test_bonuses_of_narrow_types_are_added_up_without_overflow(bonus: Any) -> None:
+    updates, _ = run(updates_of(config(functools.partial(_Paying, bonus))))
+    for update in updates:
+        assert update.mean_bonus == pytest.approx(float(bonus) * update.mean_length)
+
+
+def test_keys_of_info_that_are_no_names_are_left_alone() -> None:
+    class Keyed(Toy):
+        def step(self, action: Any) -> Any:
+            *step, info = super().step(action)
+            return *step, {**info, 0: 1.0, ("two",): 2.0}
+
+    _, result = run(updates_of(config(Keyed)))
+    assert result.lost == 0
+
+
+@pytest.mark.parametrize("told", [10**400, np.timedelta64(3, "s")], ids=repr)
+def test_a_metric_beyond_all_floats_is_refused(told: Any) -> None:
+    with pytest.raises(InvalidStepError, match="where a finite number belongs"):
+        run(train(telling({"success": told})))
+
+
 def test_a_metric_without_a_value_leaves_a_cell_empty(tmp_path: Path) -> None:
     updates, _ = run(updates_of(telling(*TOLD[:2], metrics=("success", "depth"), run_dir=str(tmp_path / "run"))))
     with (tmp_path / "run" / "updates.csv").open(newline="") as file:

@@ -75,6 +75,8 @@ class CompiledPlayer:
         workflows = [each.get("workflow", self._own_order) for each in options or [{}] * len(episodes)]
         streams = [episode_streams(self._assignment.run_seed, episode) for episode in episodes]
         headers = np.zeros(len(episodes), header_dtype(self._assignment.spec.metrics))
+        for name in self._assignment.spec.metrics:
+            headers[name] = np.nan  # until it is told
         headers["worker"] = self._assignment.worker
         headers["episode"] = episodes
         headers["seed"] = seeds = [seed for seed, _ in streams]
@@ -84,7 +86,7 @@ class CompiledPlayer:
         played = self._rollout.play(
             seeds,
             np.array([generator.random(self._steps, np.float32) for _, generator in streams]),
-            np.array([_type_numbers(workflow) for workflow in workflows]),
+            np.array([_type_numbers(each if isinstance(each, str) else tuple(each)) for each in workflows]),
             slots,
             self._ring,
             self._ring.bonuses if self._is_judged else NO_BONUSES,
