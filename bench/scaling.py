@@ -47,7 +47,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aiotrain.cage2 import Cage2
-from aiotrain.collect import shared_memory
+from aiotrain.collect import shared_memory_collector
 from aiotrain.config import Config
 from bench.tools.collection import Collection
 from bench.tools.figures import Figures
@@ -100,7 +100,7 @@ class Costs:
 
     def task(self, cores: float) -> float:
         """Episodes in a task while batches are trained on, as the collector sizes it for two tasks on each worker."""
-        least = max(self.envs, math.ceil(1e3 * shared_memory._LEAST_TASK_CPU_S / self.worker_ms))
+        least = max(self.envs, math.ceil(1e3 * shared_memory_collector._LEAST_TASK_CPU_S / self.worker_ms))
         return min(max(least, min(self.usual_task, math.ceil(self.batch / 2 / cores))), self.batch)
 
 
@@ -175,9 +175,9 @@ def measure_parts(config: Config, seconds: float) -> dict[str, float]:
 
 def measure_collection(config: Config, seconds: float, smallest_tasks: bool = False) -> dict[str, float]:
     """What Collection tells, and the memory of this process and of each worker."""
-    usual = shared_memory._TASK_CPU_S, shared_memory._LEAST_TASK_CPU_S
+    usual = shared_memory_collector._TASK_CPU_S, shared_memory_collector._LEAST_TASK_CPU_S
     if smallest_tasks:
-        shared_memory._TASK_CPU_S = shared_memory._LEAST_TASK_CPU_S = 0.0
+        shared_memory_collector._TASK_CPU_S = shared_memory_collector._LEAST_TASK_CPU_S = 0.0
 
     async def collect() -> dict[str, float]:
         collection = Collection(config)
@@ -192,7 +192,7 @@ def measure_collection(config: Config, seconds: float, smallest_tasks: bool = Fa
     try:
         return run(collect())
     finally:
-        shared_memory._TASK_CPU_S, shared_memory._LEAST_TASK_CPU_S = usual
+        shared_memory_collector._TASK_CPU_S, shared_memory_collector._LEAST_TASK_CPU_S = usual
 
 
 def measure_training(config: Config, seconds: float) -> dict[str, float]:

@@ -19,7 +19,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, Phase, settings
 
-from aiotrain.collect.worker_processes import preload
+from aiotrain.collect.worker_executor import preload
 
 settings.register_profile(
     "suite",

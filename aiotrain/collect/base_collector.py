@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from aiotrain.collect.cpython_internals import kill_forkserver
 from aiotrain.collect.protocol import Collector, CollectorSettings, Launch, Outcome
-from aiotrain.collect.worker_processes import WorkerExecutor
+from aiotrain.collect.worker_executor import WorkerExecutor
 from aiotrain.errors import InvalidStepError
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.player import Assignment, LostEpisode, episode_streams

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aiotrain.collect.executor import ExecutorCollector
-from aiotrain.collect.process_per_episode import ProcessPerEpisodeCollector
+from aiotrain.collect.executor_collector import ExecutorCollector
+from aiotrain.collect.process_per_episode_collector import ProcessPerEpisodeCollector
 from aiotrain.collect.protocol import Collector, CollectorSettings
-from aiotrain.collect.sequential import SequentialCollector
+from aiotrain.collect.sequential_collector import SequentialCollector
 from aiotrain.collect.settings import CollectConfig
-from aiotrain.collect.shared_memory import SharedMemoryCollector
-from aiotrain.collect.synchronous import SynchronousCollector
+from aiotrain.collect.shared_memory_collector import SharedMemoryCollector
+from aiotrain.collect.synchronous_collector import SynchronousCollector
 from aiotrain.errors import ConfigError
 from aiotrain.play.env_factory import EnvFactory
 

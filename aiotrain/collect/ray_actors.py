@@ -35,9 +35,9 @@ from aiotrain.collect.worker_startup import answer_of
 from aiotrain.errors import AiotrainError, InvalidStepError, WorkerError
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import close_envs
-from aiotrain.play.local_player import Played
 from aiotrain.play.player import Assignment
 from aiotrain.play.policy import PolicyShape
+from aiotrain.play.private_ring_player import Played
 
 __all__ = ["ActorCollector", "RayCollector", "look_also_in"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome
-from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.collect.shared_memory_collector import SharedMemoryCollector
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.player import LostEpisode
 from aiotrain.play.policy import PolicyShape

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from aiotrain.collect.base_collector import BaseCollector
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
 from aiotrain.collect.task_clock import TaskClock
-from aiotrain.collect.worker_processes import WorkerExecutor, end
+from aiotrain.collect.worker_executor import WorkerExecutor, end
 from aiotrain.collect.worker_startup import inspect
 from aiotrain.errors import AiotrainError, ConfigError, InvalidStepError
 from aiotrain.play.env_factory import EnvFactory
-from aiotrain.play.local_player import Played
 from aiotrain.play.policy import PolicyShape
+from aiotrain.play.private_ring_player import Played
 from aiotrain.play.spaces import EnvSpec
 
 __all__ = ["Policy", "TaskCollector", "TaskWorker", "WholeEpisodeCollector"]

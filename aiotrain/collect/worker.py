@@ -28,8 +28,8 @@ from aiotrain.collect.task_clock import TaskClock, not_counted
 from aiotrain.errors import EnvError, WorkerError
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import close_envs, inspect_env, make_env
-from aiotrain.play.local_player import EpisodePlayer, LocalPlayer, Played, make_player
 from aiotrain.play.player import Assignment, PlayResult
+from aiotrain.play.private_ring_player import EpisodePlayer, LocalPlayer, Played, make_player
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.transport.slot_ring import BROKEN_OFF, PLAYING, Ring
 from aiotrain.transport.weights import Weights

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from aiotrain.collect import worker
 from aiotrain.collect.cpython_internals import kill_forkserver
-from aiotrain.collect.worker_processes import WorkerExecutor, cause_of_end, preload
+from aiotrain.collect.worker_executor import WorkerExecutor, cause_of_end, preload
 from aiotrain.errors import EnvError
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.spaces import EnvSpec

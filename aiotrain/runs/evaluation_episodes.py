@@ -14,9 +14,9 @@ import numpy.typing as npt
 from aiotrain.errors import EnvError, InvalidStepError
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import close_envs, inspect_env
-from aiotrain.play.local_player import LocalPlayer, make_player
 from aiotrain.play.player import Assignment
 from aiotrain.play.policy import NumpyPolicy
+from aiotrain.play.private_ring_player import LocalPlayer, make_player
 from aiotrain.play.spaces import EnvSpec
 
 __all__ = ["Episodes", "PolicyFor", "Progress", "fresh_seed", "play"]

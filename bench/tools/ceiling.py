@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aiotrain.collect.worker import initialize
-from aiotrain.collect.worker_processes import preload
+from aiotrain.collect.worker_executor import preload
 from aiotrain.config import Config
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.policy import NumpyPolicy, PolicyShape

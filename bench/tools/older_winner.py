@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aiotrain.collect.executor import ExecutorCollector
+from aiotrain.collect.executor_collector import ExecutorCollector
 from aiotrain.collect.protocol import Launch
 from aiotrain.play.env_factory import EnvFactory
-from aiotrain.play.local_player import Played
 from aiotrain.play.player import Assignment, episode_streams
+from aiotrain.play.private_ring_player import Played
 from aiotrain.transport.slot_ring import header_dtype
 from aiotrain.transport.trajectories import Trajectories
 

@@ -13,9 +13,9 @@ from aiotrain.cage2.workflows import ORDERS
 from aiotrain.config import Config
 from aiotrain.learn.ppo import Learner
 from aiotrain.play.inspection import inspect_env
-from aiotrain.play.local_player import LocalPlayer, make_player
 from aiotrain.play.player import Assignment
 from aiotrain.play.policy import PolicyShape
+from aiotrain.play.private_ring_player import LocalPlayer, make_player
 from aiotrain.transport.trajectories import Trajectories
 
 __all__ = ["parts"]

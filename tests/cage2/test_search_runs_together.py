@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from aiotrain.cage2 import SearchConfig
 from aiotrain.collect.protocol import Outcome
-from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.collect.shared_memory_collector import SharedMemoryCollector
 from aiotrain.play.player import LostEpisode
 
 TOGETHER = SearchConfig(parallel_workflows=3, max_episodes_per_workflow=12)

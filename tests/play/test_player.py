@@ -16,9 +16,9 @@ from aiotrain.config import Config
 from aiotrain.errors import EnvError, InvalidStepError, UnsupportedSpaceError
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import inspect_env
-from aiotrain.play.local_player import LocalPlayer, make_player
 from aiotrain.play.player import Assignment, Player, episode_streams
 from aiotrain.play.policy import NumpyPolicy, PolicyShape
+from aiotrain.play.private_ring_player import LocalPlayer, make_player
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.testing import Fault, Moment, faulty
 from aiotrain.transport.slot_ring import BROKEN_OFF, SEALED, Ring

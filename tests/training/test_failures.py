@@ -22,7 +22,7 @@ from aiotrain import (
     Trainer,
     train,
 )
-from aiotrain.collect.shared_memory import SharedMemoryCollector
+from aiotrain.collect.shared_memory_collector import SharedMemoryCollector
 from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.testing import faulty
 from aiotrain.transport import segments as shm

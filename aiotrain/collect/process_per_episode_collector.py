@@ -10,10 +10,10 @@ from concurrent.futures import BrokenExecutor
 from aiotrain.collect.protocol import Launch
 from aiotrain.collect.task_collector import WholeEpisodeCollector
 from aiotrain.collect.worker import play_whole
-from aiotrain.collect.worker_processes import WorkerExecutor, cause_of_end
+from aiotrain.collect.worker_executor import WorkerExecutor, cause_of_end
 from aiotrain.collect.worker_startup import answer_of, start
 from aiotrain.errors import WorkerError
-from aiotrain.play.local_player import Played
+from aiotrain.play.private_ring_player import Played
 
 __all__ = ["ProcessPerEpisodeCollector"]
 

@@ -17,12 +17,12 @@ from aiotrain.collect.env_process import Answer, serve_env
 from aiotrain.collect.episode_timer import EpisodeTimer
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch
 from aiotrain.collect.task_collector import TaskCollector
-from aiotrain.collect.worker_processes import GRACE_S, WorkerContext, cause_of_exit, wait_for_end
+from aiotrain.collect.worker_executor import GRACE_S, WorkerContext, cause_of_exit, wait_for_end
 from aiotrain.errors import EnvError
 from aiotrain.play.env_factory import EnvFactory
-from aiotrain.play.local_player import LocalPlayer, Played
 from aiotrain.play.player import Player
 from aiotrain.play.policy import PolicyShape
+from aiotrain.play.private_ring_player import LocalPlayer, Played
 
 __all__ = ["SynchronousCollector"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from aiotrain.collect import shared_memory, worker_processes
+from aiotrain.collect import shared_memory_collector, worker_executor
 from aiotrain.collect.protocol import Launch, WorkerState
 from aiotrain.errors import WorkerError
 from aiotrain.testing import faulty
@@ -113,7 +113,7 @@ async def test_worker_killed_while_it_has_nothing_to_do_is_replaced() -> None:
 @pytest.mark.asyncio
 async def test_worker_killed_while_it_has_nothing_to_do_may_be_given_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anybody looks after it."""
-    monkeypatch.setattr(shared_memory, "_LOOK_S", 2 * WITHIN_S)
+    monkeypatch.setattr(shared_memory_collector, "_LOOK_S", 2 * WITHIN_S)
     async with Play(Toy, workers=2) as one:
         await one.open()
         await until_ready(one)
@@ -129,7 +129,7 @@ async def test_worker_killed_while_it_has_nothing_to_do_may_be_given_a_task(monk
 
 @pytest.mark.asyncio
 async def test_environment_that_always_kills_its_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_memory, "_DEATHS_IN_A_ROW", 2)
+    monkeypatch.setattr(shared_memory_collector, "_DEATHS_IN_A_ROW", 2)
     async with Play(faulty(Toy, "os._exit"), workers=1) as one:
         await one.open()
         with pytest.raises(WorkerError, match="exit code 3"):
@@ -139,16 +139,16 @@ async def test_environment_that_always_kills_its_worker_ends_the_run(monkeypatch
 @pytest.mark.asyncio
 async def test_worker_that_can_never_start_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """For lack of file descriptors, say; however often it is tried. The others play."""
-    made: list[shared_memory.WorkerExecutor] = []
+    made: list[shared_memory_collector.WorkerExecutor] = []
 
-    def scarce() -> shared_memory.WorkerExecutor:
+    def scarce() -> shared_memory_collector.WorkerExecutor:
         if made:
             raise OSError(24, "Too many open files")
-        made.append(worker_processes.WorkerExecutor())
+        made.append(worker_executor.WorkerExecutor())
         return made[0]
 
-    monkeypatch.setattr(shared_memory, "WorkerExecutor", scarce)
-    monkeypatch.setattr(shared_memory, "_LONGEST_PAUSE_S", 0.0)
+    monkeypatch.setattr(shared_memory_collector, "WorkerExecutor", scarce)
+    monkeypatch.setattr(shared_memory_collector, "_LONGEST_PAUSE_S", 0.0)
     async with Play(Toy, workers=2) as one:
         await one.open()
         await one.until(lambda: len(one.warnings) > 1_100, "the second worker was tried often")
@@ -158,7 +158,7 @@ async def test_worker_that_can_never_start_costs_only_itself(monkeypatch: pytest
 
 def test_end_by_any_signal_has_words() -> None:
     for number in signal.valid_signals():  # also real-time ones, most of which have no name
-        words = worker_processes.cause_of_exit(-number)
+        words = worker_executor.cause_of_exit(-number)
         assert words.startswith("its process ended by SIG") or words == f"its process ended by signal {number}"
 
 
@@ -196,14 +196,14 @@ async def test_no_thread_of_a_worker_outlives_close(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.asyncio
 async def test_worker_that_does_not_end_when_asked_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(worker_processes, "GRACE_S", 0.1)
+    monkeypatch.setattr(worker_executor, "GRACE_S", 0.1)
 
     class Stubborn(Waiting):
         def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             return super().step(action)
 
-    monkeypatch.setattr(worker_processes, "_TERM_S", 0.2)
+    monkeypatch.setattr(worker_executor, "_TERM_S", 0.2)
     async with Play(functools.partial(Stubborn, str(tmp_path / "gate"))) as one:
         await one.open()
         playing = asyncio.create_task(one.play(5))
@@ -234,7 +234,7 @@ from pathlib import Path
 sys.path[:0] = {folders!r}
 from envs import Toy
 from collector_harness import Play, seed_of
-from test_shared_memory import pids, until_ready
+from test_shared_memory_collector import pids, until_ready
 MARKS = Path({marks!r})
 class Stuck(Toy):
     def step(self, action):

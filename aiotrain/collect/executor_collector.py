@@ -17,12 +17,12 @@ from aiotrain.collect.protocol import CollectorSettings, Launch
 from aiotrain.collect.task_clock import TaskClock
 from aiotrain.collect.task_collector import WholeEpisodeCollector
 from aiotrain.collect.worker import play_in_pool, play_whole
-from aiotrain.collect.worker_processes import WorkerExecutor, cause_of_end, cause_of_exit
+from aiotrain.collect.worker_executor import WorkerExecutor, cause_of_end, cause_of_exit
 from aiotrain.collect.worker_startup import answer_of
 from aiotrain.errors import WorkerError
 from aiotrain.play.env_factory import EnvFactory
-from aiotrain.play.local_player import Played
 from aiotrain.play.policy import PolicyShape
+from aiotrain.play.private_ring_player import Played
 
 __all__ = ["ExecutorCollector"]
 

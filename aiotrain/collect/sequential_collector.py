@@ -19,8 +19,8 @@ from aiotrain.collect.task_collector import TaskCollector
 from aiotrain.errors import EnvError
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.play.inspection import close_envs, inspect_env, make_env
-from aiotrain.play.local_player import LocalPlayer, Played, make_player
 from aiotrain.play.policy import PolicyShape
+from aiotrain.play.private_ring_player import LocalPlayer, Played, make_player
 from aiotrain.play.spaces import EnvSpec
 
 __all__ = ["SequentialCollector"]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from aiotrain.collect.base_collector import BaseCollector
 from aiotrain.collect.protocol import CollectorSettings, CollectorStatus, Launch, Outcome, WorkerState, WorkerStatus
 from aiotrain.collect.worker import join, play
-from aiotrain.collect.worker_processes import WorkerExecutor, cause_of_end, end
+from aiotrain.collect.worker_executor import WorkerExecutor, cause_of_end, end
 from aiotrain.collect.worker_startup import inspect, run_first
 from aiotrain.errors import AiotrainError, TrainerStateError, WorkerError
 from aiotrain.play.env_factory import EnvFactory
