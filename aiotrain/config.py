@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_type_hints
 
 from aiotrain.collect.settings import CollectConfig
-from aiotrain.domains import Domain, domain_of, domains
+from aiotrain.domains import Domain, domain_of, domains, part_of
 from aiotrain.errors import ConfigError, Faults, documented, unknown_name
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.env_factory import EnvFactory
@@ -97,7 +97,7 @@ class Config(CollectConfig):
         if faults.of_right_type():
             faults.found += self.collect_faults() + self._budget_faults() + self._other_faults()
             if domain is not None:
-                faults.found += domain.faults(self)
+                faults.found += _namesakes(domain) + part_of(domain, "faults", list[str], lambda: domain.faults(self))
         if isinstance(self.ppo, PPOConfig):
             faults.found += self.ppo.faults()
         if faults.found:
@@ -167,9 +167,10 @@ class Config(CollectConfig):
 
     def env_factory(self) -> EnvFactory:
         """Return what makes the environment in a worker. Raises ConfigError."""
-        factory = (
-            self.env.factory(self) if isinstance(self.env, Domain) else EnvFactory.of(self.env, self.max_episode_steps)
-        )
+        if isinstance(env := self.env, Domain):
+            factory = part_of(env, "factory", EnvFactory, lambda: env.factory(self))
+        else:
+            factory = EnvFactory.of(env, self.max_episode_steps)
         metrics = (*factory.metrics, *(name for name in self.metrics if name not in factory.metrics))
         return dataclasses.replace(factory, metrics=metrics)
 
@@ -210,6 +211,15 @@ class Config(CollectConfig):
             for name in {**here, **there}
             if name not in MAY_CHANGE and here.get(name) != there.get(name)
         ]
+
+
+def _namesakes(domain: Domain) -> list[str]:
+    """Return a fault if the id of ``domain`` means another one, which would be played in its place after a resume."""
+    known = domains().get(domain.env_id, type(domain))
+    if known is type(domain):
+        return []
+    here, there = (f"{kind.__module__}.{kind.__qualname__}" for kind in (type(domain), known))
+    return [f"env: {here} has the env_id {domain.env_id}, which is that of {there}; give it an env_id of its own"]
 
 
 _Settings = TypeVar("_Settings")

@@ -20,9 +20,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, get_args, get_type_hints
 
-from aiotrain.errors import is_of
+from aiotrain.errors import AiotrainError, ConfigError, is_of
 from aiotrain.learn.settings import PPOConfig
 from aiotrain.play.env_factory import EnvFactory, named
 
@@ -43,6 +43,7 @@ __all__ = [
     "domain_of",
     "domains",
     "flags_of",
+    "part_of",
 ]
 
 GROUP: Final = "aiotrain.domains"
@@ -197,3 +198,26 @@ def domain_of(env: object) -> Domain | None:
         kind = domains().get(env)
         return None if kind is None else kind()
     return env if isinstance(env, Domain) else None
+
+
+_Part = TypeVar("_Part")
+
+
+def part_of(domain: Domain, part: str, expected: Any, get: Callable[[], _Part]) -> _Part:
+    """Return what ``get`` returns, which is the member ``part`` of ``domain``.
+
+    Raises ConfigError, which names both, if ``get`` raises or its result is not of the type ``expected``.
+    """
+    try:
+        found = get()
+        if not is_of(expected, found):
+            in_words = expected.__name__ if isinstance(expected, type) else expected
+            raise TypeError(f"it is {found!r:.80}, which is not of type {in_words}")
+    except AiotrainError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"the part {part} of the domain {domain.env_id} cannot be used: {type(error).__name__}: {error}. "
+            f"See {type(domain).__module__}.{type(domain).__qualname__}"
+        ) from error
+    return found

@@ -127,7 +127,7 @@ def unknown_name(what: str, name: object, known: Sequence[str]) -> str:
     lowered = {candidate.lower(): candidate for candidate in known}
     near = get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(lowered[word] for word in near)}?" if near else "."
-    return f"unknown {what} {name!r}{hint}" + (f" There are: {', '.join(known)}" if len(known) <= _MOST_NAMES else "")
+    return f"unknown {what} {name!r}{hint}" + (f" There are: {', '.join(known)}." if len(known) <= _MOST_NAMES else "")
 
 
 _Kind = TypeVar("_Kind", bound=type)
@@ -243,7 +243,7 @@ def _in_words(expected: Any, source: object) -> str:
 def is_of(expected: Any, value: object) -> bool:
     """Return whether ``value`` is of the type ``expected``, as type checkers see it, but that a bool is no number.
 
-    Known are literals, lists and tuples of one type, mappings, unions and plain classes.
+    Known are literals, lists, tuples, mappings, unions and plain classes.
     """
     kind, inner = get_origin(expected) or expected, get_args(expected)
     if kind in (UnionType, Union):
@@ -251,8 +251,10 @@ def is_of(expected: Any, value: object) -> bool:
     if kind is Literal:
         return value in inner
     if isinstance(value, bool):
-        return kind is bool
-    if kind in (list, tuple):
+        return kind in (bool, object)
+    if kind is tuple and inner and inner[-1] is not Ellipsis:
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(is_of, inner, value))
+    if kind in (list, tuple) and inner:
         return isinstance(value, kind) and all(is_of(inner[0], each) for each in value)
     if kind is Mapping:
         return isinstance(value, Mapping) and all(

@@ -190,6 +190,16 @@ def test_its_faults_come_with_all_others(maze: type[Maze]) -> None:
         Config(env=maze(lamp="dim"))  # type: ignore[arg-type]
 
 
+def test_another_class_with_its_id_is_refused(maze: type[Maze], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(maze):  # type: ignore[misc, valid-type]
+        pass
+
+    with pytest.raises(ConfigError, match=rf"Mine has the env_id {MAZE}, which is that of maze_domain.domain.Maze"):
+        Config(env=Mine())
+    monkeypatch.setattr(Mine, "env_id", "maze/Mine-v0")
+    assert Config(env=Mine()).env == Mine(), "a domain need not be installed"
+
+
 def test_its_settings_survive_a_file(maze: type[Maze]) -> None:
     from maze_domain.domain import Lessons
 
@@ -390,6 +400,8 @@ def test_bonus_and_success_reach_the_update(maze: type[Maze]) -> None:
 @pytest.mark.usefixtures("one_ray")
 def test_the_domain_itself_never_travels(collector: str, maze: type[Maze]) -> None:
     class Heavy(maze):  # type: ignore[misc, valid-type]
+        env_id = "maze/Heavy-v0"
+
         def __reduce__(self) -> Any:
             raise AssertionError("the domain is sent to a worker")
 

@@ -100,9 +100,9 @@ def test_a_fault_of_ones_own_is_kept_if_the_check_does_not_hold() -> None:
 
 def test_an_unknown_name_is_told_with_the_nearest_and_all_if_they_are_few() -> None:
     assert unknown_name("colour", "Gren", ["red", "green"]) == (
-        "unknown colour 'Gren'; did you mean green or red? There are: red, green"
+        "unknown colour 'Gren'; did you mean green or red? There are: red, green."
     )
-    assert unknown_name("colour", "zzz", ["red"]) == "unknown colour 'zzz'. There are: red"
+    assert unknown_name("colour", "zzz", ["red"]) == "unknown colour 'zzz'. There are: red."
     many = [f"colour-{number}" for number in range(100)]
     told = unknown_name("colour", "Colour-77", many)
     assert told.startswith("unknown colour 'Colour-77'; did you mean colour-77 or ")

@@ -6,13 +6,13 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiotrain.app.evaluate_command import evaluate
 from aiotrain.app.export_command import export
 from aiotrain.app.plot_command import plot
 from aiotrain.app.replay_command import replay
-from aiotrain.domains import DEFAULT_ENV, Domain, domain_of, domains
+from aiotrain.domains import DEFAULT_ENV, Domain, domain_of, domains, part_of
 from aiotrain.errors import AiotrainError, ConfigError, unknown_name
 from aiotrain.play.env_factory import named
 from aiotrain.runs.load_run import read_config
@@ -40,17 +40,22 @@ def command(name: str, arguments: Sequence[str]) -> Command:
     Raises ConfigError if there is no such command.
     """
     domain = _domain_of_run(arguments)
-    commands: dict[str, Any] = {**further_commands(), **_GENERAL, **({} if domain is None else domain.verbs)}
-    if name not in commands:
-        raise ConfigError(f"{unknown_name('command', name, list(commands))}; training has flags alone")
-    found: Command = named(commands[name]) if isinstance(commands[name], str) else commands[name]
+    further = further_commands()
+    if domain is None or name not in domain.verbs:
+        if name in _GENERAL:
+            return _GENERAL[name]
+        if name not in further:
+            known = [*further, *_GENERAL, *(() if domain is None else domain.verbs)]
+            raise ConfigError(f"{unknown_name('command', name, list(dict.fromkeys(known)))} Training has flags alone.")
+        domain = further[name]()
+    verb = domain.verbs[name]
+    found: Command = part_of(domain, f"verbs ({name})", Callable, lambda: named(verb))
     return found
 
 
-def further_commands() -> dict[str, str]:
-    """Return the commands that only domains have, as ``module:function``."""
-    verbs = [item for kind in domains().values() for item in kind.verbs.items()]
-    return {name: target for name, target in verbs if name not in _GENERAL}
+def further_commands() -> dict[str, type[Domain]]:
+    """Return the commands that only domains have, with the domain that has each."""
+    return {name: kind for kind in domains().values() for name in kind.verbs if name not in _GENERAL}
 
 
 def _domain_of_run(arguments: Sequence[str]) -> Domain | None:

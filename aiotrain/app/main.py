@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
@@ -20,10 +21,12 @@ from rich.console import Console
 from aiotrain.app.commands import command
 from aiotrain.app.console import printable_lines
 from aiotrain.app.train_command import train
+from aiotrain.domains import DomainLeftOut
 from aiotrain.errors import AiotrainError, CheckpointError, ConfigError, EnvError, SharedMemoryError
 
 __all__ = ["main", "run"]
 
+_PYTHONS: Final = warnings.formatwarning
 _MAKE_NO_ENVIRONMENT: Final = ("plot", "export")
 
 
@@ -32,12 +35,22 @@ def run() -> NoReturn:
 
     It ends right after the exit handlers: Python would take another second to take torch apart.
     """
+    warnings.formatwarning = _formatted
     code = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # whoever reads it has gone
             stream.flush()
     os._exit(code)
+
+
+def _formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return the text of a warning: a line alone where it is not the code's author that it is for."""
+    if issubclass(category, DomainLeftOut):
+        return f"aiotrain: {printable_lines(str(message))}\n"
+    return _PYTHONS(message, category, filename, lineno, line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import resource
 import shlex
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,7 @@ from aiotrain.app.output import Output
 from aiotrain.app.parse_flags import TrainFlags, parse_flags
 from aiotrain.app.signals import Interruption
 from aiotrain.config import Config
-from aiotrain.domains import DEFAULT_ENV, Panel
+from aiotrain.domains import DEFAULT_ENV, Panel, part_of
 from aiotrain.errors import AiotrainError, ConfigError
 from aiotrain.play.env_factory import named
 from aiotrain.transport.segments import human_bytes
@@ -69,8 +69,10 @@ async def _train(flags: TrainFlags) -> int:
     """Train and show it. The first signal ends the run in order, a second one at once."""
     from aiotrain.training.trainer import Trainer
 
+    panel, details = _panel(flags.config), _details(flags.config)
     trainer = Trainer(flags.config, checkpoint=flags.checkpoint, override=flags.override)
-    output, panel = Output(), _panel(flags.config)
+    trainer.status()  # refuses a title that cannot be shown
+    output = Output()
     # A breakpoint in an environment of this process needs the terminal for itself.
     draws = can_draw(output) and not flags.plain and flags.config.collector != "sequential"
     shown = _drawn(trainer, output, panel, flags.run_dir) if draws else _logged(trainer, output, panel)
@@ -80,7 +82,7 @@ async def _train(flags: TrainFlags) -> int:
         try:
             async with trainer:
                 started = True
-                output.print(_start_lines(trainer, flags.run_dir), soft_wrap=True)
+                output.print(_start_lines(trainer, flags.run_dir, details), soft_wrap=True)
                 tell()  # what there is to warn of, before the first update
                 async for _ in trainer:
                     tell()
@@ -134,9 +136,17 @@ async def _drawn(
 
 def _panel(config: Config) -> Panel | None:
     """Return what shows the domain's curriculum in the console; None if another one trains, or there is no panel."""
-    if config.domain is None or config.domain.panel is None or config.curriculum is not None:
+    domain = config.domain
+    if domain is None or (panel := domain.panel) is None or config.curriculum is not None:
         return None
-    return GuardedPanel(named(config.domain.panel)())
+    return part_of(domain, "panel", GuardedPanel, lambda: GuardedPanel(named(panel)()))
+
+
+def _details(config: Config) -> Mapping[str, str]:
+    """Return what the domain adds to the first lines of the log."""
+    if (domain := config.domain) is None:
+        return {}
+    return part_of(domain, "details", Mapping[str, str], lambda: domain.details)
 
 
 def _way_on(run_dir: Path) -> str:
@@ -145,7 +155,7 @@ def _way_on(run_dir: Path) -> str:
     return f"resume      by --resume {printable(shlex.quote(str(run_dir)))}\n" if resumable else ""
 
 
-def _start_lines(trainer: Trainer, run_dir: Path) -> str:
+def _start_lines(trainer: Trainer, run_dir: Path, details: Mapping[str, str]) -> str:
     """Return what was set up, for the log: the environment, the processes, and the memory that is reserved."""
     config, spec, status = trainer.config, trainer.spec, trainer.status()
     outputs = f"{spec.outputs} {'actions' if spec.action_kind == 'discrete' else 'action dimensions'}"
@@ -153,7 +163,6 @@ def _start_lines(trainer: Trainer, run_dir: Path) -> str:
     each = _count(envs, "environment")
     players = f"{_count(processes, 'process')} with {each} each" if processes else f"{each} in this process"
     reserved, slots = human_bytes(status.ring_bytes), _count(status.slots, "slot")
-    details = {} if config.domain is None else config.domain.details
     return "\n".join(
         (
             f"environment {printable(status.environment)}: {spec.inputs} inputs ({spec.observation_dtype}), {outputs}",

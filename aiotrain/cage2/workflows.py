@@ -79,9 +79,9 @@ def parse_order(workflow: str | Sequence[str]) -> Order:
     if len(names) == 1 and names[0] not in HOST_TYPES:
         raise ValueError(
             unknown_name("workflow", text, tuple(NAMED_ORDERS))
-            + f"; or an order of your own, as {order_text(HOST_TYPES)}"
+            + f" Or give an order of your own, as {order_text(HOST_TYPES)}"
         )
-    faults = [unknown_name("host type", name, HOST_TYPES) for name in names if name not in HOST_TYPES]
+    faults = [unknown_name("host type", name, HOST_TYPES).removesuffix(".") for name in names if name not in HOST_TYPES]
     faults += [f"{kind} is there {names.count(kind)} times" for kind in HOST_TYPES if names.count(kind) > 1]
     faults += [f"{kind} is missing" for kind in HOST_TYPES if kind not in names]
     raise ValueError(f"workflow {text!r} is no order of the {len(HOST_TYPES)} host types: {'; '.join(faults)}")

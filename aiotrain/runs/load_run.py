@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiotrain.config import Config
-from aiotrain.domains import Domain
+from aiotrain.domains import Domain, part_of
 from aiotrain.errors import ConfigError
 from aiotrain.play.policy import NumpyPolicy
 from aiotrain.play.spaces import EnvSpec
@@ -121,7 +121,8 @@ def load_run(run: Path, env: str | Callable[..., Any] | Domain | None = None) ->
     found = find_run(run)
     config, weights = found.config, WEIGHTS
     if config.domain is not None:
-        domain, weights = config.domain.to_play(found.folder)
+        settings = config.domain
+        domain, weights = part_of(settings, "to_play", tuple[Domain, str], lambda: settings.to_play(found.folder))
         config = dataclasses.replace(config, env=domain)
     return found.load(config if env is None else dataclasses.replace(config, env=env), weights)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from aiotrain.domains import Domain, Drawing, part_of
 from aiotrain.errors import ConfigError
 from aiotrain.play.env_factory import named
 from aiotrain.runs.journals import UPDATES
@@ -26,6 +28,7 @@ __all__ = ["Updates", "draw_return", "plot_run", "read_updates", "rows_of"]
 
 _DPI: Final = 120
 _RETURNS: Final = ("episodes", "mean_return", "min_return", "max_return")
+_PLAIN_NAME: Final = re.compile(r"[\w-][\w -]*")
 _Row = TypeVar("_Row")
 
 Updates = Mapping[str, NDArray[np.float64]]
@@ -45,9 +48,8 @@ def plot_run(run: Path) -> list[Path]:
         raise ConfigError("plot: matplotlib is not installed; pip install 'aiotrain[plot]'") from error
     updates = read_updates(run)
     pictures: dict[str, Callable[[Figure], object]] = {"return": lambda figure: draw_return(figure, updates)}
-    domain = read_config(run).domain
-    if domain is not None and domain.plots is not None:
-        pictures |= named(domain.plots)(run)
+    if (domain := read_config(run).domain) is not None:
+        pictures |= _pictures_of(domain, run)
     paths = []
     for name, draw in pictures.items():
         figure = Figure(layout="constrained", dpi=_DPI)
@@ -59,6 +61,24 @@ def plot_run(run: Path) -> list[Path]:
         except OSError as error:
             raise ConfigError(f"plot: {paths[-1]} cannot be written: {error.strerror}") from error
     return paths
+
+
+def _pictures_of(domain: Domain, run: Path) -> dict[str, Drawing]:
+    """Return the pictures of the run's domain. They raise ConfigError where they cannot be drawn."""
+    if (plots := domain.plots) is None:
+        return {}
+    found = part_of(domain, "plots", Mapping[str, Callable[..., object]], lambda: named(plots)(run))
+    for name in found:
+        if not _PLAIN_NAME.fullmatch(name):  # it could lie outside the run's folder
+            raise ConfigError(
+                f"the part plots of the domain {domain.env_id} names a picture {name!r:.80}; a name has letters, "
+                "digits, blanks, - and _ only"
+            )
+
+    def guarded(name: str, draw: Drawing) -> Drawing:
+        return lambda figure: part_of(domain, f"plots ({name})", object, lambda: draw(figure))
+
+    return {name: guarded(name, draw) for name, draw in found.items()}
 
 
 def read_updates(run: Path) -> Updates:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiotrain.collect.protocol import CollectorStatus, WorkerStatus
 from aiotrain.config import Config
+from aiotrain.domains import part_of
 from aiotrain.errors import documented
 from aiotrain.play.env_factory import EnvFactory
 from aiotrain.training.batcher import Counts
@@ -167,7 +168,7 @@ def status_of(
     mean_episodes_per_s, mean_steps_per_s = throughput.mean_rates()
     return Status(
         run_name=Path(config.run_dir or "").name or "aiotrain",
-        environment=factory.name if config.domain is None else config.domain.title,
+        environment=_environment(config, factory),
         collector=config.collector,
         device=config.device if run is None else str(run.learner.device),
         phase=events.phase,
@@ -209,3 +210,10 @@ def status_of(
         first_error=events.first_error,
         curriculum=None if run is None else run.curriculum.status(),
     )
+
+
+def _environment(config: Config, factory: EnvFactory) -> str:
+    """Return what is being played, in a few words."""
+    if (domain := config.domain) is None:
+        return factory.name
+    return part_of(domain, "title", str, lambda: domain.title)

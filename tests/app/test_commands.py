@@ -63,7 +63,7 @@ def test_unknown_commands_are_refused_with_the_nearest(maze: str, capsys: pytest
     assert main(["corider"]) == 2
     err = capsys.readouterr().err
     assert "unknown command 'corider'; did you mean corridor" in err
-    assert "training has flags alone" in err
+    assert "Training has flags alone." in err
 
 
 def test_without_a_run_the_help_is_that_of_the_default_environment(capsys: pytest.CaptureFixture[str]) -> None:

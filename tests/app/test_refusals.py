@@ -13,7 +13,7 @@ from aiotrain.app.main import main
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["plott", "runs/x"], ["unknown command 'plott'; did you mean plot or export?", "training has flags"]),
+        (["plott", "runs/x"], ["unknown command 'plott'; did you mean plot or export?", "Training has flags"]),
         (["--env", "CartPole-v11"], ["unknown Gymnasium id 'CartPole-v11'", "CartPole-v1", "module:factory"]),
         (["--env", "no_such_module:make"], ["no module 'no_such_module'", "folder you start in"]),
         (["--env", "tiny_envs:"], ["nothing in it"]),

@@ -51,7 +51,7 @@ def test_texts_and_names_are_read_back() -> None:
         (("user", "ophost", "op_server", "enterprise", "defender"), ["did you mean op_host"]),
         (
             "critical",
-            ["unknown workflow 'critical'; did you mean critical_first", "or an order of your own, as defender,"],
+            ["unknown workflow 'critical'; did you mean critical_first", "Or give an order of your own, as defender,"],
         ),
         ("user", ["defender is missing", "op_host is missing"]),
         ("", ["unknown workflow ''"]),

@@ -11,6 +11,7 @@ from pprint import pformat
 from types import ModuleType
 from typing import Any, Final
 
+from aiotrain.domains import part_of
 from aiotrain.play.env_factory import named
 from aiotrain.play.policy import INPUT_CLIP, NumpyPolicy
 from aiotrain.runs.export import agent_for_any, agent_policy
@@ -51,7 +52,9 @@ class AgentParts:
 def parts_of(trained: Trained) -> AgentParts:
     """Return the parts that the policy's domain gives, else the general ones."""
     domain = trained.config.domain
-    parts: AgentParts = (general_parts if domain is None or domain.agent is None else named(domain.agent))(trained)
+    if domain is None or (agent := domain.agent) is None:
+        return general_parts(trained)
+    parts: AgentParts = part_of(domain, "agent", AgentParts, lambda: named(agent)(trained))
     return parts
 
 
