@@ -174,6 +174,7 @@ def _refuse_broken(kind: type[Domain]) -> None:
         (expected,), value = get_args(hint), getattr(kind, name)
         if not is_of(expected, value):
             raise TypeError(f"{name} must be of type {expected}, not {value!r}")
+    get_type_hints(kind)  # raises for a type that is imported for type checkers alone: the settings could not be read
     general = {*flags_of(named(_SETTINGS)), *_OTHER_FLAGS}
     taken = {*general, *(f"--no-{flag[2:]}" for flag in general)}
     for flag in (f"--{kind.__name__}", *flags_of(kind())):  # the class heads its flags by its name

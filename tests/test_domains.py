@@ -22,6 +22,7 @@ import pytest
 from aiotrain import Config, ConfigError, PPOConfig, Result, Trainer, Update, load_policy, train
 from aiotrain.domains import DEFAULT_ENV, GROUP, DomainLeftOut, domain_of, domains
 from aiotrain.runs.checkpoints import library_versions
+from aiotrain.runs.export.agent_file import parts_of
 from aiotrain.runs.load_run import load_run
 from collector_harness import COLLECTORS
 
@@ -123,6 +124,7 @@ Workers, Env, Plain, NWorkers, Rate, NoPlain, Enough = (
 )
 Verbs = made("size", verbs=None)
 Number = made("size", env_id=7)
+Unknown = made("size", __annotations__={"weight": "Ton"})
 """
 
 
@@ -139,6 +141,7 @@ Number = made("size", env_id=7)
         ("broken_maze:Enough", "--enough is a flag already"),
         ("broken_maze:Verbs", "verbs must be of type"),
         ("broken_maze:Number", "env_id must be of type"),
+        ("broken_maze:Unknown", "name 'Ton' is not defined"),
         ("leaving_maze:Domain", "SystemExit(3)"),
     ],
 )
@@ -292,6 +295,16 @@ def test_its_exported_agent_says_what_it_walks_along(ran: tuple[Path, Path, str]
     source = (tmp_path / "agent" / "agent.py").read_text()
     assert "It walks along corridor of 6 cells." in source
     assert "'cells': 6" in source
+
+
+@pytest.mark.parametrize(("agent", "cause"), [("PASSED", "not callable"), ("Path", "not of type AgentParts|PathLike")])
+def test_an_agent_that_cannot_be_written_is_refused(
+    agent: str, cause: str, ran: tuple[Path, Path, str], maze: type[Maze], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run, _ = ran
+    monkeypatch.setattr(maze, "agent", f"maze_domain.domain:{agent}")
+    with pytest.raises(ConfigError, match=f"the part agent of the domain {MAZE} cannot be used: TypeError: .*{cause}"):
+        parts_of(load_run(run))
 
 
 @pytest.mark.parametrize(
