@@ -6,6 +6,7 @@ AiotrainError
 │   ├── UnsupportedSpaceError   its spaces are none that a policy is built for
 │   └── InvalidStepError        it returned NaN, a wrong shape or a wrong type
 ├── CheckpointError         a checkpoint cannot be resumed from, or what was learned cannot be saved
+├── CurriculumError         a curriculum's own code failed, or what it returned cannot be saved
 ├── SharedMemoryError       the ring does not fit, or cannot be created
 ├── WorkerError             workers die faster than they can be replaced
 ├── DivergenceError         the policy's parameters are no longer finite
@@ -37,6 +38,7 @@ __all__ = [
     "AiotrainError",
     "CheckpointError",
     "ConfigError",
+    "CurriculumError",
     "DivergenceError",
     "EnvError",
     "Faults",
@@ -98,6 +100,10 @@ class InvalidStepError(EnvError):
 
 class CheckpointError(AiotrainError):
     """A checkpoint cannot be resumed from, or what was learned cannot be saved; says which file and why."""
+
+
+class CurriculumError(AiotrainError):
+    """A curriculum's own code failed, or what it returned cannot be saved; says which class and method."""
 
 
 class SharedMemoryError(AiotrainError):

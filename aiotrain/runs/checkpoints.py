@@ -30,7 +30,16 @@ from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.policy_files import policy_of, read_as
 from aiotrain.runs.tensor_files import Tensors, Unfit, parsed, read_tensors, write_whole
 
-__all__ = ["Checkpoint", "Checkpoints", "State", "library_versions", "load_checkpoint", "natural", "number"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "State",
+    "library_versions",
+    "load_checkpoint",
+    "natural",
+    "number",
+    "refuse_unsavable",
+]
 
 _FORMAT: Final = "aiotrain checkpoint 2"
 _FIRST_FORMAT: Final = "aiotrain checkpoint 1"
@@ -38,6 +47,8 @@ _FIRST_FORMAT: Final = "aiotrain checkpoint 1"
 _LARGEST_BYTES: Final = 4 << 30
 """Of a checkpoint; what claims to be larger is not read."""
 _NAME: Final = re.compile(r"update-(\d{6,12})\.safetensors")
+_WIDEST_BYTES: Final = 8
+"""Of a number in an array."""
 _TENSOR: Final = "$tensor"
 """The only key of a JSON object that stands for the array of this name."""
 
@@ -149,6 +160,11 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("update-*") if _number(path) >= 0), key=_number, reverse=True)
 
 
+def refuse_unsavable(state: Mapping[str, Any]) -> None:
+    """Raise Unfit if ``state`` holds something that a checkpoint cannot."""
+    _take_out(state, "", {})
+
+
 def _pack(state: Mapping[str, Any]) -> bytes:
     tensors: Tensors = {}
     text = json.dumps(_take_out(state, "", tensors))
@@ -160,15 +176,16 @@ def _pack(state: Mapping[str, Any]) -> bytes:
 
 def _take_out(value: Any, name: str, tensors: Tensors) -> Any:
     """Return ``value`` for JSON: its arrays go to ``tensors`` by their paths, which take their places. Raises Unfit."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= _WIDEST_BYTES:
         tensors[name] = np.ascontiguousarray(value).reshape(value.shape)  # which by itself makes 0 dimensions 1
         return {_TENSOR: name}
     if isinstance(value, Mapping):
+        if unnamed := [key for key in value if not isinstance(key, str)]:
+            raise Unfit(f"{name[1:] or 'it'} has the key {unnamed[0]!r:.40}, where text belongs")
         return {key: _take_out(each, f"{name}/{key}", tensors) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_take_out(each, f"{name}/{index}", tensors) for index, each in enumerate(value)]
-    if isinstance(value, np.generic):
-        return value.item()
+    value = value.item() if isinstance(value, np.generic) else value
     if value is not None and not isinstance(value, bool | int | float | str):
         raise Unfit(f"{name[1:]} is {value!r:.40}, where a plain value or an array belongs")
     return value

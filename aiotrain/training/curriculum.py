@@ -8,8 +8,10 @@ docs/curriculum.md has an example. ``--curriculum module:Class`` or ``Config(cur
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from aiotrain.config import Config
-from aiotrain.errors import ConfigError, documented
+from aiotrain.errors import AiotrainError, ConfigError, CurriculumError, documented
 from aiotrain.play.env_factory import named
+from aiotrain.runs.checkpoints import refuse_unsavable
+from aiotrain.runs.tensor_files import Unfit
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from aiotrain.learn.ppo import Learner
 
-__all__ = ["Curriculum", "RunServices", "curriculum_maker", "plan_of"]
+__all__ = ["CheckedCurriculum", "Curriculum", "RunServices", "curriculum_maker"]
 
 Options = Mapping[str, Any]
 """What ``env.reset(options=…)`` is given."""
@@ -104,7 +108,8 @@ class Curriculum:
 def curriculum_maker(config: Config) -> Callable[[RunServices], Curriculum]:
     """Return what makes the curriculum that ``config`` asks for: its own, else the domain's, else the plain one.
 
-    Raises ConfigError for a name that cannot be imported. So does the maker for what is no curriculum.
+    Raises ConfigError for a name that cannot be imported. So does the maker for what is no curriculum; it raises
+    CurriculumError if the user's code does not get as far as that.
     """
     wanted: Any = config.curriculum
     if isinstance(wanted, str):
@@ -115,12 +120,13 @@ def curriculum_maker(config: Config) -> Callable[[RunServices], Curriculum]:
 
     def make(run: RunServices) -> Curriculum:
         giver: object = config.curriculum
-        if wanted is not None:
-            made = wanted(run) if callable(wanted) else wanted
-        elif config.domain is not None and (made := config.domain.curriculum(config, run)) is not None:
-            giver = config.domain.env_id
-        else:
-            made = Curriculum(run)
+        with _naming("curriculum: making it"):
+            if wanted is not None:
+                made = wanted(run) if callable(wanted) else wanted
+            elif config.domain is not None and (made := config.domain.curriculum(config, run)) is not None:
+                giver = config.domain.env_id
+            else:
+                made = Curriculum(run)
         if not isinstance(made, Curriculum):
             raise ConfigError(f"curriculum: {giver} gives {made!r}; derive it from aiotrain.Curriculum")
         return made
@@ -128,24 +134,74 @@ def curriculum_maker(config: Config) -> Callable[[RunServices], Curriculum]:
     return make
 
 
-def plan_of(curriculum: Curriculum, batch: int, *, episodes: int | None) -> Sequence[Options] | None:
-    """Return what ``curriculum`` plans for ``batch``, as a copy that the curriculum can no longer change.
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Raise CurriculumError, which tells what was done, for an error in a curriculum's own code."""
+    try:
+        yield
+    except AiotrainError:
+        raise
+    except Exception as error:
+        raise CurriculumError(f"{what} raised {type(error).__name__}: {error}") from error
 
-    ``episodes``: number of episodes in a batch; None if batches are counted in steps. Raises ConfigError for what is no
-    plan.
+
+class CheckedCurriculum:
+    """A curriculum as the run asks it: an error in a method becomes a CurriculumError, and what it returns is checked.
+
+    ``episodes``: number of episodes in a batch; None if batches are counted in steps.
     """
-    parts: Any = curriculum.plan(batch)
-    if parts is None:
-        return None
-    told = f"curriculum: {type(curriculum).__name__}.plan({batch}) returned"
-    if not (isinstance(parts, list | tuple) and parts and all(isinstance(each, Mapping) for each in parts)):
-        raise ConfigError(
-            f"{told} {parts!r:.60}; return a list of one or more mappings, which reset is given as options, or None "
-            "for not now"
-        )
-    if episodes is not None and len(parts) > episodes:
-        raise ConfigError(
-            f"{told} {len(parts)} options for a batch of {episodes} episodes, so that some would never be played; "
-            "return fewer, or raise --episodes-per-update"
-        )
-    return copy.deepcopy([dict(each) for each in parts])
+
+    def __init__(self, curriculum: Curriculum, episodes: int | None) -> None:
+        self._curriculum = curriculum
+        self._episodes = episodes
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return functools.partial(self._call, method)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        with _naming(self._told(method)):
+            return getattr(self._curriculum, method)(*args, **kwargs)
+
+    def _told(self, call: str) -> str:
+        return f"curriculum: {type(self._curriculum).__name__}.{call}"
+
+    def plan(self, batch: int) -> Sequence[Options] | None:
+        """Return what is planned for ``batch``, as a copy. Raises ConfigError for what is no plan."""
+        parts = self._call("plan", batch)
+        if parts is None:
+            return None
+        told = self._told(f"plan({batch}) returned")
+        if not (isinstance(parts, list | tuple) and parts and all(isinstance(each, Mapping) for each in parts)):
+            raise ConfigError(
+                f"{told} {parts!r:.60}; return a list of one or more mappings, which reset is given as options, or "
+                "None for not now"
+            )
+        if self._episodes is not None and len(parts) > self._episodes:
+            raise ConfigError(
+                f"{told} {len(parts)} options for a batch of {self._episodes} episodes, so that some would never be "
+                "played; return fewer, or raise --episodes-per-update"
+            )
+        with _naming(f"{told} options, and copying them"):
+            return copy.deepcopy([dict(each) for each in parts])
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the state, as a copy. Raises CurriculumError for what cannot be saved."""
+        state = self._call("state_dict")
+        advice = "No checkpoint can be saved without it; return a mapping of plain values and arrays"
+        if not isinstance(state, Mapping):
+            raise CurriculumError(f"{self._told('state_dict')} returned {state!r:.40}, which is no mapping. {advice}")
+        try:
+            refuse_unsavable(state)
+        except Unfit as error:
+            raise CurriculumError(f"{self._told('state_dict')} cannot be saved: {error}. {advice}") from error
+        with _naming(self._told("state_dict: copying it")):
+            return copy.deepcopy(dict(state))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned. Raises KeyError, RuntimeError, TypeError or ValueError."""
+        try:
+            self._curriculum.load_state_dict(state)
+        except (AiotrainError, KeyError, RuntimeError, TypeError, ValueError):
+            raise
+        except Exception as error:  # the state is to blame, as with those
+            raise ValueError(f"{self._told('load_state_dict')} raised {type(error).__name__}: {error}") from error

@@ -101,7 +101,7 @@ class Feeder:
         except asyncio.CancelledError:
             if self._failure is None:
                 raise
-            raise self._failure from None
+            raise self._failure from self._failure.__cause__  # and not from the cancellation
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """Tell what has ended the feeder at once, also if nobody iterates."""

@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from aiotrain.collect.protocol import Collector
 from aiotrain.config import Config
-from aiotrain.errors import ConfigError, DivergenceError
+from aiotrain.errors import ConfigError, CurriculumError, DivergenceError
 from aiotrain.play.policy import PolicyShape
 from aiotrain.play.spaces import EnvSpec
 from aiotrain.runs.checkpoints import Checkpoint
 from aiotrain.runs.folder import Part, RunFolder, restore
+from aiotrain.runs.policy_files import WEIGHTS
 from aiotrain.training.batcher import Batch, Batcher
-from aiotrain.training.curriculum import RunServices, curriculum_maker, plan_of
+from aiotrain.training.curriculum import CheckedCurriculum, RunServices, curriculum_maker
 from aiotrain.training.events import RunEvents
 from aiotrain.training.feeder import Feeder
 from aiotrain.training.reports import Ledger, Update, columns_of
@@ -40,7 +41,7 @@ async def in_thread(thread: Executor, function: Callable[..., Any], *args: Any, 
 class TrainingRun:
     """Learner, batcher, curriculum, feeder and folder of a run. Nothing is played before `begin`.
 
-    Needs a running loop. Raises ConfigError for a curriculum that cannot be made.
+    Needs a running loop. Raises ConfigError or CurriculumError for a curriculum that cannot be made.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class TrainingRun:
         self.spec = spec
         self.learner = learner
         services = RunServices(learner, event=events.note, row=self._row, save_policy=self._save_policy)
-        self.curriculum = curriculum_maker(config)(services)
+        batch_episodes = config.episodes_per_update if config.steps_per_update is None else None
+        self.curriculum = CheckedCurriculum(curriculum_maker(config)(services), batch_episodes)
         self.batcher = Batcher(
             episodes_per_update=config.episodes_per_update,
             steps_per_update=config.steps_per_update,
@@ -67,11 +69,7 @@ class TrainingRun:
             total_episodes=config.total_episodes,
             total_steps=config.total_steps,
             slot_steps=config.slot_steps or spec.slot_steps,
-            plan=functools.partial(
-                plan_of,
-                self.curriculum,
-                episodes=config.episodes_per_update if config.steps_per_update is None else None,
-            ),
+            plan=self.curriculum.plan,
         )
         self.feeder = Feeder(
             collector, self.batcher, warn=events.warn, began=self._note_first_episode, ended=events.error
@@ -181,20 +179,28 @@ class TrainingRun:
             self.curriculum.published()
 
     def save(self) -> None:
-        """Write what is known at the end, and close the files. Raises CheckpointError if something cannot be saved.
+        """Write what is known at the end, and close the files.
 
-        The checkpoint comes first: what the end cuts off goes on from it.
+        The checkpoint comes first: what the end cuts off goes on from it. Raises CheckpointError or CurriculumError if
+        something cannot be saved.
         """
         updates, mean = len(self._ledger.returns), self._ledger.recent_return()
         phase, account = self._events.phase, self.batcher.counts.account()
         try:
             if self._folder is not None:
-                self._folder.save(updates, mean, is_whole=self._is_whole)
+                self._save_all(self._folder, updates, mean)
             self.curriculum.end("budget" if phase == "finished" else phase)
         finally:
             self._events.note("end", phase=phase, episodes=self._ledger.episodes, **account)
             if self._folder is not None:
                 self._folder.close()
+
+    def _save_all(self, folder: RunFolder, updates: int, mean: float) -> None:
+        try:
+            folder.save(updates, mean, is_whole=self._is_whole)
+        except CurriculumError:  # it has no state to save, which is no reason to lose the policy
+            folder.save_policy(WEIGHTS)
+            raise
 
 
 def make_learner(ppo: Any, config: Config, spec: EnvSpec) -> Learner:

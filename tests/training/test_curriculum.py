@@ -16,7 +16,7 @@ from curricula import Broken, Empty, Noting, Pausing, Planning, Raising, Recordi
 from safetensors.numpy import load_file
 from small_runs import WITHIN_S, config, run, updates_of
 
-from aiotrain import CheckpointError, Config, ConfigError, Trainer, Update, train
+from aiotrain import CheckpointError, Config, ConfigError, CurriculumError, Trainer, Update, train
 from envs import Toy, toy
 
 
@@ -124,8 +124,11 @@ def test_options_that_change_later_do_not_change_what_was_planned() -> None:
 @pytest.mark.parametrize("where", ["plan", "learned", "advance", "published", "label", "end", "state_dict"])
 def test_an_error_in_a_curriculum_ends_the_run(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Broken, "where", where)
-    with pytest.raises(ZeroDivisionError, match=f"in {where}"):
+    with pytest.raises(
+        CurriculumError, match=f"^curriculum: Broken.{where} raised ZeroDivisionError: in {where}$"
+    ) as caught:
         run(train(config(curriculum=Broken, run_dir=str(tmp_path / "run"))))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert events[-1]["event"] == "end"
 
@@ -247,6 +250,18 @@ def test_a_state_that_does_not_fit_is_a_fault_of_the_checkpoint(
         resumed(tmp_path / "run")
 
 
+def test_any_error_in_restoring_names_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some(paid(tmp_path / "run"), 1)
+    monkeypatch.setattr(Raising, "load_state_dict", lambda _, state: [][0])
+    with pytest.raises(CheckpointError, match=r"does not fit: .*Raising.load_state_dict raised IndexError"):
+        resumed(tmp_path / "run")
+
+
+def test_an_error_in_making_a_curriculum_is_named() -> None:
+    with pytest.raises(CurriculumError, match=r"^curriculum: making it raised TypeError: "):
+        run(train(config(curriculum=lambda: None)))
+
+
 def test_a_state_of_numpy_scalars_and_arrays_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Raising, "state_dict", lambda self: {"worth": np.float64(self.worth), "more": np.arange(3)})
     some(paid(tmp_path / "run"), 1)
@@ -254,14 +269,27 @@ def test_a_state_of_numpy_scalars_and_arrays_is_saved(tmp_path: Path, monkeypatc
     assert [max(update.returns) % update.update for update in after] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"levels": [{1, 2}]}, r"cannot be saved: levels/0 is \{1, 2\}, where a plain value or an array belongs"),
+        ({"name": b"a"}, "cannot be saved: name is b'a'"),
+        ({"more": np.array([None])}, "cannot be saved: more is array"),
+        ({"more": np.array(["a"])}, "cannot be saved: more is array"),
+        ({1: 2}, "cannot be saved: it has the key 1, where text belongs"),
+        ([1], r"returned \[1\], which is no mapping"),
+        (None, "returned None, which is no mapping"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("checkpoint_every", [1, 100])
 def test_a_state_that_cannot_be_saved_costs_the_checkpoint_and_not_the_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: Any, words: str, checkpoint_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Raising, "state_dict", lambda _: {"levels": [{1, 2}]})
-    with pytest.raises(
-        CheckpointError, match=r"curriculum/levels/0 is \{1, 2\}, where a plain value or an array belongs"
-    ):
-        run(train(paid(tmp_path / "run")))
+    monkeypatch.setattr(Raising, "state_dict", lambda _: state)
+    settings = paid(tmp_path / "run", checkpoint_every=checkpoint_every, collector="sequential")
+    with pytest.raises(CurriculumError, match=f"^curriculum: Raising.state_dict {words}.*No checkpoint can be saved"):
+        run(train(settings))
     assert (tmp_path / "run" / "weights.safetensors").exists()
 
 
