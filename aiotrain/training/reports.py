@@ -120,17 +120,32 @@ GROUPS: Final[Mapping[str, str]] = {
 }
 """The group of each number that every update reports, in the order of the columns."""
 
+_TAKEN_ELSEWHERE: Final = frozenset(
+    {
+        *("learned", "return", "best", "eps", "sps", "lag"),  # in a line of the log
+        *("standard_error", "median_return"),  # in the summary of an evaluation
+        *("run", "environment", "actions", "seed"),  # in its settings
+    }
+)
+"""Names that no metric may have beside those in `GROUPS`, as both would stand in one line or one file."""
+
 
 def columns_of(metrics: Sequence[str]) -> dict[str, str]:
     """Return the group of each column of updates.csv in a run with these metrics.
 
-    Raises ConfigError for a metric whose columns would have the name of another one.
+    Raises ConfigError for a metric that would have the name of another column, or of another number in the log or in
+    evaluation.json.
     """
     columns = dict(GROUPS)
     for name in metrics:
         for column in (name, f"{name}_count"):
             if column in columns or column == LABEL:
                 raise ConfigError(f"metrics: {name} needs a column {column}, which updates.csv has already; rename it")
+            if column in _TAKEN_ELSEWHERE:
+                raise ConfigError(
+                    f"metrics: {name} needs the name {column}, which the log or an evaluation gives to another number; "
+                    "rename it"
+                )
             columns[column] = "metrics"
     return columns
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import pytest
+
+from aiotrain import ConfigError
 from aiotrain.app.console import plain_line, save_svg, summary
-from aiotrain.training.reports import MetricSummary
+from aiotrain.training.reports import MetricSummary, columns_of
 from statuses import Telling, status
 
 
@@ -19,6 +22,12 @@ def test_plain_line_is_one_stable_ascii_line() -> None:
         " return=-0.232558 best=-0.232558 eps=74.3 sps=7430 lag=0.8 elapsed_s=754.2 policy_loss=-0.0123 value_loss=12.3"
     ), line
     assert "return=nan best=nan" in plain_line(status(returns=()))
+
+
+def test_no_metric_takes_the_place_of_another_number_in_the_line() -> None:
+    for pair in plain_line(status(metrics={})).split():
+        with pytest.raises(ConfigError, match=r"^metrics: .*; rename it$"):
+            columns_of((pair.partition("=")[0],))
 
 
 def test_summary_accounts_for_every_episode_and_repeats_the_error() -> None:

@@ -20,6 +20,7 @@ from aiotrain import Config, ConfigError, EnvError, InvalidStepError, evaluate
 from aiotrain.app.evaluate_command import evaluate as command
 from aiotrain.play.player import episode_streams
 from aiotrain.testing import Fault, faulty
+from aiotrain.training.reports import columns_of
 from envs import Action, Judged, Masked, Observation, Toy
 from finished_runs import ROOT, Counting, write_run
 
@@ -127,6 +128,13 @@ def test_metrics_are_those_that_the_episodes_told(tmp_path: Path) -> None:
     assert (summary["compliance"], summary["compliance_count"]) == (pytest.approx(told.mean()), 20)
     assert np.isnan(evaluation.metrics["wit"]).all()
     assert not summary.keys() & {"wit", "wit_count"}, "a metric that no episode told has no mean"
+
+
+def test_no_metric_takes_the_place_of_another_number_of_an_evaluation(run: Path) -> None:
+    evaluation = evaluate(run, episodes=2)
+    for name in (*evaluation.settings, *evaluation.summary()):
+        with pytest.raises(ConfigError, match=r"^metrics: .*; rename it$"):
+            columns_of((name,))
 
 
 # ------------------------------------------------------------------ what cannot be

@@ -103,6 +103,7 @@ def test_what_is_no_finite_number_is_refused_by_name(told: Any, words: str, coll
         (("success", "success_count"), "success_count needs a column success_count, which updates.csv has already"),
         (("success_count", "success"), "success needs a column success_count"),
         (("curriculum",), "curriculum needs a column curriculum"),
+        (("best",), "best needs the name best, which the log or an evaluation gives to another number; rename it"),
     ],
     ids=str,
 )
