@@ -56,8 +56,9 @@ class Trainer:
     """A training run as an asynchronous context manager that iterates over its updates.
 
     Entering raises CheckpointError, ConfigError, EnvError or SharedMemoryError before anything is trained. Iterating
-    raises InvalidStepError, EnvError, WorkerError or DivergenceError; what was learned until then is saved, unless
-    an update failed half-way. Leaving ends every process, and raises CheckpointError if something could not be saved.
+    raises InvalidStepError, EnvError, WorkerError, CurriculumError or DivergenceError; what was learned until then is
+    saved, unless an update failed half-way. Leaving ends every process, and raises CheckpointError or CurriculumError
+    if something could not be saved.
 
     ``checkpoint`` and ``override``: see `resume`.
     """
