@@ -28,7 +28,7 @@ def test_flags_reach_the_settings_of_every_group() -> None:
         [
             *("--workers", "3", "--seed=7", "--metrics", "success", "score", "--curriculum", "module:Class"),
             *("--hidden-sizes", "8", "4", "--gamma", "0.5", "--red-agent", "mixed", "--patience", "5"),
-            *("--run-dir", "run", "--plain", "--override"),
+            *("--run-dir", "run", "--plain", "--override", "--workflow", "reverse"),
         ]
     )
     config = flags.config
