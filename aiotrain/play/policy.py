@@ -108,13 +108,24 @@ def rounds_rows_alike(inputs: int, outputs: int) -> bool:
     )
 
 
+def _multiply(rows: FloatArray, weight: FloatArray) -> FloatArray:
+    product: FloatArray = rows @ weight
+    return product
+
+
+def _multiply_rows(rows: FloatArray, weight: FloatArray) -> FloatArray:
+    """Multiply row by row, as a stack of matrices of one row each."""
+    product: FloatArray = (rows[:, None] @ weight)[:, 0]
+    return product
+
+
 class NumpyPolicy:
     """Draws actions for a batch of observations. ``parameters`` may be overwritten in place at any time between calls;
     ``refresh`` must follow."""
 
     def __init__(self, shape: PolicyShape) -> None:
         self.shape = shape
-        self._multiplies_batches = all(rounds_rows_alike(*layer) for layer in shape.layers)
+        self._multiply = [_multiply if rounds_rows_alike(*layer) else _multiply_rows for layer in shape.layers]
         self.parameters: FloatArray = np.zeros(shape.size, np.float32)
         self.refresh()
 
@@ -138,22 +149,20 @@ class NumpyPolicy:
     def head(self, inputs: FloatArray) -> FloatArray:
         """Return logits or means ``[N, outputs]`` for ``inputs`` ``[N, inputs]``."""
         count = len(inputs)
-        if self._multiplies_batches and count % _ROWS:
+        if count % _ROWS and _multiply in self._multiply:
             padded = np.zeros((count + -count % _ROWS, self.shape.inputs), np.float32)
             padded[:count] = inputs
             inputs = padded
         if self.normalizes:
             inputs = np.clip((inputs - self._mean) * self._scale, -INPUT_CLIP, INPUT_CLIP)
-        # A stack of matrices of one row each is multiplied row by row.
-        hidden = inputs if self._multiplies_batches else inputs[:, None]
-        last_weight, last_bias = self._layers[-1]
-        for weight, bias in self._layers[:-1]:
-            hidden = hidden @ weight
+        hidden, (last_weight, last_bias) = inputs, self._layers[-1]
+        for multiply, (weight, bias) in zip(self._multiply, self._layers[:-1], strict=False):
+            hidden = multiply(hidden, weight)
             hidden += bias
             np.tanh(hidden, out=hidden)
-        head: FloatArray = hidden @ last_weight
+        head = self._multiply[-1](hidden, last_weight)
         head += last_bias
-        return head.reshape(-1, self.shape.outputs)[:count]
+        return head[:count]
 
     def noise(self, generator: np.random.Generator, steps: int) -> npt.NDArray[Any]:
         """Return the random float32 numbers for ``steps`` steps: ``[steps]`` uniform or ``[steps, outputs]`` normal."""
